@@ -1,0 +1,1 @@
+"""Network architectures, registered in the toolbox."""

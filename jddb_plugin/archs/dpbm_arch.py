@@ -1,0 +1,123 @@
+"""Coarse alignment of a burst by differentiable progressive block matching (section 3.2).
+
+Usable alone: ``network_g: {type: DPBM, ...}`` aligns whole frames; as a part of a network its methods work on
+single tiles.
+"""
+from __future__ import annotations
+
+from typing import Optional
+
+import torch.nn.functional as F
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from jddb_plugin.archs.blocks import act, conv
+from jddb_plugin.checks import OptionError, ShapeError, check_choice, check_ndim
+from jddb_plugin.ops.block_matching import Match, SearchWindow, blend_tiles, match_tiles, take_tiles
+from jddb_plugin.ops.tiling import TileGrid, make_grid
+
+#: Pixels of the packed raw per feature pixel.
+SCALE = 4
+
+
+def _downsampler(in_channels: int, channels: int) -> nn.Sequential:
+    """Lightweight network to 1/4 size. Its instance norm runs over all that is fed in."""
+    return nn.Sequential(
+        conv(in_channels, channels, stride=2, bias=False), conv(channels, channels), act(),
+        conv(channels, channels, stride=2, bias=False), conv(channels, channels), act(),
+        conv(channels, channels), nn.InstanceNorm2d(channels))
+
+
+@ARCH_REGISTRY.register()
+class DPBM(nn.Module):
+    """Differentiable progressive block matching.
+
+    Args:
+        match_channels: the first channels of a frame that are matched: 4 for packed raw (what follows, such as a
+            noise map, only moves along), 3 for RGB.
+        num_feat: features of the downsampler.
+        features: 'learned' for the paper's downsampler; 'bicubic' for plain block matching on a bicubically
+            downsampled burst (the paper's "w/o E2E"), which has no parameters and is always hard.
+        tile: side of a tile in pixels of the input, a multiple of 4.
+        overlap: context on each side of a tile in whole frames, a multiple of 4.
+        radius: reach of the first search in feature pixels (1/4 of the input's).
+        stride: its step.
+        window: 'symmetric' or 'published', see :class:`SearchWindow`.
+        layout: of the tiles of whole frames, 'inside' or 'published', see :func:`make_grid`.
+        temperature: T of eq. (2) while training; evaluation is always hard. State of the module that a hook
+            changes through :attr:`temperature`.
+        ref_idx: reference frame; the middle one if None.
+    """
+
+    def __init__(self, match_channels: int = 4, num_feat: int = 16, features: str = 'learned', tile: int = 64,
+                 overlap: int = 4, radius: int = 6, stride: int = 2, window: str = 'symmetric', layout: str = 'inside',
+                 temperature: float = 1e-2, ref_idx: Optional[int] = None) -> None:
+        super().__init__()
+        check_choice(features, ('learned', 'bicubic'), 'features')
+        if temperature <= 0:
+            raise OptionError(f'temperature: must be positive, got {temperature}.')
+        self.match_channels = match_channels
+        self.downsample = _downsampler(match_channels, num_feat) if features == 'learned' else None
+        self.tile = tile
+        self.overlap = overlap
+        self.window = SearchWindow(radius, stride, window)
+        self.layout = layout
+        self.temperature = temperature
+        self.ref_idx = ref_idx
+        self.grid(tile, tile)  # refuses a tile that does not fit the scale
+
+    def grid(self, height: int, width: int) -> TileGrid:
+        """Tiles that cover a frame of ``height`` x ``width``."""
+        return make_grid(height, width, tile=self.tile, overlap=self.overlap, multiple=SCALE, layout=self.layout)
+
+    def extract(self, frames: Tensor) -> Tensor:
+        """Features that are matched: [B, N, C, H, W] -> [B, N, F, H / 4, W / 4]; H and W multiples of 4."""
+        check_ndim(frames, 'B N C H W', 'frames')
+        if frames.shape[2] < self.match_channels or frames.shape[3] % SCALE or frames.shape[4] % SCALE:
+            raise ShapeError(f'DPBM: expected frames [B, N, C >= {self.match_channels}, H, W] with H and W multiples of '
+                             f'{SCALE}, got {list(frames.shape)}.')
+        flat = frames[:, :, :self.match_channels].flatten(0, 1)
+        if self.downsample is not None:
+            flat = self.downsample(flat)
+        else:
+            flat = F.interpolate(flat, scale_factor=1 / SCALE, mode='bicubic', antialias=True, align_corners=False)
+        return flat.unflatten(0, frames.shape[:2])
+
+    def match(self, frames: Tensor, positions: Tensor, size: tuple[int, int]) -> Match:
+        """Find tiles of the reference frame in the other frames.
+
+        Soft while training on learned features, hard otherwise.
+
+        Args:
+            frames: [B, N, C, H, W], H and W multiples of 4.
+            positions: [B, T, 2], corners in pixels of ``frames``, multiples of 4.
+            size: of a tile in pixels of ``frames``, multiples of 4.
+
+        Returns:
+            The match in feature pixels.
+        """
+        soft = self.training and self.downsample is not None
+        return match_tiles(
+            self.extract(frames), positions // SCALE, (size[0] // SCALE, size[1] // SCALE),
+            ref_idx=self.reference(frames), window=self.window, temperature=self.temperature if soft else None)
+
+    def align(self, frames: Tensor, positions: Tensor, size: tuple[int, int], match: Match) -> Tensor:
+        """Aligned tiles [B, T, N, C, *size]: blended where the match is soft, cut out where it is hard."""
+        if match.fine.weight is None:
+            return take_tiles(frames, positions, match.offset * SCALE, size)
+        return blend_tiles(frames, positions, match, size, ref_idx=self.reference(frames), window=self.window, scale=SCALE)
+
+    def reference(self, frames: Tensor) -> int:
+        """Index of the reference frame of ``frames`` [B, N, ...]."""
+        return frames.shape[1] // 2 if self.ref_idx is None else self.ref_idx
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Align whole frames: [B, N, C, H, W] -> the same shape, every frame moved onto the reference, tile by tile."""
+        batch, num_frames, channels, height, width = frames.shape
+        grid = self.grid(height, width)
+        frames = grid.pad(frames)
+        positions = grid.positions(frames.device).expand(batch, -1, -1)
+        tiles = self.align(frames, positions, grid.size, self.match(frames, positions, grid.size))
+        canvas = grid.canvas(batch, num_frames * channels, 1, frames)
+        grid.add(canvas, tiles.flatten(2, 3), 0, 1)
+        return grid.crop(canvas, 1).unflatten(1, (num_frames, channels))

@@ -1,0 +1,56 @@
+"""Exceptions and small checks shared by every part of the plugin."""
+from __future__ import annotations
+
+import difflib
+from typing import Iterable
+
+from torch import Tensor
+
+
+class JDDBError(Exception):
+    """Base of all errors that a user can mend; entry points print them as one line."""
+
+
+class ShapeError(JDDBError, ValueError):
+    """A tensor or image has a shape that the operation cannot work on."""
+
+
+class OptionError(JDDBError, ValueError):
+    """An option is missing, misspelt or has a value that cannot be used."""
+
+
+class DataError(JDDBError, ValueError):
+    """A file, folder or database is missing, unreadable or not what it should be."""
+
+
+class CheckpointError(JDDBError, RuntimeError):
+    """A checkpoint is missing, damaged or belongs to another configuration."""
+
+
+def check_ndim(tensor: Tensor, layout: str, name: str) -> None:
+    """Raise ShapeError unless ``tensor`` has as many dimensions as ``layout`` names.
+
+    Args:
+        tensor: any tensor.
+        layout: dimension names separated by spaces, e.g. ``'B N C H W'``.
+        name: how the tensor is called in the message.
+    """
+    if tensor.ndim != len(layout.split()):
+        expected = '[' + layout.replace(' ', ', ') + ']'
+        raise ShapeError(f'{name}: expected a tensor of shape {expected}, got {list(tensor.shape)}.')
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint that names the known word closest to ``name``, or lists all of them."""
+    known = sorted(str(k) for k in known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return 'known: ' + (', '.join(known) if known else 'none') + '.'
+
+
+def check_choice(value: object, choices: Iterable[str], where: str) -> None:
+    """Raise OptionError unless ``value`` is one of ``choices``."""
+    choices = list(choices)
+    if value not in choices:
+        raise OptionError(f"{where}: '{value}' is not a valid choice; {nearest(str(value), choices)}")

@@ -1,0 +1,1 @@
+"""Bursts on disk and as data sets."""

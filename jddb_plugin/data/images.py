@@ -1,0 +1,55 @@
+"""Image files: find them, look at their headers, decode them."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from jddb_plugin.checks import DataError
+
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+
+
+def decode_srgb(content: Optional[bytes], where: str) -> np.ndarray:
+    """Decode an image file's bytes to RGB [H, W, 3], uint8 or uint16.
+
+    Raises:
+        DataError: nothing there, not an image, or not 8 or 16 bit.
+    """
+    if not content:
+        raise DataError(f'{where}: empty or missing; build the data set anew.')
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if image is None:
+        raise DataError(f'{where}: not a readable image; remove or replace it.')
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DataError(f'{where}: expected 8 or 16 bits per channel, got {image.dtype}.')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def to_float(image: np.ndarray) -> Tensor:
+    """RGB [H, W, 3] of 8 or 16 bit -> float32 tensor [3, H, W] in [0, 1]."""
+    scaled = image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Images of a folder in order of their names."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.'))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the file's header, without decoding it.
+
+    Raises:
+        DataError: it is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f'{path}: not a readable image; remove or replace it.') from error

@@ -1,0 +1,279 @@
+"""Raw bursts synthesised from sRGB clips by unprocessing (section 4.1): for training, and for reproducible tests."""
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Optional, Union
+
+import numpy as np
+import torch
+from basicsr.data.data_util import generate_frame_indices
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from jddb_plugin.checks import DataError, OptionError, check_choice
+from jddb_plugin.data.frame_source import REDS4, Clip, FrameSource
+from jddb_plugin.data.images import to_float
+from jddb_plugin.ops.bayer import mosaic_rgb
+from jddb_plugin.ops.isp import Camera, reference_camera, sample_camera, unprocess
+from jddb_plugin.ops.noise import TEST_LEVELS, add_noise, add_test_noise, noise_std, sample_noise_level
+from jddb_plugin.options import read_options
+
+#: Keys of a data set's section that the toolbox or its loader reads.
+HOST_KEYS = ('name', 'type', 'phase', 'scale', 'mode', 'batch_size_per_gpu', 'num_worker_per_gpu', 'use_shuffle',
+             'dataset_enlarge_ratio', 'prefetch_mode', 'num_prefetch_queue', 'pin_memory', 'persistent_workers')
+
+
+def _check_num_frame(num_frame: int, where: str) -> None:
+    if num_frame < 1 or num_frame % 2 == 0:
+        raise OptionError(f'{where}.num_frame: must be odd (the reference is the middle frame), got {num_frame}.')
+
+
+def _metadata(camera: Camera) -> dict[str, Tensor]:
+    return {
+        'red_gain': torch.tensor(camera.red_gain, dtype=torch.float32),
+        'blue_gain': torch.tensor(camera.blue_gain, dtype=torch.float32),
+        'rgb_gain': torch.tensor(camera.rgb_gain, dtype=torch.float32),
+        'cam2rgb': camera.cam2rgb,
+    }
+
+
+def _with_noise_map(noisy: Tensor, shot: float, read: float) -> Tensor:
+    """Packed raw [N, 4, H, W] and its noise map as 8 planes."""
+    return torch.cat((noisy, noise_std(noisy, shot, read)), dim=1)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of :class:`UnprocessedBurstDataset`."""
+
+    dataroot_gt: str
+    io_backend: dict = field(default_factory=lambda: {'type': 'lmdb'})
+    clips: Optional[list[str]] = None
+    exclude_clips: list[str] = field(default_factory=list)
+    val_partition: Optional[str] = None
+    num_frame: int = 5
+    gt_size: int = 720
+    interval_list: list[int] = field(default_factory=lambda: [1])
+    random_reverse: bool = False
+    use_hflip: bool = True
+    use_rot: bool = True
+    seed: int = 0
+
+
+@DATASET_REGISTRY.register()
+class UnprocessedBurstDataset(Dataset):
+    """Training bursts from sRGB clips.
+
+    A sample is drawn from (seed, epoch, index) alone, whatever the number of workers. One camera, one noise level and
+    one crop, flip and rotation serve all frames of a burst; the geometry is applied to the RGB frames before they are
+    sampled by the mosaic, so the Bayer phase stays rggb.
+
+    Args:
+        opt: section of the option file:
+            dataroot_gt (str): burst LMDB, or folder of folders of images.
+            io_backend (dict): ``{type: lmdb}`` (default) or ``{type: disk}``.
+            clips (list[str]): clips to use. Default: all.
+            exclude_clips (list[str]): clips to leave out. Default: none.
+            val_partition (str): 'REDS4' leaves out those four clips. Default: none.
+            num_frame (int): frames per burst, odd. Default: 5.
+            gt_size (int): side of the RGB crop, even. Default: 720.
+            interval_list (list[int]): distances between frames to draw from. Default: [1].
+            random_reverse (bool): reverse half of the bursts in time. Default: false.
+            use_hflip (bool): flip half of the bursts horizontally. Default: true.
+            use_rot (bool): flip vertically and transpose, each half of the bursts. Default: true.
+            seed (int): of all random draws. Default: 0; our entry points fill in ``manual_seed``.
+
+    Returns:
+        dict with lq [N, 8, h, w], gt [3, 2h, 2w], clean [N, 4, h, w], red_gain, blue_gain, rgb_gain, cam2rgb [3, 3],
+        key (str).
+    """
+
+    Options = TrainOptions
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        super().__init__()
+        where = 'datasets.train'
+        self.opt = opt
+        self.options = options = read_options(TrainOptions, opt, where, ignore=HOST_KEYS)
+        _check_num_frame(options.num_frame, where)
+        if options.gt_size < 2 or options.gt_size % 2:
+            raise OptionError(f'{where}.gt_size: must be even and positive, got {options.gt_size}.')
+        if not options.interval_list or min(options.interval_list) < 1:
+            raise OptionError(f'{where}.interval_list: needs positive distances, got {options.interval_list}.')
+        without = list(options.exclude_clips)
+        if options.val_partition is not None:
+            check_choice(options.val_partition, ('REDS4',), f'{where}.val_partition')
+            without += REDS4
+        self.source = FrameSource(options.dataroot_gt, options.io_backend, where)
+        half = options.num_frame // 2 * min(options.interval_list)
+        self.samples: list[tuple[Clip, int]] = []
+        for clip in self.source.select(options.clips, without, where):
+            if len(clip.keys) <= 2 * half:
+                raise DataError(f'{self.source.root}: clip {clip.name} has {len(clip.keys)} frames, a burst of '
+                                f'{options.num_frame} needs {2 * half + 1}; leave it out by exclude_clips or lower num_frame.')
+            if min(clip.size) < options.gt_size:
+                raise DataError(f'{self.source.root}: clip {clip.name} is {clip.size[1]} x {clip.size[0]}, smaller than '
+                                f'gt_size {options.gt_size}; lower gt_size or leave it out by exclude_clips.')
+            self.samples += [(clip, centre) for centre in range(half, len(clip.keys) - half)]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def _generator(self, index: int) -> torch.Generator:
+        entropy = [self.options.seed, getattr(index, 'epoch', 0), getattr(index, 'draw', 0), int(index)]
+        return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        options = self.options
+        generator = self._generator(index)
+
+        def draw(high: int) -> int:
+            return int(torch.randint(high, (1,), generator=generator))
+
+        clip, centre = self.samples[index]
+        half = options.num_frame // 2
+        fitting = [i for i in options.interval_list if centre >= half * i and centre + half * i < len(clip.keys)]
+        interval = fitting[draw(len(fitting))]
+        frames = list(range(centre - half * interval, centre + half * interval + 1, interval))
+        if options.random_reverse and draw(2):
+            frames.reverse()
+        size = options.gt_size
+        y, x = draw(clip.size[0] - size + 1), draw(clip.size[1] - size + 1)
+        crops = [self.source.read(clip, i)[y:y + size, x:x + size] for i in frames]
+        srgb = torch.stack([to_float(crop) for crop in crops])
+        srgb = _flip(srgb, bool(options.use_hflip and draw(2)), bool(options.use_rot and draw(2)),
+                     bool(options.use_rot and draw(2)))
+        camera = sample_camera(generator)
+        shot, read = sample_noise_level(generator)
+        linear = unprocess(srgb, camera)
+        clean = mosaic_rgb(linear)
+        noisy = add_noise(clean, shot, read, generator=generator)
+        return {
+            'lq': _with_noise_map(noisy, shot, read),
+            'gt': linear[half],
+            'clean': clean,
+            **_metadata(camera),
+            'key': clip.keys[centre],
+        }
+
+
+def _flip(frames: Tensor, horizontal: bool, vertical: bool, transpose: bool) -> Tensor:
+    """The same flips and transposition for all frames [N, C, H, W]."""
+    if horizontal:
+        frames = frames.flip(-1)
+    if vertical:
+        frames = frames.flip(-2)
+    if transpose:
+        frames = frames.transpose(-2, -1)
+    return frames.contiguous()
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """Options of :class:`UnprocessedBurstTestDataset`."""
+
+    dataroot_gt: str
+    noise: Union[str, list[float]]
+    io_backend: dict = field(default_factory=lambda: {'type': 'lmdb'})
+    clips: Optional[list[str]] = None
+    num_frame: int = 5
+    padding: str = 'reflection_circle'
+    crop: Optional[list[int]] = None
+
+
+@DATASET_REGISTRY.register()
+class UnprocessedBurstTestDataset(Dataset):
+    """Test clips with the published protocol's camera and reproducible noise; one sample per frame.
+
+    Args:
+        opt: section of the option file:
+            dataroot_gt (str): burst LMDB, or folder of folders of images.
+            noise (str | list[float]): 'low', 'high', or [shot, read]; there is no default.
+            io_backend (dict): ``{type: lmdb}`` (default) or ``{type: disk}``.
+            clips (list[str]): clips to use. Default: all.
+            num_frame (int): frames per burst, odd. Default: 5.
+            padding (str): where missing neighbours at a clip's ends come from, see the toolbox's
+                ``generate_frame_indices``. Default: 'reflection_circle' (the other side).
+            crop (list[int]): [y, x, height, width] in RGB pixels, even, the same for all frames. Noise is drawn for the
+                crop, as the protocol says. Default: whole frames.
+
+    Returns:
+        dict with lq [N, 8, h, w], gt [3, 2h, 2w], red_gain, blue_gain, rgb_gain, cam2rgb [3, 3], folder (str),
+        idx ('i/n'), border (1 where a neighbour is missing), lq_path (str).
+    """
+
+    Options = TestOptions
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        super().__init__()
+        where = f"datasets.{opt.get('name', 'test')}"
+        self.opt = opt
+        self.options = options = read_options(TestOptions, opt, where, ignore=HOST_KEYS)
+        _check_num_frame(options.num_frame, where)
+        check_choice(options.padding, ('replicate', 'reflection', 'reflection_circle', 'circle'), f'{where}.padding')
+        if isinstance(options.noise, str):
+            check_choice(options.noise, TEST_LEVELS, f'{where}.noise')
+            self.shot, self.read = TEST_LEVELS[options.noise]
+        elif len(options.noise) == 2 and min(options.noise) >= 0:
+            self.shot, self.read = (float(v) for v in options.noise)
+        else:
+            raise OptionError(f"{where}.noise: expected 'low', 'high' or [shot, read], got {options.noise!r}.")
+        self.camera = reference_camera()
+        self.source = FrameSource(options.dataroot_gt, options.io_backend, where)
+        self.data_info: dict[str, list[Any]] = {'lq_path': [], 'folder': [], 'idx': [], 'border': []}
+        self.samples: list[tuple[Clip, int]] = []
+        half = options.num_frame // 2
+        for clip in self.source.select(options.clips, (), where):
+            count = len(clip.keys)
+            if count < options.num_frame:
+                raise DataError(f'{self.source.root}: clip {clip.name} has {count} frames, a burst needs {options.num_frame}; '
+                                'leave it out by clips, or lower num_frame.')
+            self._check_crop(clip, where)
+            for i, key in enumerate(clip.keys):
+                self.samples.append((clip, i))
+                self.data_info['lq_path'].append(key)
+                self.data_info['folder'].append(clip.name)
+                self.data_info['idx'].append(f'{i}/{count}')
+                self.data_info['border'].append(int(i < half or i >= count - half))
+        self._recent: OrderedDict[tuple[str, int], tuple[Tensor, Tensor]] = OrderedDict()
+
+    def _check_crop(self, clip: Clip, where: str) -> None:
+        crop = self.options.crop
+        if crop is None:
+            return
+        if len(crop) != 4 or min(crop) < 0 or crop[2] % 2 or crop[3] % 2 or not (crop[2] and crop[3]):
+            raise OptionError(f'{where}.crop: expected [y, x, height, width] with even height and width, got {crop}.')
+        if crop[0] + crop[2] > clip.size[0] or crop[1] + crop[3] > clip.size[1]:
+            raise OptionError(f'{where}.crop: {crop} does not fit into clip {clip.name} of {clip.size[1]} x {clip.size[0]}.')
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def _frame(self, clip: Clip, index: int) -> tuple[Tensor, Tensor]:
+        """(noisy packed raw, clean linear RGB) of one frame; neighbouring bursts share most of their frames."""
+        key = (clip.name, index)
+        if key not in self._recent:
+            image = self.source.read(clip, index)
+            if self.options.crop is not None:
+                y, x, height, width = self.options.crop
+                image = image[y:y + height, x:x + width]
+            linear = unprocess(to_float(image), self.camera)
+            noisy = add_test_noise(mosaic_rgb(linear), self.shot, self.read, frame_number=index + 1)
+            self._recent[key] = (noisy, linear)
+            while len(self._recent) > self.options.num_frame:
+                self._recent.popitem(last=False)
+        self._recent.move_to_end(key)
+        return self._recent[key]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        clip, centre = self.samples[index]
+        neighbours = generate_frame_indices(centre, len(clip.keys), self.options.num_frame, padding=self.options.padding)
+        frames = [self._frame(clip, i) for i in neighbours]
+        return {
+            'lq': _with_noise_map(torch.stack([noisy for noisy, _ in frames]), self.shot, self.read),
+            'gt': frames[self.options.num_frame // 2][1].clone(),
+            **_metadata(self.camera),
+            **{key: values[index] for key, values in self.data_info.items()},
+        }

@@ -1,0 +1,67 @@
+"""Hooks that set a value of the model by a schedule."""
+from __future__ import annotations
+
+from typing import Any
+
+from jddb_plugin.checks import OptionError
+from jddb_plugin.hooks.hook import HOOK_REGISTRY, Hook
+from jddb_plugin.hooks.schedule import build_schedule
+
+
+@HOOK_REGISTRY.register()
+class TemperatureHook(Hook):
+    """Set the temperature of every soft matching module (section 3.2: soft to hard).
+
+    Args:
+        schedule: name of a schedule; its arguments follow.
+    """
+
+    def __init__(self, schedule: str = 'step', **arguments: Any) -> None:
+        self.schedule = build_schedule(schedule, **arguments)
+        self.value = float('nan')
+
+    def before_step(self, model: Any, current_iter: int) -> None:
+        """Set the temperature of this iteration."""
+        self.value = self.schedule(current_iter)
+        modules = [m for m in model.get_bare_model(model.net_g).modules() if hasattr(m, 'temperature')]
+        if not modules:
+            raise OptionError(f'TemperatureHook: network {type(model.get_bare_model(model.net_g)).__name__} has no module '
+                              "with a temperature; remove the hook, or use a network with 'coarse: dpbm'.")
+        for module in modules:
+            module.temperature = self.value
+
+    def log(self) -> dict[str, float]:
+        """The temperature."""
+        return {'temperature': self.value}
+
+
+@HOOK_REGISTRY.register()
+class LossWeightHook(Hook):
+    """Set the weight of a loss term.
+
+    Args:
+        loss: the option that builds the term, e.g. ``bm_opt``, ``pixel_opt``, ``perceptual_opt``.
+        schedule: name of a schedule; its arguments follow.
+    """
+
+    #: Where the toolbox's models keep a term whose attribute is not ``cri_`` and the option's name.
+    ATTRIBUTES = {'pixel_opt': 'cri_pix'}
+
+    def __init__(self, loss: str, schedule: str = 'step', **arguments: Any) -> None:
+        self.loss = loss
+        self.schedule = build_schedule(schedule, **arguments)
+        self.value = float('nan')
+
+    def before_step(self, model: Any, current_iter: int) -> None:
+        """Set the weight of this iteration."""
+        name = self.ATTRIBUTES.get(self.loss, 'cri_' + self.loss[:-len('_opt')])
+        term = getattr(model, name, None)
+        if term is None or not hasattr(term, 'loss_weight'):
+            raise OptionError(f"LossWeightHook: the model has no loss '{self.loss}' with a weight; it must be one of the "
+                              "'*_opt' entries under 'train'.")
+        self.value = self.schedule(current_iter)
+        term.loss_weight = self.value
+
+    def log(self) -> dict[str, float]:
+        """The weight, under the loss's name."""
+        return {f'weight_{self.loss[:-len("_opt")]}': self.value}

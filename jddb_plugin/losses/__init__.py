@@ -1,0 +1,1 @@
+"""Loss classes of equations (5) to (9), registered in the toolbox."""

@@ -1,0 +1,1 @@
+"""Models (training and validation loops), registered in the toolbox."""

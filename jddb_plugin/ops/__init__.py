@@ -1,0 +1,1 @@
+"""Arithmetic on tensors: pure functions that know no option, no registry and no file."""

@@ -1,0 +1,83 @@
+"""Bayer mosaics and their packed form.
+
+Convention:
+    The mosaic's 2x2 cell is R Gr / Gb B ("rggb"). Packed raw holds the four samples of a cell as
+    planes in the order R, Gr, Gb, B, each of half the height and width: plane k of ``packed[..., k, i, j]``
+    is ``mosaic[..., 2 i + k // 2, 2 j + k % 2]``.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jddb_plugin.checks import ShapeError
+
+
+def _check_even(height: int, width: int, name: str) -> None:
+    if height % 2 or width % 2 or height < 2 or width < 2:
+        raise ShapeError(f'{name}: height and width must be even, got {height} x {width}; crop one row or column.')
+
+
+def pack(mosaic: Tensor) -> Tensor:
+    """Pack a mosaic [..., 2H, 2W] into planes [..., 4, H, W].
+
+    Raises:
+        ShapeError: height or width is odd.
+    """
+    _check_even(*mosaic.shape[-2:], 'mosaic')
+    return F.pixel_unshuffle(mosaic.unsqueeze(-3), 2)
+
+
+def unpack(packed: Tensor) -> Tensor:
+    """Lay planes [..., 4, H, W] out as a mosaic [..., 2H, 2W]; the inverse of :func:`pack`.
+
+    Raises:
+        ShapeError: there are not four planes.
+    """
+    if packed.shape[-3] != 4:
+        raise ShapeError(f'packed raw: expected [..., 4, H, W], got {list(packed.shape)}.')
+    return F.pixel_shuffle(packed, 2).squeeze(-3)
+
+
+def mosaic_rgb(rgb: Tensor) -> Tensor:
+    """Sample an RGB image [..., 3, 2H, 2W] by the rggb pattern into packed raw [..., 4, H, W].
+
+    Raises:
+        ShapeError: not three channels, or height or width is odd.
+    """
+    if rgb.ndim < 3 or rgb.shape[-3] != 3:
+        raise ShapeError(f'rgb: expected [..., 3, H, W], got {list(rgb.shape)}.')
+    _check_even(*rgb.shape[-2:], 'rgb')
+    red = rgb[..., 0, 0::2, 0::2]
+    green_r = rgb[..., 1, 0::2, 1::2]
+    green_b = rgb[..., 1, 1::2, 0::2]
+    blue = rgb[..., 2, 1::2, 1::2]
+    return torch.stack((red, green_r, green_b, blue), dim=-3)
+
+
+def demosaic_bilinear(packed: Tensor) -> Tensor:
+    """Bilinear demosaicking, the plain baseline.
+
+    Every missing sample is the mean of the nearest samples of its colour; at the border the mean runs
+    over those that exist.
+
+    Args:
+        packed: [B, 4, H, W], any range.
+
+    Returns:
+        rgb [B, 3, 2H, 2W] in the range of the input.
+    """
+    batch, _, height, width = packed.shape
+    sparse = packed.new_zeros(batch, 3, 2 * height, 2 * width)
+    known = packed.new_zeros(1, 3, 2 * height, 2 * width)
+    for plane, channel in enumerate((0, 1, 1, 2)):
+        rows, cols = slice(plane // 2, None, 2), slice(plane % 2, None, 2)
+        sparse[:, channel, rows, cols] = packed[:, plane]
+        known[:, channel, rows, cols] = 1
+    tent = packed.new_tensor([1, 2, 1])
+    square = torch.outer(tent, tent)
+    # Green samples lie on a checkerboard: only the four direct neighbours are nearest.
+    cross = packed.new_tensor([[0, 1, 0], [1, 4, 1], [0, 1, 0]])
+    kernel = torch.stack((square, cross, square)).unsqueeze(1)
+    return F.conv2d(sparse, kernel, padding=1, groups=3) / F.conv2d(known, kernel, padding=1, groups=3)

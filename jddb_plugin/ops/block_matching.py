@@ -1,0 +1,360 @@
+"""Differentiable progressive block matching (section 3.2 of the paper).
+
+Convention:
+    Coordinates are (y, x) in feature pixels, tiles are named by their top left corner, and an offset points
+    from a tile of the reference frame to its match in another frame. A search compares one reference tile with
+    M candidates; the candidates of a window are numbered row by row, from the top left.
+
+Matching is progressive in two ways: each frame is searched with a stride, then with stride 1 around the best
+match; and frames walk outward from the reference, the centre of each search being the last match in that
+direction.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jddb_plugin.checks import OptionError, ShapeError, check_choice, check_ndim
+
+#: Working memory of the distance computation. Small enough for a CPU's cache, large enough to hide call overhead.
+CHUNK_BYTES = {'cpu': 2 << 20, 'cuda': 128 << 20}
+
+
+@dataclass(frozen=True)
+class SearchWindow:
+    """The candidates of the two searches, relative to their centre.
+
+    Attributes:
+        radius: reach of the first search in feature pixels, the paper's maximal search range.
+        stride: step of the first search; the second one reaches as far with step 1.
+        kind: 'symmetric' is the paper's: -radius .. radius, then -stride .. stride. 'published' is what the
+            released code does: upper ends are excluded, and so is a candidate that touches the frame's last
+            row or column.
+    """
+
+    radius: int = 6
+    stride: int = 2
+    kind: str = 'symmetric'
+
+    def __post_init__(self) -> None:
+        check_choice(self.kind, ('symmetric', 'published'), 'window')
+        if self.radius < 0 or self.stride < 1:
+            raise OptionError(f'search window: radius must be >= 0 and stride >= 1, got {self.radius}, {self.stride}.')
+
+    @property
+    def coarse(self) -> tuple[int, int, int]:
+        """(first, last, step) of the strided search along one axis."""
+        if self.kind == 'published':
+            last = (2 * self.radius - 1) // self.stride * self.stride - self.radius
+            return -self.radius, max(last, 0), self.stride
+        reach = self.radius // self.stride * self.stride
+        return -reach, reach, self.stride
+
+    @property
+    def fine(self) -> tuple[int, int, int]:
+        """(first, last, step) of the search around the strided match along one axis."""
+        return -self.stride, self.stride - (self.kind == 'published'), 1
+
+    @property
+    def margin(self) -> int:
+        """Rows and columns at the frame's end that candidates must not touch."""
+        return int(self.kind == 'published')
+
+
+class Search(NamedTuple):
+    """What one search of each tile in each frame saw. F = N - 1 frames, the reference left out.
+
+    Attributes:
+        centre: [B, T, F, 2], int64, where the window was centred.
+        distance: [B, T, F, M], eq. (1), 0 for invalid candidates.
+        valid: [B, T, F, M], bool, candidates that lie inside the frame.
+        weight: [B, T, F, M], eq. (2), 0 for invalid candidates; None in hard matching.
+    """
+
+    centre: Tensor
+    distance: Tensor
+    valid: Tensor
+    weight: Optional[Tensor]
+
+
+class Match(NamedTuple):
+    """Result of :func:`match_tiles`.
+
+    Attributes:
+        offset: [B, T, N, 2], int64, the best match of every frame; 0 for the reference.
+        coarse, fine: the strided search and the one around its match.
+    """
+
+    offset: Tensor
+    coarse: Search
+    fine: Search
+
+
+def _steps(axis: tuple[int, int, int], device: torch.device) -> Tensor:
+    """[M, 2] displacements of a square window, row by row."""
+    first, last, step = axis
+    line = torch.arange(first, last + 1, step, device=device)
+    return torch.stack(torch.meshgrid(line, line, indexing='ij'), dim=-1).flatten(0, 1)
+
+
+def cut(frames: Tensor, frame: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut one rectangle per row of ``corner``; what lies outside the frame repeats the border.
+
+    Args:
+        frames: [L, H, W, C], channels last.
+        frame: [S], index into L.
+        corner: [S, 2], (y, x) of the top left corner.
+        size: height and width.
+
+    Returns:
+        [S, height, width, C].
+    """
+    rows = corner[:, 0, None] + torch.arange(size[0], device=corner.device)
+    cols = corner[:, 1, None] + torch.arange(size[1], device=corner.device)
+    rows = rows.clamp(0, frames.shape[1] - 1)
+    cols = cols.clamp(0, frames.shape[2] - 1)
+    return frames[frame[:, None, None], rows[:, :, None], cols[:, None, :]]
+
+
+def _raw_distance(frames: Tensor, frame: Tensor, reference: Tensor, centre: Tensor,
+                  axis: tuple[int, int, int]) -> Tensor:
+    """Mean absolute difference of every candidate, [S, M].
+
+    The candidates are overlapping views of one region per search, so only the differences take memory;
+    they are computed in chunks of a fixed number of bytes.
+    """
+    first, last, step = axis
+    height, width, channels = reference.shape[1:]
+    count = (last - first) // step + 1
+    span = last - first
+    line_bytes = count * reference[0].numel() * reference.element_size()
+    budget = CHUNK_BYTES.get(frames.device.type, CHUNK_BYTES['cpu'])
+    lines = max(1, min(count, budget // line_bytes))
+    searches = max(1, budget // (line_bytes * lines))
+    result = []
+    for start in range(0, len(frame), searches):
+        part = slice(start, start + searches)
+        region = cut(frames, frame[part], centre[part] + first, (height + span, width + span))
+        candidates = region.flatten(2).unfold(1, height, step).unfold(2, width * channels, step * channels)
+        tile = reference[part].flatten(2)[:, None, None]
+        result.append(torch.cat([
+            torch.linalg.vector_norm(candidates[:, line:line + lines] - tile, ord=1, dim=(-2, -1))
+            for line in range(0, count, lines)
+        ], dim=1).flatten(1))
+    return torch.cat(result) / reference[0].numel()
+
+
+def _is_valid(centre: Tensor, steps: Tensor, size: tuple[int, int], frame_size: tuple[int, int],
+              margin: int) -> Tensor:
+    """[S, M]: candidates inside the frame; the centre if there is none."""
+    corner = centre[:, None] + steps
+    last = torch.tensor([frame_size[0] - size[0] - margin, frame_size[1] - size[1] - margin], device=centre.device)
+    inside = ((corner >= 0) & (corner <= last)).all(dim=-1)
+    at_centre = (steps == 0).all(dim=-1)
+    return inside | (~inside.any(dim=-1, keepdim=True) & at_centre)
+
+
+def _best(distance: Tensor, valid: Tensor, steps: Tensor) -> Tensor:
+    """[S] index of the smallest distance; of equal ones, the candidate nearest to the centre."""
+    # A NaN would win or lose every comparison by accident; as infinity it can only lose.
+    distance = distance.detach().nan_to_num(nan=torch.inf, posinf=torch.inf).masked_fill(~valid, torch.inf)
+    squares = steps.square().sum(dim=-1)
+    rank = (squares * len(steps) + torch.arange(len(steps), device=steps.device)).expand_as(distance)
+    losers = (distance != distance.amin(dim=-1, keepdim=True)) | ~valid
+    return rank.masked_fill(losers, torch.iinfo(rank.dtype).max).argmin(dim=-1)
+
+
+def normalise(raw: Tensor, valid: Tensor) -> Tensor:
+    """Eq. (1): divide the distances of a search by their L2 norm over its valid candidates."""
+    raw = raw.masked_fill(~valid, 0)
+    norm = torch.linalg.vector_norm(raw, dim=-1, keepdim=True)
+    return raw / norm.clamp(min=torch.finfo(raw.dtype).tiny)
+
+
+def soft_weights(distance: Tensor, valid: Tensor, temperature: float) -> Tensor:
+    """Eq. (2): softmax of -distance / temperature over the valid candidates."""
+    return torch.softmax((-distance / temperature).masked_fill(~valid, -torch.inf), dim=-1)
+
+
+def _check(features: Tensor, positions: Tensor, size: tuple[int, int], ref_idx: int) -> None:
+    check_ndim(features, 'B N C H W', 'features')
+    if positions.ndim != 3 or positions.shape[0] != features.shape[0] or positions.shape[2] != 2:
+        raise ShapeError(f'positions: expected [{features.shape[0]}, T, 2], got {list(positions.shape)}.')
+    if not 0 <= ref_idx < features.shape[1]:
+        raise OptionError(f'ref_idx: expected 0 .. {features.shape[1] - 1} for {features.shape[1]} frames, got {ref_idx}.')
+    height, width = features.shape[-2:]
+    if size[0] > height or size[1] > width:
+        raise ShapeError(f'a tile of {size[0]} x {size[1]} feature px does not fit into a frame of {height} x {width}.')
+
+
+def match_tiles(features: Tensor, positions: Tensor, size: tuple[int, int], *, ref_idx: int, window: SearchWindow,
+                temperature: Optional[float] = None) -> Match:
+    """Find each tile of the reference frame in all other frames.
+
+    Args:
+        features: [B, N, C, h, w] floating point; computed in float32 at least, also under autocast.
+        positions: [B, T, 2], int64, corners of the tiles in the reference frame; tiles must lie inside it.
+        size: height and width of a tile.
+        ref_idx: index of the reference frame.
+        window: the candidates.
+        temperature: T of eq. (2) for soft, differentiable matching; None for hard matching (no weights).
+
+    Returns:
+        A :class:`Match`; gradients flow into ``features`` through its distances and weights.
+
+    Raises:
+        ShapeError, OptionError: a shape or the reference index does not fit.
+
+    Reference:
+        Section 3.2, eqs. (1) and (2).
+    """
+    _check(features, positions, size, ref_idx)
+    batch, num_frames = features.shape[:2]
+    tiles = positions.shape[1]
+    with torch.autocast(features.device.type, enabled=False):
+        frames, sample = _flatten(features, tiles)
+        corner = positions.reshape(-1, 2)
+        reference = cut(frames, sample * num_frames + ref_idx, corner, size)
+        found: dict[int, tuple[Tensor, list[Tensor], list[Tensor]]] = {}
+        for distance in range(1, max(ref_idx, num_frames - 1 - ref_idx) + 1):
+            targets = [t for t in (ref_idx - distance, ref_idx + distance) if 0 <= t < num_frames]
+            # Both directions are searched at once; each starts where it last found its match.
+            inner = [t + (1 if t < ref_idx else -1) for t in targets]
+            centre = torch.cat([found[i][0] if i != ref_idx else corner for i in inner])
+            index = torch.cat([sample * num_frames + t for t in targets])
+            tile = reference.repeat(len(targets), 1, 1, 1)
+            centre, coarse = _search(frames, index, tile, centre, window.coarse, window.margin, temperature)
+            centre, fine = _search(frames, index, tile, centre, window.fine, window.margin, temperature)
+            for k, target in enumerate(targets):
+                part = slice(k * len(corner), (k + 1) * len(corner))
+                found[target] = (centre[part], [c if c is None else c[part] for c in coarse],
+                                 [c if c is None else c[part] for c in fine])
+    order = sorted(found)
+    where = [found[t][0] if t != ref_idx else corner for t in range(num_frames)]
+    offset = torch.stack(where, dim=1) - corner[:, None]
+    searches = []
+    for level in (1, 2):
+        fields = []
+        for field in range(4):
+            parts = [found[t][level][field] for t in order]
+            empty = not parts or parts[0] is None
+            fields.append(None if empty else torch.stack(parts, dim=1).unflatten(0, (batch, tiles)))
+        searches.append(Search(*fields))
+    return Match(offset.unflatten(0, (batch, tiles)), *searches)
+
+
+def _flatten(features: Tensor, tiles: int) -> tuple[Tensor, Tensor]:
+    """Frames [B * N, h, w, C] in at least float32, and the sample index [B * T] of every tile."""
+    if features.dtype not in (torch.float32, torch.float64):
+        features = features.float()
+    sample = torch.arange(features.shape[0], device=features.device).repeat_interleave(tiles)
+    return features.flatten(0, 1).permute(0, 2, 3, 1).contiguous(), sample
+
+
+def _search(frames: Tensor, index: Tensor, reference: Tensor, centre: Tensor, axis: tuple[int, int, int],
+            margin: int, temperature: Optional[float]) -> tuple[Tensor, Search]:
+    """One search of every tile; returns the corners of the matches and what was seen, flat over tiles."""
+    steps = _steps(axis, centre.device)
+    valid = _is_valid(centre, steps, tuple(reference.shape[1:3]), tuple(frames.shape[1:3]), margin)
+    raw = _raw_distance(frames, index, reference, centre, axis)
+    best = _best(raw, valid, steps)
+    distance = normalise(raw, valid)
+    weight = None if temperature is None else soft_weights(distance, valid, temperature)
+    return centre + steps[best], Search(centre, distance, valid, weight)
+
+
+def distances_along(features: Tensor, positions: Tensor, size: tuple[int, int], match: Match, *, ref_idx: int,
+                    window: SearchWindow) -> tuple[Tensor, Tensor]:
+    """Distances of other features for the very candidates that ``match`` looked at.
+
+    Eq. (6) compares the distances of learned features with those of the clean burst, candidate by candidate.
+
+    Args:
+        features: [B, N, C', h, w] of the same frame size as those that were matched.
+        positions, size, ref_idx, window: as given to :func:`match_tiles`.
+        match: its result.
+
+    Returns:
+        Eq. (1) for the coarse and the fine search, each [B, T, F, M], 0 for invalid candidates.
+    """
+    _check(features, positions, size, ref_idx)
+    batch, num_frames = features.shape[:2]
+    tiles = positions.shape[1]
+    with torch.autocast(features.device.type, enabled=False):
+        frames, sample = _flatten(features, tiles)
+        reference = cut(frames, sample * num_frames + ref_idx, positions.reshape(-1, 2), size)
+        others = torch.tensor([t for t in range(num_frames) if t != ref_idx], device=sample.device)
+        index = (sample[:, None] * num_frames + others).flatten()
+        tile = reference.repeat_interleave(num_frames - 1, dim=0)
+        result = []
+        for search, axis in ((match.coarse, window.coarse), (match.fine, window.fine)):
+            raw = _raw_distance(frames, index, tile, search.centre.reshape(-1, 2), axis)
+            result.append(normalise(raw.view_as(search.valid), search.valid))
+    return result[0], result[1]
+
+
+def take_tiles(frames: Tensor, positions: Tensor, offset: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut the matched tiles out of full-resolution frames (hard alignment).
+
+    Args:
+        frames: [B, N, C, H, W].
+        positions: [B, T, 2], corners of the tiles in pixels of ``frames``.
+        offset: [B, T, N, 2], displacement in pixels of ``frames``.
+        size: height and width of a tile.
+
+    Returns:
+        [B, T, N, C, height, width].
+    """
+    batch, num_frames = frames.shape[:2]
+    corner = (positions[:, :, None] + offset).reshape(-1, 2)
+    index = torch.arange(batch * num_frames, device=corner.device).view(batch, 1, num_frames)
+    index = index.expand(offset.shape[:3]).reshape(-1)
+    rows = corner[:, 0, None] + torch.arange(size[0], device=corner.device)
+    cols = corner[:, 1, None] + torch.arange(size[1], device=corner.device)
+    tiles = frames.flatten(0, 1)[index[:, None, None], :, rows[:, :, None], cols[:, None, :]]
+    return tiles.permute(0, 3, 1, 2).unflatten(0, tuple(offset.shape[:3])).contiguous()
+
+
+def blend_tiles(frames: Tensor, positions: Tensor, match: Match, size: tuple[int, int], *, ref_idx: int,
+                window: SearchWindow, scale: int) -> Tensor:
+    """Average the candidates of the fine search by their weights (soft alignment).
+
+    The sum over shifted tiles is a correlation of one region with the weights as its kernel, dilated by
+    ``scale``: no stack of candidates is ever made.
+
+    Args:
+        frames: [B, N, C, H, W].
+        positions: [B, T, 2], corners of the tiles in pixels of ``frames``.
+        match: soft match, found on features ``scale`` times smaller than ``frames``.
+        size: height and width of a tile in pixels of ``frames``.
+        ref_idx, window: as given to :func:`match_tiles`.
+        scale: pixels of ``frames`` per feature pixel.
+
+    Returns:
+        [B, T, N, C, height, width]; the reference's tile is cut as it is.
+
+    Reference:
+        Section 3.2: P_BM = sum_i w_i P_i.
+    """
+    if match.fine.weight is None:
+        raise OptionError('blend_tiles needs a soft match: give match_tiles a temperature.')
+    batch, num_frames, channels = frames.shape[:3]
+    tiles = positions.shape[1]
+    others = torch.tensor([t for t in range(num_frames) if t != ref_idx], device=frames.device)
+    index = torch.arange(batch, device=frames.device)[:, None, None] * num_frames + others
+    index = index.expand(batch, tiles, -1).reshape(-1)
+    first, last, _ = window.fine
+    count = last - first + 1
+    corner = match.fine.centre.reshape(-1, 2) * scale + first * scale
+    region_size = (size[0] + (count - 1) * scale, size[1] + (count - 1) * scale)
+    region = cut(frames.flatten(0, 1).permute(0, 2, 3, 1), index, corner, region_size).permute(0, 3, 1, 2)
+    kernel = match.fine.weight.reshape(-1, 1, count, count).to(region.dtype)
+    blended = F.conv2d(region.reshape(1, -1, *region_size), kernel.repeat_interleave(channels, dim=0),
+                       dilation=scale, groups=region.shape[0] * channels)
+    blended = blended.view(batch, tiles, num_frames - 1, channels, *size)
+    reference = take_tiles(frames[:, ref_idx:ref_idx + 1], positions, torch.zeros_like(match.offset[:, :, :1]), size)
+    return torch.cat((blended[:, :, :ref_idx], reference, blended[:, :, ref_idx:]), dim=2)

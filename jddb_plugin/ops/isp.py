@@ -1,0 +1,144 @@
+"""A simple camera pipeline and its inverse, "unprocessing" (Brooks et al., CVPR 2019; the paper's [3]).
+
+Forward (:func:`process`): white balance -> clamp -> colour matrix -> clamp -> gamma 1/2.2.
+Backward (:func:`unprocess`): inverse tone curve -> gamma 2.2 -> inverse colour matrix -> inverse gains with
+highlight protection -> clamp. The tone curve (smoothstep) belongs to the picture that is shown, not to losses
+and metrics, so :func:`process` leaves it out and :func:`tone_map` adds it.
+
+Every function returns a new tensor: none writes into its input.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Union
+
+import torch
+from torch import Tensor
+
+Gain = Union[float, Tensor]
+
+_RGB_TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
+_XYZ_TO_CAM = (
+    ((1.0234, -0.2969, -0.2266), (-0.5625, 1.6328, -0.0469), (-0.0703, 0.2188, 0.6406)),
+    ((0.4913, -0.0541, -0.0202), (-0.6130, 1.3513, 0.2906), (-0.1564, 0.2151, 0.7183)),
+    ((0.8380, -0.2630, -0.0639), (-0.2887, 1.0725, 0.2496), (-0.0627, 0.1427, 0.5438)),
+    ((0.6596, -0.2079, -0.0562), (-0.4782, 1.3016, 0.1933), (-0.0970, 0.1581, 0.5181)),
+)
+_GAMMA = 2.2
+_FLOOR = 1e-8
+_HIGHLIGHT = 0.9
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Colour metadata of one burst.
+
+    Attributes:
+        rgb_gain: brightness gain of all channels.
+        red_gain, blue_gain: white balance gains relative to green.
+        cam2rgb: [3, 3], linear camera RGB to linear sRGB, rows sum to 1.
+    """
+
+    rgb_gain: float
+    red_gain: float
+    blue_gain: float
+    cam2rgb: Tensor
+
+    @property
+    def rgb2cam(self) -> Tensor:
+        """[3, 3], linear sRGB to linear camera RGB."""
+        return torch.linalg.inv(self.cam2rgb.double()).to(self.cam2rgb.dtype)
+
+
+def _camera_matrix(xyz_to_cam: Tensor) -> Tensor:
+    """cam2rgb from an XYZ-to-camera matrix: rows of rgb2cam are normalised so that white stays white."""
+    rgb2cam = xyz_to_cam @ torch.tensor(_RGB_TO_XYZ, dtype=torch.float64)
+    rgb2cam = rgb2cam / rgb2cam.sum(dim=-1, keepdim=True)
+    return torch.linalg.inv(rgb2cam).float()
+
+
+def reference_camera() -> Camera:
+    """Metadata of the published test protocol: the first matrix, gains 1.0, 2.0 and 1.7."""
+    matrix = torch.tensor(_XYZ_TO_CAM[0], dtype=torch.float64)
+    return Camera(rgb_gain=1.0, red_gain=2.0, blue_gain=1.7, cam2rgb=_camera_matrix(matrix))
+
+
+def sample_camera(generator: torch.Generator) -> Camera:
+    """Draw training metadata: a random convex mixture of four matrices, gains as in PROTOCOL.
+
+    rgb gain 1 / N(0.8, 0.1), red gain U(1.9, 2.4), blue gain U(1.5, 1.9).
+    """
+    weights = torch.rand(4, 1, 1, generator=generator, dtype=torch.float64)
+    matrices = torch.tensor(_XYZ_TO_CAM, dtype=torch.float64)
+    mixed = (weights * matrices).sum(dim=0) / weights.sum()
+    normal = torch.randn(1, generator=generator, dtype=torch.float64).item()
+    red, blue = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+    return Camera(
+        rgb_gain=1.0 / (0.8 + 0.1 * normal),
+        red_gain=1.9 + red * 0.5,
+        blue_gain=1.5 + blue * 0.4,
+        cam2rgb=_camera_matrix(mixed))
+
+
+def tone_map(image: Tensor) -> Tensor:
+    """Smoothstep tone curve 3 x^2 - 2 x^3 of values clamped to [0, 1]; for pictures that are looked at."""
+    image = image.clamp(0, 1)
+    return image * image * (3 - 2 * image)
+
+
+def inverse_tone_map(image: Tensor) -> Tensor:
+    """Inverse of :func:`tone_map` on [0, 1]."""
+    return 0.5 - torch.sin(torch.asin(1 - 2 * image.clamp(0, 1)) / 3)
+
+
+def _per_channel(red: Gain, blue: Gain, like: Tensor) -> Tensor:
+    """Gains (red, 1, blue) shaped [3, 1, 1] or [B, 3, 1, 1], to multiply [..., 3, H, W]."""
+    red = torch.as_tensor(red, dtype=like.dtype, device=like.device)
+    blue = torch.as_tensor(blue, dtype=like.dtype, device=like.device)
+    return torch.stack((red, torch.ones_like(red), blue), dim=-1)[..., None, None]
+
+
+def _apply_matrix(image: Tensor, matrix: Tensor) -> Tensor:
+    """Multiply the channels of [..., 3, H, W] by [3, 3] or [B, 3, 3]."""
+    return torch.einsum('...ij,...jhw->...ihw', matrix.to(image), image)
+
+
+def process(linear: Tensor, *, red_gain: Gain, blue_gain: Gain, cam2rgb: Tensor,
+            rgb_gain: Optional[Gain] = None) -> Tensor:
+    """Develop linear camera RGB into gamma-compressed sRGB: the operator Gamma of eq. (8).
+
+    Args:
+        linear: linear camera RGB [3, H, W] or [B, 3, H, W], nominally in [0, 1].
+        red_gain, blue_gain: white balance, numbers or [B].
+        cam2rgb: [3, 3] or [B, 3, 3].
+        rgb_gain: brightness gain, number or [B]; given at test time only, as in the published protocol.
+
+    Returns:
+        sRGB like ``linear``, in [0, 1], without a tone curve.
+    """
+    gains = _per_channel(red_gain, blue_gain, linear)
+    if rgb_gain is not None:
+        gains = gains * torch.as_tensor(rgb_gain, dtype=linear.dtype, device=linear.device)[..., None, None, None]
+    balanced = (linear * gains).clamp(0, 1)
+    rgb = _apply_matrix(balanced, cam2rgb).clamp(0, 1)
+    return rgb.clamp(min=_FLOOR).pow(1 / _GAMMA)
+
+
+def unprocess(srgb: Tensor, camera: Camera) -> Tensor:
+    """Turn sRGB frames back into what the camera's sensor would have seen.
+
+    Args:
+        srgb: [..., 3, H, W] in [0, 1].
+        camera: one camera for all frames.
+
+    Returns:
+        linear camera RGB like ``srgb``, in [0, 1].
+    """
+    image = inverse_tone_map(srgb).clamp(min=_FLOOR).pow(_GAMMA)
+    image = _apply_matrix(image, camera.rgb2cam)
+    gains = _per_channel(1 / camera.red_gain, 1 / camera.blue_gain, image) / camera.rgb_gain
+    # Bright pixels keep their value, so that inverting the gains does not turn white into colour.
+    gray = image.mean(dim=-3, keepdim=True)
+    mask = ((gray - _HIGHLIGHT).clamp(min=0) / (1 - _HIGHLIGHT)).square()
+    factor = torch.maximum(mask + (1 - mask) * gains, gains)
+    return (image * factor).clamp(0, 1)

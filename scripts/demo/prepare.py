@@ -1,0 +1,108 @@
+"""Build the demo's burst LMDBs: clips to train on, and one clip of another scene to test on.
+
+Without --frames, clips are made from photographs that scikit-image carries, by a camera that moves over them. With
+--frames FOLDER (one folder of images per clip) the last clip is the test scene, and the others are trained on
+together with the photographs.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import skimage
+from tqdm import tqdm
+
+from jddb_plugin.checks import DataError, JDDBError
+from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, write_folders
+from jddb_plugin.data.images import decode_srgb
+
+#: Colour photographs in scikit-image's wheels (not all are in every version).
+PHOTOGRAPHS = ('chelsea.png', 'coffee.png', 'motorcycle_left.png', 'rocket.jpg', 'hubble_deep_field.jpg', 'ihc.png', 'retina.jpg')
+TEST_PHOTOGRAPH = 'astronaut.png'
+FRAMES_PER_CLIP = 7
+CLIPS_PER_PHOTOGRAPH = 3
+LONGEST_SIDE = 640
+MARGIN = 52
+
+
+def photograph(name: str) -> np.ndarray | None:
+    """RGB photograph from scikit-image's own files, or None if this version does not carry it."""
+    file = Path(skimage.__file__).parent / 'data' / name
+    if not file.is_file():
+        return None
+    image = decode_srgb(file.read_bytes(), str(file))
+    scale = LONGEST_SIDE / max(image.shape[:2])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return image
+
+
+def moving_camera(image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Frames seen by a camera that pans over ``image`` by 4 to 12 px a frame, turning a little, with a shaking hand."""
+    height, width = ((side - 2 * MARGIN) // 2 * 2 for side in image.shape[:2])
+    angle = rng.uniform(0, 2 * np.pi)
+    velocity = rng.uniform(4, 12) * np.array([np.cos(angle), np.sin(angle)])
+    turning = rng.uniform(-0.4, 0.4)
+    centre = np.array(image.shape[1::-1]) / 2
+    frames = []
+    for t in range(FRAMES_PER_CLIP):
+        time = t - FRAMES_PER_CLIP // 2
+        x, y = centre + velocity * time + rng.normal(0, 0.8, 2)
+        matrix = cv2.getRotationMatrix2D((x, y), turning * time, 1.0)
+        matrix[:, 2] += (width / 2 - x, height / 2 - y)
+        frames.append(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT))
+    return frames
+
+
+def write_photographs(writer: BurstLmdbWriter, names: tuple[str, ...], clips: int, seed: int) -> None:
+    """Add ``clips`` clips of each photograph that is there."""
+    rng = np.random.default_rng(seed)
+    written = 0
+    for name in tqdm(names, unit='photograph', desc=f'Write {writer.path.name}'):
+        image = photograph(name)
+        for k in range(clips if image is not None else 0):
+            for index, frame in enumerate(moving_camera(image, rng)):
+                writer.put_image(f'{Path(name).stem}_{k}', index, frame)
+            written += 1
+    if not written:
+        raise DataError('scikit-image carries none of the photographs; give your own clips with FRAMES=<folder of clips>.')
+
+
+def main() -> int:
+    """Build both LMDBs; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--frames', type=Path, help='folder that holds one folder of images per clip')
+    parser.add_argument('--output', type=Path, default=Path('datasets/demo'), help='folder for the LMDBs')
+    args = parser.parse_args()
+    folders = []
+    try:
+        if args.frames is not None:
+            if not args.frames.is_dir():
+                raise DataError(f'FRAMES: {args.frames}: no such folder.')
+            folders = sorted(p for p in args.frames.iterdir() if p.is_dir())
+            if not folders:
+                raise DataError(f'FRAMES: {args.frames}: holds no folders; expected one folder of images per clip.')
+        shutil.rmtree(args.output, ignore_errors=True)
+        os.makedirs(args.output)
+        with BurstLmdbWriter(str(args.output / 'train.lmdb')) as writer:
+            write_photographs(writer, PHOTOGRAPHS, CLIPS_PER_PHOTOGRAPH, seed=0)
+            if folders[:-1]:
+                write_folders(writer, folders[:-1], prefix='own_')
+        with BurstLmdbWriter(str(args.output / 'test.lmdb')) as writer:
+            if folders:
+                write_folders(writer, folders[-1:])
+            else:
+                write_photographs(writer, (TEST_PHOTOGRAPH,), 1, seed=1)
+    except JDDBError as error:
+        sys.stderr.write(f'error: {error}\n')
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
