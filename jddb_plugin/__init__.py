@@ -8,19 +8,24 @@ Importing the package mends the toolbox for today's PyTorch (see :mod:`jddb_plug
 * losses ``ReconstructionLoss``, ``InterpolationLoss``, ``OneHotLoss`` and ``BlockMatchingLoss``,
 * and, in a registry of its own, hooks ``TemperatureHook`` and ``LossWeightHook``.
 """
-from jddb_plugin import compat
+import sys
 
-compat.apply()
+try:
+    from jddb_plugin import compat
 
-from jddb_plugin.archs.dpbm_arch import DPBM  # noqa: E402
-from jddb_plugin.archs.jddb_arch import TwoStageJDDB  # noqa: E402
-from jddb_plugin.data.unprocessed_burst_dataset import (  # noqa: E402
-    UnprocessedBurstDataset, UnprocessedBurstTestDataset)
-from jddb_plugin.hooks import LossWeightHook, TemperatureHook  # noqa: E402
-from jddb_plugin.losses.jddb_loss import (  # noqa: E402
-    BlockMatchingLoss, InterpolationLoss, OneHotLoss, ReconstructionLoss)
-from jddb_plugin.models.hooked_model import HookedSRModel, HookedVideoBaseModel, HookMixin  # noqa: E402
-from jddb_plugin.models.jddb_model import JDDBModel  # noqa: E402
+    compat.apply()
+
+    from jddb_plugin.archs.dpbm_arch import DPBM
+    from jddb_plugin.archs.jddb_arch import TwoStageJDDB
+    from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset, UnprocessedBurstTestDataset
+    from jddb_plugin.hooks import LossWeightHook, TemperatureHook
+    from jddb_plugin.losses.jddb_loss import BlockMatchingLoss, InterpolationLoss, OneHotLoss, ReconstructionLoss
+    from jddb_plugin.models.hooked_model import HookedSRModel, HookedVideoBaseModel, HookMixin
+    from jddb_plugin.models.jddb_model import JDDBModel
+except ImportError as error:
+    # The environment check is there to say what is missing, so it alone may run without.
+    if 'jddb_plugin.doctor' not in getattr(sys, 'orig_argv', ()):
+        raise ImportError(f'jddb_plugin cannot use its environment ({error}); run: python -m jddb_plugin.doctor') from error
 
 __version__ = '0.1.0'
 __all__ = [

@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import sys
-import tempfile
 import types
 import warnings
 from pathlib import Path
@@ -54,19 +53,18 @@ def save_atomically(content: Any, path: str) -> None:
     Raises:
         CheckpointError: it could not be written (disk full, quota, permissions); the old file is untouched.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    partial = None
+    partial = f'{path}.partial'
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f'.{name}.', suffix='.partial', delete=False) as file:
-            partial = file.name
+        with open(partial, 'wb') as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        if partial is not None and os.path.exists(partial):
+    except BaseException as error:
+        if os.path.exists(partial):
             os.unlink(partial)
+        if not isinstance(error, (OSError, RuntimeError)):
+            raise
         raise CheckpointError(f'{path}: the checkpoint could not be written ({error}); free some space and resume from '
                               'the last one.') from error
 
@@ -125,8 +123,8 @@ def _load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool 
         if param_key not in content and 'params' in content:
             param_key = 'params'
         if param_key not in content:
-            raise CheckpointError(f"{load_path}: no '{param_key}' in it, but {sorted(map(str, content))[:5]}; set param_key_g, or ~ "
-                                  'for a bare state dict.')
+            raise CheckpointError(f"{load_path}: no '{param_key}' in it, but {sorted(map(str, content))[:5]}; set "
+                                  'param_key_g, or ~ for a bare state dict.')
         content = content[param_key]
     content = {key[7:] if key.startswith('module.') else key: value for key, value in content.items()}
     net = self.get_bare_model(net)
@@ -205,7 +203,7 @@ class EpochIndex(int):
     draw: int = 0
 
     @classmethod
-    def of(cls, index: int, epoch: int, draw: int) -> 'EpochIndex':
+    def of(cls, index: int, epoch: int, draw: int) -> EpochIndex:
         """Index with its time."""
         result = cls(index)
         result.epoch, result.draw = epoch, draw
@@ -292,7 +290,7 @@ def prepare_import() -> None:
     provide_scipy_filters()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def apply() -> None:
     """Import basicsr and mend it; once per process."""
     prepare_import()

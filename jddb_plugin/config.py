@@ -72,7 +72,7 @@ def parse_override(text: str, *, separator: str = '.') -> tuple[str, Any]:
     key = key.strip()
     if not equals or not key:
         raise OptionError(f"'{text}': expected KEY=VALUE, e.g. train{separator}total_iter=10.")
-    if value.strip().lower() == 'none':
+    if separator == ':' and value.strip().lower() == 'none':  # the toolbox's spelling of ~
         return key.replace(separator, '.'), None
     try:
         return key.replace(separator, '.'), yaml.load(value, Loader=_ValueLoader)

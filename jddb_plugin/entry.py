@@ -11,13 +11,13 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
-from jddb_plugin.checks import JDDBError, OptionError, nearest
+from jddb_plugin.checks import CheckpointError, JDDBError, OptionError, nearest
 from jddb_plugin.config import dump_options, load_options, parse_override
 from jddb_plugin.hooks import build_hooks
 from jddb_plugin.options import check_call, check_keys, read_options
 
 _TOP = ('name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'datasets', 'path', 'train', 'val', 'logger', 'dist_params',
-        'find_unused_parameters', 'network_g')
+        'find_unused_parameters', 'network_g', 'channels_last')
 _LOGGER = ('print_freq', 'save_checkpoint_freq', 'use_tb_logger', 'wandb')
 _PATH = ('pretrain_network_g', 'strict_load_g', 'param_key_g', 'resume_state', 'ignore_resume_networks')
 
@@ -71,7 +71,8 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
         if not isinstance(opt.get(key), str):
             raise OptionError(f"'{key}' is missing, or not text.")
     if opt['model_type'] not in MODEL_REGISTRY:
-        raise OptionError(f"model_type: '{opt['model_type']}' is not registered; {nearest(opt['model_type'], MODEL_REGISTRY.keys())}")
+        hint = nearest(opt['model_type'], MODEL_REGISTRY.keys())
+        raise OptionError(f"model_type: '{opt['model_type']}' is not registered; {hint}")
     model = MODEL_REGISTRY.get(opt['model_type'])
     opt.setdefault('path', {})
     opt['path'] = opt['path'] or {}
@@ -87,6 +88,8 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
     for key in networks:
         network, arguments = _registered(ARCH_REGISTRY, opt[key], key)
         check_call(network, arguments, key)
+        if network.__module__.startswith('jddb_plugin.'):
+            network(**arguments)  # refuses values that do not fit together
     _check_datasets(opt, is_train=is_train)
     val = opt.get('val')
     if val is None and not is_train:
@@ -162,7 +165,15 @@ def _check_training(opt: dict[str, Any]) -> None:
     if train['scheduler']['type'] == 'CosineAnnealingRestartLR':
         periods = train['scheduler'].get('periods') or [0]
         if sum(periods) < train['total_iter']:
-            raise OptionError(f"train.scheduler.periods: add up to {sum(periods)}, less than total_iter {train['total_iter']}.")
+            raise OptionError(f'train.scheduler.periods: add up to {sum(periods)}, less than total_iter '
+                              f"{train['total_iter']}.")
+
+
+def _check_files(opt: Mapping[str, Any]) -> None:
+    """Checkpoints that are named must be there, before an older experiment makes room for this one."""
+    for key, path in opt['path'].items():
+        if key.startswith(('pretrain_network', 'resume_state')) and path and not os.path.isfile(os.path.expanduser(path)):
+            raise CheckpointError(f'path.{key}: {path}: no such checkpoint.')
 
 
 def run(pipeline: Callable[[str], None], *, is_train: bool, arguments: Optional[Sequence[str]] = None) -> int:
@@ -180,12 +191,13 @@ def run(pipeline: Callable[[str], None], *, is_train: bool, arguments: Optional[
     """
     command = 'train' if is_train else 'test'
     given = list(sys.argv[1:] if arguments is None else arguments)
-    args = _parse_arguments(given, f'python -m jddb_plugin.{command}', f'{command.capitalize()} by an option file of the toolbox.')
+    args = _parse_arguments(given, f'python -m jddb_plugin.{command}', f'{command.capitalize()} by an option file.')
     saved = sys.argv
     try:
         overrides = [parse_override(text) for text in args.set]
         overrides += [parse_override(text, separator=':') for text in args.force_yml]
         opt = check_options(load_options(args.opt, overrides), is_train=is_train)
+        _check_files(opt)
         with tempfile.TemporaryDirectory(prefix='jddb_plugin_') as folder:
             resolved = Path(folder) / Path(args.opt).name
             resolved.write_text(f'# Resolved from: {args.opt}\n# by: python -m jddb_plugin.{command} {" ".join(given)}\n'

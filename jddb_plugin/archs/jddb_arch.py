@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Mapping, NamedTuple, Optional, Union
 
+import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
@@ -69,7 +70,10 @@ class RefinedStage(nn.Module):
         if self.align is not None:
             features = self.align(features, ref_idx)
         fused, between = self.fuse(features, ref_idx, interpolate=interpolate)
-        return self.reconstruct(fused), None if between is None else self.reconstruct(between)
+        if between is None:
+            return self.reconstruct(fused), None
+        restored, interpolated = self.reconstruct(torch.cat((fused, between))).chunk(2)
+        return restored, interpolated
 
 
 @ARCH_REGISTRY.register()

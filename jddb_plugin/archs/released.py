@@ -64,6 +64,14 @@ def _translate_main(key: str) -> str:
     raise CheckpointError(f"'{key}' is not a key of the released main network.")
 
 
+def released_name(key: str) -> str:
+    """Roughly where a key of this network lies in the release, for messages: the released prefix of its part."""
+    for pattern, prefix in _MAIN_RULES:
+        if key.startswith(prefix + '.'):
+            return pattern.pattern.replace('(?=\\.)', '').replace('\\', '') + '.*'
+    return "the downsampler's " + key.replace('coarse.downsample', 'simple_block')
+
+
 def convert_released(main: Mapping[str, Tensor], downsampler: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Join the two released state dicts into one of :class:`TwoStageJDDB`.
 

@@ -81,7 +81,7 @@ class BurstLmdbWriter:
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
 
-    def __enter__(self) -> 'BurstLmdbWriter':
+    def __enter__(self) -> BurstLmdbWriter:
         shutil.rmtree(self._partial, ignore_errors=True)
         self._partial.mkdir(parents=True)
         self._env = lmdb.open(str(self._partial), map_size=_FIRST_MAP_BYTES)

@@ -54,7 +54,8 @@ class FrameSource:
             raise DataError(f'{where}.dataroot_gt: {self.root}: no such folder.')
         is_lmdb = (self.root / 'data.mdb').is_file()
         if is_lmdb != (kind == 'lmdb'):
-            raise OptionError(f"{where}.io_backend: type is '{kind}', but {self.root} is {'an LMDB' if is_lmdb else 'no LMDB (no data.mdb)'}.")
+            found = 'an LMDB' if is_lmdb else 'no LMDB (it has no data.mdb)'
+            raise OptionError(f"{where}.io_backend: type is '{kind}', but {self.root} is {found}.")
         self.clips = self._scan_lmdb() if is_lmdb else self._scan_folders()
         if not self.clips:
             raise DataError(f'{self.root}: holds no clips; expected one folder of images per clip, or a burst LMDB.')
@@ -67,7 +68,8 @@ class FrameSource:
         for number, line in enumerate(meta.read_text().splitlines(), 1):
             match = _META_LINE.fullmatch(line.strip())
             if match is None:
-                raise DataError(f"{meta}, line {number}: expected 'clip/frame.png (height,width,channels) level', got {line!r}.")
+                raise DataError(f"{meta}, line {number}: expected 'clip/frame.png (height,width,channels) level', "
+                                f'got {line!r}.')
             key = f"{match['clip']}/{match['frame']}"
             frames.setdefault(match['clip'], []).append((key, (int(match['height']), int(match['width']))))
         return {name: self._clip(name, sorted(entries)) for name, entries in sorted(frames.items())}

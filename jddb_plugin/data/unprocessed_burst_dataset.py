@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Optional, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -28,6 +28,16 @@ HOST_KEYS = ('name', 'type', 'phase', 'scale', 'mode', 'batch_size_per_gpu', 'nu
 def _check_num_frame(num_frame: int, where: str) -> None:
     if num_frame < 1 or num_frame % 2 == 0:
         raise OptionError(f'{where}.num_frame: must be odd (the reference is the middle frame), got {num_frame}.')
+
+
+def _noise_level(noise: Union[str, Sequence[float]], where: str) -> tuple[float, float]:
+    """(shot, read) of a named level, or as given."""
+    if isinstance(noise, str):
+        check_choice(noise, TEST_LEVELS, f'{where}.noise')
+        return TEST_LEVELS[noise]
+    if len(noise) != 2 or min(noise) < 0:
+        raise OptionError(f"{where}.noise: expected 'low', 'high' or [shot, read], got {noise!r}.")
+    return float(noise[0]), float(noise[1])
 
 
 def _metadata(camera: Camera) -> dict[str, Tensor]:
@@ -59,6 +69,7 @@ class TrainOptions:
     random_reverse: bool = False
     use_hflip: bool = True
     use_rot: bool = True
+    noise: Union[str, list[float]] = 'random'
     seed: int = 0
 
 
@@ -83,6 +94,8 @@ class UnprocessedBurstDataset(Dataset):
             random_reverse (bool): reverse half of the bursts in time. Default: false.
             use_hflip (bool): flip half of the bursts horizontally. Default: true.
             use_rot (bool): flip vertically and transpose, each half of the bursts. Default: true.
+            noise (str | list[float]): 'random' draws a level per burst in the paper's ranges; 'low', 'high' or [shot, read]
+                trains for that level alone. Default: 'random'.
             seed (int): of all random draws. Default: 0; our entry points fill in ``manual_seed``.
 
     Returns:
@@ -102,6 +115,7 @@ class UnprocessedBurstDataset(Dataset):
             raise OptionError(f'{where}.gt_size: must be even and positive, got {options.gt_size}.')
         if not options.interval_list or min(options.interval_list) < 1:
             raise OptionError(f'{where}.interval_list: needs positive distances, got {options.interval_list}.')
+        self.noise = None if options.noise == 'random' else _noise_level(options.noise, where)
         without = list(options.exclude_clips)
         if options.val_partition is not None:
             check_choice(options.val_partition, ('REDS4',), f'{where}.val_partition')
@@ -146,7 +160,7 @@ class UnprocessedBurstDataset(Dataset):
         srgb = _flip(srgb, bool(options.use_hflip and draw(2)), bool(options.use_rot and draw(2)),
                      bool(options.use_rot and draw(2)))
         camera = sample_camera(generator)
-        shot, read = sample_noise_level(generator)
+        shot, read = sample_noise_level(generator) if self.noise is None else self.noise
         linear = unprocess(srgb, camera)
         clean = mosaic_rgb(linear)
         noisy = add_noise(clean, shot, read, generator=generator)
@@ -213,13 +227,7 @@ class UnprocessedBurstTestDataset(Dataset):
         self.options = options = read_options(TestOptions, opt, where, ignore=HOST_KEYS)
         _check_num_frame(options.num_frame, where)
         check_choice(options.padding, ('replicate', 'reflection', 'reflection_circle', 'circle'), f'{where}.padding')
-        if isinstance(options.noise, str):
-            check_choice(options.noise, TEST_LEVELS, f'{where}.noise')
-            self.shot, self.read = TEST_LEVELS[options.noise]
-        elif len(options.noise) == 2 and min(options.noise) >= 0:
-            self.shot, self.read = (float(v) for v in options.noise)
-        else:
-            raise OptionError(f"{where}.noise: expected 'low', 'high' or [shot, read], got {options.noise!r}.")
+        self.shot, self.read = _noise_level(options.noise, where)
         self.camera = reference_camera()
         self.source = FrameSource(options.dataroot_gt, options.io_backend, where)
         self.data_info: dict[str, list[Any]] = {'lq_path': [], 'folder': [], 'idx': [], 'border': []}

@@ -16,6 +16,7 @@ from basicsr.utils import get_root_logger, imwrite, tensor2img
 from basicsr.utils.dist_util import get_dist_info
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from jddb_plugin.archs.dpbm_arch import SCALE
@@ -61,6 +62,12 @@ class _JDDBSteps(VideoBaseModel):
         self.optimizer_g = self.get_optimizer(kind, groups, lr, **options)
         self.optimizers.append(self.optimizer_g)
 
+    def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
+        """As the toolbox does it; ``channels_last: true`` lays convolutions out for speed, at equal results."""
+        if self.opt.get('channels_last'):
+            net = net.to(memory_format=torch.channels_last)
+        return super().model_to_device(net)
+
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch (or one sample with a batch dimension) to the device."""
         self.batch = {key: data[key].to(self.device, non_blocking=True) for key in _TENSORS if key in data}
@@ -71,8 +78,7 @@ class _JDDBSteps(VideoBaseModel):
         batch, height, width = self.lq.shape[0], *self.lq.shape[-2:]
         tile = self.get_bare_model(self.net_g).tile
         if height < tile or width < tile:
-            raise ShapeError(f'datasets.train.gt_size: crops of {2 * height} x {2 * width} RGB px are smaller than a tile of '
-                             f'{2 * tile}; raise gt_size or lower network_g.dpbm.tile.')
+            raise ShapeError(f'lq: {height} x {width} packed px are smaller than a training tile of {tile}.')
         entropy = [self.opt['manual_seed'], self.opt['rank'], current_iter]
         generator = np.random.default_rng(np.random.SeedSequence(entropy))
         choices = [(height - tile) // SCALE + 1, (width - tile) // SCALE + 1]
@@ -91,6 +97,11 @@ class _JDDBSteps(VideoBaseModel):
         self.log_dict = self.reduce_loss_dict(losses)
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
+
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Move the averaged network towards the current one; all parameters in one call."""
+        with torch.no_grad():
+            get_ema_multi_avg_fn(decay)(list(self.net_g_ema.parameters()), list(self.get_bare_model(self.net_g).parameters()), 0)
 
     def losses(self, output: TileOutput, positions: Tensor) -> OrderedDict[str, Tensor]:
         """The terms of eq. (9) by their names in the log."""
@@ -232,7 +243,7 @@ class _JDDBSteps(VideoBaseModel):
 class JDDBModel(HookMixin, _JDDBSteps):
     """Model of the two-stage network, with two learning rates, the losses of eq. (9) and hooks.
 
-    Options under ``train``: the toolbox's, and
+    Options: the toolbox's, and ``channels_last`` (default: false); under ``train`` the toolbox's, and
 
     * ``optim_g.lr_coarse``: learning rate of the coarse stage. Default: ``lr``.
     * ``pixel_opt``, ``interpolation_opt``, ``one_hot_opt``, ``bm_opt``: the loss terms; all but the first may be left out.
@@ -255,3 +266,8 @@ class JDDBModel(HookMixin, _JDDBSteps):
                    'train')
         if not train.get('pixel_opt'):
             raise OptionError("train: 'pixel_opt' is missing.")
+        crop = ((opt.get('datasets') or {}).get('train') or {}).get('gt_size')
+        tile = ((opt.get('network_g') or {}).get('dpbm') or {}).get('tile')
+        if isinstance(crop, int) and isinstance(tile, int) and crop < UPSCALE * tile:
+            raise OptionError(f'datasets.train.gt_size: crops of {crop} RGB px are smaller than a tile of {UPSCALE * tile}; '
+                              'raise gt_size or lower network_g.dpbm.tile.')

@@ -86,17 +86,17 @@ def _grid_sample(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: 
     cols = torch.arange(out_w, device=device, dtype=dtype) * stride - padding
     tap_y = (torch.arange(kernel_h, device=device, dtype=dtype) * dilation).repeat_interleave(kernel_w)
     tap_x = (torch.arange(kernel_w, device=device, dtype=dtype) * dilation).repeat(kernel_h)
-    moved = offset.view(batch * groups, taps, 2, out_h, out_w)
+    moved = offset.reshape(batch * groups, taps, 2, out_h, out_w)
     grid_y = moved[:, :, 0] + tap_y.view(-1, 1, 1) + rows.view(-1, 1)
     grid_x = moved[:, :, 1] + tap_x.view(-1, 1, 1) + cols
     # Pixel centres lie at odd multiples of 1 / size in grid_sample's coordinates (align_corners=False).
     grid = torch.stack(((2 * grid_x + 1) / width - 1, (2 * grid_y + 1) / height - 1), dim=-1)
-    sampled = F.grid_sample(x.view(batch * groups, channels // groups, height, width), grid.flatten(1, 2),
+    sampled = F.grid_sample(x.reshape(batch * groups, channels // groups, height, width), grid.flatten(1, 2),
                             mode='bilinear', padding_mode='zeros', align_corners=False)
     sampled = sampled.view(batch, groups, channels // groups, taps, out_h, out_w)
-    sampled = sampled * mask.view(batch, groups, 1, taps, out_h, out_w)
+    sampled = sampled * mask.reshape(batch, groups, 1, taps, out_h, out_w)
     columns = sampled.reshape(batch, channels * taps, out_h * out_w)
-    result = (weight.view(1, out_channels, -1) @ columns).view(batch, out_channels, out_h, out_w)
+    result = (weight.reshape(1, out_channels, -1) @ columns).view(batch, out_channels, out_h, out_w)
     return result if bias is None else result + bias.view(-1, 1, 1)
 
 

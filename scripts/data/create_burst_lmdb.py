@@ -1,6 +1,6 @@
 """Build a burst LMDB from a folder of clips (one folder of images each).
 
-    python scripts/data/create_burst_lmdb.py --input datasets/REDS/train_sharp --output datasets/REDS/train_sharp.lmdb
+python scripts/data/create_burst_lmdb.py --input datasets/REDS/train_sharp --output datasets/REDS/train_sharp.lmdb
 """
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, write_folders
 from jddb_plugin.data.images import decode_srgb
 
 #: Colour photographs in scikit-image's wheels (not all are in every version).
-PHOTOGRAPHS = ('chelsea.png', 'coffee.png', 'motorcycle_left.png', 'rocket.jpg', 'hubble_deep_field.jpg', 'ihc.png', 'retina.jpg')
+PHOTOGRAPHS = ('chelsea.png', 'coffee.png', 'motorcycle_left.png', 'rocket.jpg', 'hubble_deep_field.jpg', 'ihc.png',
+               'retina.jpg')
 TEST_PHOTOGRAPH = 'astronaut.png'
 FRAMES_PER_CLIP = 7
 CLIPS_PER_PHOTOGRAPH = 3

@@ -1,0 +1,1 @@
+"""Pictures for people: comparisons and figures."""

@@ -1,0 +1,102 @@
+"""Compare the demo's restored frames with bilinear demosaicking: a table, and results/demo/comparison.png."""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
+
+# isort: split
+from basicsr.metrics import calculate_psnr, calculate_ssim
+
+from jddb_plugin.checks import DataError, JDDBError
+from jddb_plugin.config import load_options
+from jddb_plugin.data.images import decode_srgb
+from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstTestDataset
+from jddb_plugin.ops.bayer import demosaic_bilinear
+from jddb_plugin.ops.isp import process, tone_map
+from jddb_plugin.visual.comparison import compare
+
+TARGET_DB = 4.0
+
+
+def develop(linear: torch.Tensor, sample: dict) -> torch.Tensor:
+    """Linear camera RGB [3, H, W] -> sRGB in [0, 1], as the metrics see it."""
+    return process(linear, **{key: sample[key] for key in ('red_gain', 'blue_gain', 'cam2rgb', 'rgb_gain')})
+
+
+def to_255(image: torch.Tensor) -> np.ndarray:
+    """[3, H, W] in [0, 1] -> [H, W, 3] in [0, 255], not rounded."""
+    return image.permute(1, 2, 0).numpy().astype(np.float64) * 255
+
+
+def bilinear_scores(dataset: UnprocessedBurstTestDataset) -> tuple[float, float]:
+    """Mean PSNR and SSIM of the noisy reference frames, demosaicked bilinearly."""
+    scores = []
+    for index in tqdm(range(len(dataset)), unit='frame', desc='Bilinear'):
+        sample = dataset[index]
+        reference = sample['lq'][len(sample['lq']) // 2, :4]
+        images = [to_255(develop(image, sample)) for image in (demosaic_bilinear(reference[None])[0], sample['gt'])]
+        scores.append((calculate_psnr(*images, crop_border=0), calculate_ssim(*images, crop_border=0)))
+    return tuple(np.mean(scores, axis=0).tolist())
+
+
+def picture(image: torch.Tensor) -> np.ndarray:
+    """sRGB without tone curve [3, H, W] -> the picture that is shown, RGB uint8."""
+    return to_255(tone_map(image)).round().astype(np.uint8)
+
+
+def main() -> int:
+    """Print the table and write the picture; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--opt', default='options/test/demo.yml', help='option file of the test')
+    parser.add_argument('--results', type=Path, default=Path('results/demo'), help='folder that the test wrote')
+    args = parser.parse_args()
+    try:
+        options = load_options(args.opt)['datasets']['test']
+        dataset = UnprocessedBurstTestDataset(options)
+        metrics = args.results / f"metrics_{options['name']}.json"
+        if not metrics.is_file():
+            raise DataError(f'{metrics}: missing; run python -m jddb_plugin.test -opt {args.opt} first.')
+        restored = json.loads(metrics.read_text())
+        psnr, ssim = (restored[name]['average']['all'] for name in ('psnr', 'ssim'))
+        plain_psnr, plain_ssim = bilinear_scores(dataset)
+        middle = len(dataset) // 2
+        sample = dataset[middle]
+        stem = Path(sample['lq_path']).stem
+        files = sorted((args.results / 'visualization' / options['name'] / sample['folder']).glob(f'{stem}_*.png'))
+        if not files:
+            raise DataError(f'{args.results}: holds no restored frame {stem}; test with val.save_img: true.')
+        reference = sample['lq'][len(sample['lq']) // 2, :4]
+        image = compare({
+            'noisy, bilinear': picture(develop(demosaic_bilinear(reference[None])[0], sample)),
+            'restored': decode_srgb(files[-1].read_bytes(), str(files[-1])),
+            'truth': picture(develop(sample['gt'], sample)),
+        })
+    except JDDBError as error:
+        sys.stderr.write(f'error: {error}\n')
+        return 2
+    cv2.imwrite(str(args.results / 'comparison.png'), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    gain = psnr - plain_psnr
+    height, width = sample['gt'].shape[-2:]
+    lines = [f"Scene '{sample['folder']}', not trained on, {len(dataset)} frames of {width} x {height}:", '',
+             '| | PSNR (dB) | SSIM |', '| --- | --- | --- |',
+             f'| noisy frame, bilinear demosaicking | {plain_psnr:.2f} | {plain_ssim:.4f} |',
+             f'| restored from {options["num_frame"]} frames | {psnr:.2f} | {ssim:.4f} |', '',
+             f'Gain: {gain:.2f} dB. Picture: {args.results / "comparison.png"}']
+    sys.stdout.write('\n'.join(lines) + '\n')
+    if gain < TARGET_DB:
+        sys.stderr.write(f'error: the gain is below {TARGET_DB:.0f} dB; the training did not succeed.\n')
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Packaging of jddb_plugin."""
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r"^__version__ = '(.+)'$", (here / 'jddb_plugin/__init__.py').read_text(), re.M).group(1)
+
+setup(
+    name='jddb_plugin',
+    version=version,
+    description='Joint denoising and demosaicking of raw bursts for the BasicSR restoration toolbox',
+    long_description=(here / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['jddb_plugin', 'jddb_plugin.*']),
+    python_requires='>=3.9,<3.13',  # basicsr 1.4.2 does not build on 3.13
+    install_requires=[
+        'torch>=2.4',
+        'torchvision>=0.19',
+        'basicsr>=1.4.2,<1.5',
+        'mmcv-lite>=2.0',
+        'mmengine>=0.10',
+        'lmdb',
+        'opencv-python',
+        'addict',
+        'yapf',
+        'numpy',
+        'Pillow',
+        'PyYAML',
+        'scikit-image',
+        'tqdm',
+        'setuptools',  # basicsr imports distutils, which Python 3.12 no longer has
+    ],
+    extras_require={
+        # The full mmcv replaces mmcv-lite; its ops are built from source where there is no wheel.
+        'mmcv-ops': ['mmcv>=2.0'],
+        'dev': ['pytest', 'ruff', 'pre-commit'],
+    },
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Image Processing',
+    ],
+)

@@ -1,0 +1,172 @@
+import pytest
+import torch
+from basicsr.archs import build_network
+from basicsr.archs.arch_util import DCNv2Pack
+
+from jddb_plugin import DPBM, TwoStageJDDB
+from jddb_plugin.archs.pixel_align import DeformConvPack
+from jddb_plugin.checks import OptionError, ShapeError
+from jddb_plugin.losses.jddb_loss import BlockMatchingLoss, InterpolationLoss, OneHotLoss, ReconstructionLoss
+
+VARIANTS = {
+    'full': dict(coarse='dpbm', refined='dcn'),
+    'w/o E2E': dict(coarse='block_matching', refined='dcn'),
+    'w/ CA': dict(coarse='dpbm', refined='none'),
+    'w/ RA': dict(coarse='none', refined='dcn'),
+    'w/o Align': dict(coarse='none', refined='none'),
+}
+
+
+def _small(**kwargs):
+    return TwoStageJDDB(num_feat=8, deformable_groups=2, dpbm={'tile': 16, 'overlap': 4, 'radius': 2}, **kwargs)
+
+
+def _burst(frames=5, height=24, width=28, batch=2):
+    return torch.rand(batch, frames, 8, height, width)
+
+
+def test_parameters_are_those_of_the_paper():
+    net = TwoStageJDDB()
+    assert sum(p.numel() for p in net.refine.parameters()) == 12_052_144
+    assert sum(p.numel() for p in net.coarse.parameters()) == 9_840
+    assert len(net.coarse_parameters()) == len(list(net.coarse.parameters()))
+
+
+@pytest.mark.parametrize('variant', VARIANTS.values(), ids=VARIANTS.keys())
+def test_every_variant_trains_and_evaluates(variant):
+    net = build_network({'type': 'TwoStageJDDB', 'num_feat': 8, 'deformable_groups': 2, **variant,
+                         'dpbm': {'tile': 16, 'overlap': 4, 'radius': 2}})
+    output = net(_burst(), torch.tensor([[0, 4], [8, 0]]))
+    assert output.restored.shape == output.interpolated.shape == (2, 3, 32, 32)
+    (output.restored.sum() + output.interpolated.sum()).backward()
+    net.eval()
+    with torch.no_grad():
+        assert net(_burst()).shape == (2, 3, 48, 56)
+
+
+def test_every_parameter_receives_a_gradient():
+    net = _small()
+    # Offsets start at zero, where the alignment's own branch is already alive through its biases.
+    output = net(_burst(), torch.zeros(2, 2, dtype=torch.long))
+    gt = torch.rand(2, 3, 32, 32)
+    camera = dict(red_gain=torch.ones(2), blue_gain=torch.ones(2), cam2rgb=torch.eye(3).expand(2, 3, 3))
+    match = output.match
+    clean = (torch.rand_like(match.coarse.distance), torch.rand_like(match.fine.distance))
+    loss = (ReconstructionLoss()(output.restored, gt, **camera) + InterpolationLoss()(output.interpolated, gt)
+            + OneHotLoss()(match.coarse, match.fine)
+            + BlockMatchingLoss()((match.coarse.distance, match.fine.distance), clean))
+    loss.backward()
+    silent = [name for name, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert not silent
+    # conv_offset starts at zero, so what lies before it gets a zero gradient in the very first step only.
+    zero = [name for name, p in net.named_parameters() if not p.grad.any() and 'offset' not in name]
+    assert not zero
+
+
+def test_offset_convolutions_receive_gradients_once_offsets_move():
+    net = _small()
+    for module in net.modules():
+        if isinstance(module, DeformConvPack):
+            torch.nn.init.normal_(module.conv_offset.weight, std=0.05)
+    output = net(_burst(), torch.zeros(2, 2, dtype=torch.long))
+    output.restored.square().sum().backward()
+    assert all(p.grad.any() for name, p in net.refine.named_parameters() if 'offset' in name)
+
+
+def test_the_downsampler_learns_from_the_picture_alone():
+    net = _small()
+    output = net(_burst(), torch.zeros(2, 2, dtype=torch.long))
+    output.restored.sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in net.coarse.parameters() if p.ndim == 4)
+
+
+def test_state_dict_round_trip():
+    net, other = _small(), _small()
+    other.load_state_dict(net.state_dict(), strict=True)
+    burst = _burst()
+    net.eval(), other.eval()
+    with torch.no_grad():
+        assert torch.equal(net(burst), other(burst))
+
+
+@pytest.mark.parametrize('frames', [1, 2, 3, 6])
+@pytest.mark.parametrize('ref_idx', [None, 0, -1])
+def test_any_number_of_frames_and_any_reference(frames, ref_idx):
+    net = _small(ref_idx=frames - 1 if ref_idx == -1 else ref_idx).eval()
+    with torch.no_grad():
+        assert torch.isfinite(net(_burst(frames, batch=1))).all()
+
+
+@pytest.mark.parametrize('size', [(16, 16), (17, 30), (40, 25)])
+def test_any_frame_size(size):
+    net = _small().eval()
+    with torch.no_grad():
+        assert net(_burst(3, *size)).shape == (2, 3, 2 * size[0], 2 * size[1])
+
+
+def test_tile_batch_does_not_change_the_result():
+    net = _small().eval()
+    burst = _burst(3, 40, 40)
+    with torch.no_grad():
+        net.tile_batch = 1
+        single = net(burst)
+        net.tile_batch = 100
+        torch.testing.assert_close(net(burst), single, rtol=1e-4, atol=1e-5)
+
+
+def test_whole_frames_train_too():
+    """A stock model of the toolbox knows lq and gt only."""
+    net = _small()
+    net(_burst(3, 16, 16)).mean().backward()
+    assert all(p.grad is not None for p in net.coarse.parameters())
+
+
+def test_evaluation_matches_hard_and_training_soft():
+    net = _small()
+    burst = _burst()
+    positions = torch.zeros(2, 1, 2, dtype=torch.long)
+    assert net.coarse.match(burst, positions, (16, 16)).fine.weight is not None
+    net.eval()
+    assert net.coarse.match(burst, positions, (16, 16)).fine.weight is None
+
+
+def test_dpbm_aligns_whole_frames_of_rgb():
+    scene = torch.nn.functional.interpolate(torch.rand(1, 3, 40, 40), scale_factor=4, mode='bicubic')[0]
+    frames = torch.stack([scene[:, 40 + 8 * t:104 + 8 * t, 40:104] for t in (-1, 0, 1)])[None]
+    net = build_network({'type': 'DPBM', 'match_channels': 3, 'features': 'bicubic', 'tile': 16, 'overlap': 4, 'radius': 4})
+    aligned = net.eval()(frames)
+    assert aligned.shape == frames.shape
+    torch.testing.assert_close(aligned[:, 1], frames[:, 1])
+    before = (frames - frames[:, 1:2]).abs()[..., 24:-24, 24:-24].mean()
+    after = (aligned - frames[:, 1:2]).abs()[..., 24:-24, 24:-24].mean()
+    assert after < 0.01 * before
+
+
+def test_deform_conv_is_interchangeable_with_the_toolbox():
+    ours, theirs = DeformConvPack(8, 2, 'grid_sample'), DCNv2Pack(8, 8, 3, padding=1, deformable_groups=2)
+    torch.nn.init.normal_(theirs.conv_offset.weight, std=0.3)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    x, feat = torch.randn(2, 8, 9, 11), torch.randn(2, 8, 9, 11)
+    torch.testing.assert_close(ours(x, feat), theirs(x, feat), rtol=1e-4, atol=1e-5)
+
+
+def test_wrong_input_is_named():
+    net = _small()
+    with pytest.raises(ShapeError, match=r'\[B, N, 8, H, W\].*\[2, 5, 4, 24, 28\]'):
+        net(_burst()[:, :, :4])
+    with pytest.raises(ShapeError, match='smaller than a tile of 16'):
+        net(_burst(height=12))
+    with pytest.raises(OptionError, match='ref_idx is 7, but the burst has 5 frames'):
+        _small(ref_idx=7)(_burst())
+    with pytest.raises(OptionError, match='multiples of the matching scale 4, got 18'):
+        TwoStageJDDB(dpbm={'tile': 18})
+    with pytest.raises(OptionError, match="unknown key 'raduis'; did you mean 'radius'"):
+        TwoStageJDDB(dpbm={'raduis': 8})
+    with pytest.raises(OptionError, match="'dpmb' is not a valid choice; did you mean 'dpbm'"):
+        TwoStageJDDB(coarse='dpmb')
+    with pytest.raises(OptionError, match='multiple of deformable_groups, got 12 and 8'):
+        TwoStageJDDB(num_feat=12)
+    with pytest.raises(OptionError, match='temperature: must be positive'):
+        DPBM(temperature=0)
+    with pytest.raises(ShapeError, match='H and W multiples of 4'):
+        DPBM().extract(torch.rand(1, 3, 4, 30, 32))

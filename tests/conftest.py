@@ -1,0 +1,65 @@
+"""Fixtures: reference data if it is there, and small clips to train on."""
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import jddb_plugin  # noqa: F401  (mends and registers before any test imports the toolbox)
+from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get('JDDB_SHARED', ROOT.parent / 'shared'))
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def shared():
+    """Path of a file below the reference data; skips, and says so, where it is not there."""
+
+    def find(name):
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f'reference data {name} is not here (set JDDB_SHARED to its folder)')
+        return path
+
+    return find
+
+
+@pytest.fixture(scope='session')
+def textures():
+    """Two clips of seven 96 x 112 frames: smooth random textures that move by (2, 4) px a frame."""
+    rng = np.random.default_rng(0)
+    clips = {}
+    for name in ('a', 'b'):
+        scene = cv2.GaussianBlur(rng.random((180, 220, 3)).astype(np.float32), (0, 0), 2)
+        scene = (255 * (scene - scene.min()) / (scene.max() - scene.min())).astype(np.uint8)
+        clips[name] = [scene[10 + 2 * t:106 + 2 * t, 10 + 4 * t:122 + 4 * t] for t in range(7)]
+    return clips
+
+
+@pytest.fixture(scope='session')
+def texture_lmdb(textures, tmp_path_factory):
+    """The same clips as a burst LMDB."""
+    path = tmp_path_factory.mktemp('data') / 'textures.lmdb'
+    with BurstLmdbWriter(str(path)) as writer:
+        for name, frames in textures.items():
+            for index, frame in enumerate(frames):
+                writer.put_image(name, index, frame)
+    return path
+
+
+@pytest.fixture
+def texture_folder(textures, tmp_path):
+    """The same clips as a folder of folders."""
+    for name, frames in textures.items():
+        (tmp_path / 'clips' / name).mkdir(parents=True)
+        for index, frame in enumerate(frames):
+            cv2.imwrite(str(tmp_path / 'clips' / name / f'{index:08d}.png'), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    return tmp_path / 'clips'

@@ -1,0 +1,173 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from basicsr.data import build_dataset
+from torch.utils.data import DataLoader
+
+from jddb_plugin.checks import DataError, OptionError
+from jddb_plugin.compat import EpochIndex
+from jddb_plugin.data.images import to_float
+from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset, UnprocessedBurstTestDataset
+from jddb_plugin.ops.bayer import mosaic_rgb
+from jddb_plugin.ops.isp import Camera, reference_camera, unprocess
+from jddb_plugin.ops.noise import add_test_noise, noise_std
+
+
+def _train(path, **options):
+    return UnprocessedBurstDataset({'name': 'x', 'type': 'y', 'phase': 'train', 'dataroot_gt': str(path), 'gt_size': 32,
+                                    **options})
+
+
+def _test(path, **options):
+    return UnprocessedBurstTestDataset({'name': 'x', 'type': 'y', 'dataroot_gt': str(path), 'noise': 'high', **options})
+
+
+def test_a_training_sample_has_what_the_contract_says(texture_lmdb):
+    sample = _train(texture_lmdb)[0]
+    shapes = {key: tuple(value.shape) for key, value in sample.items() if torch.is_tensor(value)}
+    assert shapes == {'lq': (5, 8, 16, 16), 'gt': (3, 32, 32), 'clean': (5, 4, 16, 16), 'red_gain': (), 'blue_gain': (),
+                      'rgb_gain': (), 'cam2rgb': (3, 3)}
+    assert all(value.dtype == torch.float32 for value in sample.values() if torch.is_tensor(value))
+    assert sample['key'] == 'a/00000002'
+
+
+def test_the_clean_mosaic_of_the_reference_is_the_truth_in_phase(texture_lmdb):
+    """Whatever the flips and rotations, sampling the truth by rggb gives the clean raw."""
+    dataset = _train(texture_lmdb)
+    for epoch in range(12):
+        sample = dataset[EpochIndex.of(epoch % len(dataset), epoch, 0)]
+        assert torch.equal(mosaic_rgb(sample['gt']), sample['clean'][2])
+
+
+def test_noise_map_and_noise_fit_each_other(texture_lmdb):
+    sample = _train(texture_lmdb, noise=[1e-3, 1e-2], gt_size=90)[0]
+    noisy, noise_map = sample['lq'][:, :4], sample['lq'][:, 4:]
+    torch.testing.assert_close(noise_map, noise_std(noisy, 1e-3, 1e-2))
+    inner = (sample['clean'] > 0.05) & (sample['clean'] < 0.95)
+    error = ((noisy - sample['clean']) / noise_std(sample['clean'], 1e-3, 1e-2))[inner]
+    assert error.var().item() == pytest.approx(1, rel=4 * (2 / error.numel()) ** 0.5)
+
+
+def test_all_frames_get_the_same_crop_and_camera(texture_lmdb, textures):
+    dataset = _train(texture_lmdb, use_hflip=False, use_rot=False)
+    sample = dataset[1]
+    camera = Camera(sample['rgb_gain'].item(), sample['red_gain'].item(), sample['blue_gain'].item(), sample['cam2rgb'])
+    clip, centre = dataset.samples[1]
+    # Find the crop by the truth; it may start on an odd row or column, so each frame is cropped before it is sampled.
+    linear = unprocess(to_float(textures[clip.name][centre]), camera)
+    side = 32
+    places = [(y, x) for y in range(linear.shape[1] - side + 1) for x in range(linear.shape[2] - side + 1)
+              if torch.allclose(linear[:, y:y + side, x:x + side], sample['gt'], atol=1e-5)]
+    assert len(places) == 1
+    y, x = places[0]
+    for t, frame in zip((-2, -1, 0, 1, 2), range(5)):
+        linear = unprocess(to_float(textures[clip.name][centre + t][y:y + side, x:x + side]), camera)
+        torch.testing.assert_close(mosaic_rgb(linear), sample['clean'][frame], atol=1e-5, rtol=0)
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_index(texture_lmdb):
+    dataset = _train(texture_lmdb)
+    first = dataset[EpochIndex.of(1, 3, 0)]
+    np.random.seed(5), torch.manual_seed(5)
+    assert torch.equal(first['lq'], dataset[EpochIndex.of(1, 3, 0)]['lq'])
+    for other in (EpochIndex.of(1, 4, 0), EpochIndex.of(1, 3, 1)):
+        assert not torch.equal(first['lq'], dataset[other]['lq'])
+    assert not torch.equal(first['lq'], _train(texture_lmdb, seed=1)[EpochIndex.of(1, 3, 0)]['lq'])
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_samples_do_not_depend_on_workers(texture_lmdb, workers):
+    dataset = _train(texture_lmdb)
+    order = [EpochIndex.of(i % len(dataset), 2, i // len(dataset)) for i in range(8)]
+    loader = DataLoader(dataset, batch_size=2, sampler=order, num_workers=workers)
+    batches = torch.cat([batch['lq'] for batch in loader])
+    for index, lq in zip(order, batches):
+        assert torch.equal(dataset[index]['lq'], lq)
+
+
+def test_the_index_survives_pickling():
+    index = pickle.loads(pickle.dumps(EpochIndex.of(3, 7, 2)))
+    assert (index, index.epoch, index.draw) == (3, 7, 2)
+
+
+def test_intervals_and_reversal(texture_lmdb):
+    dataset = _train(texture_lmdb, num_frame=3, interval_list=[2], use_hflip=False, use_rot=False, noise=[0, 0])
+    assert [centre for _, centre in dataset.samples] == [2, 3, 4] * 2
+    plain, reversing = _train(texture_lmdb, num_frame=3), _train(texture_lmdb, num_frame=3, random_reverse=True)
+    assert len(plain) == 10
+    directions = set()
+    for epoch in range(10):
+        clean = reversing[EpochIndex.of(0, epoch, 0)]['clean']
+        # The texture moves towards the origin: the first frame fits the second one shifted one way or the other.
+        errors = []
+        for first, second in ((clean[0], clean[1]), (clean[2], clean[1])):
+            errors.append(min((first[:, 4:-4, 4:-4] - second.roll((dy, dx), (1, 2))[:, 4:-4, 4:-4]).abs().mean().item()
+                              for dy, dx in ((1, 2), (2, 1), (1, -2), (2, -1), (-1, 2), (-2, 1), (-1, -2), (-2, -1))))
+        directions.add(torch.equal(clean, plain[EpochIndex.of(0, epoch, 0)]['clean']))
+        assert max(errors) < 0.02
+    assert False in directions
+
+
+def test_the_test_set_follows_the_protocol(texture_lmdb, textures):
+    dataset = build_dataset({'name': 'x', 'type': 'UnprocessedBurstTestDataset', 'dataroot_gt': str(texture_lmdb),
+                             'noise': 'low', 'clips': ['b']})
+    assert len(dataset) == 7
+    assert dataset.data_info['border'] == [1, 1, 0, 0, 0, 1, 1]
+    camera = reference_camera()
+    linear = [unprocess(to_float(frame), camera) for frame in textures['b']]
+    noisy = [add_test_noise(mosaic_rgb(image), 2.5e-3, 1e-2, frame_number=k + 1) for k, image in enumerate(linear)]
+    for index, neighbours in ((0, [4, 3, 0, 1, 2]), (3, [1, 2, 3, 4, 5]), (6, [4, 5, 6, 3, 2])):
+        sample = dataset[index]
+        assert sample['idx'] == f'{index}/7' and sample['folder'] == 'b'
+        assert torch.equal(sample['gt'], linear[index])
+        for frame, neighbour in zip(sample['lq'], neighbours):
+            assert torch.equal(frame[:4], noisy[neighbour])
+            assert torch.equal(frame[4:], noise_std(noisy[neighbour], 2.5e-3, 1e-2))
+
+
+def test_a_crop_has_its_own_noise(texture_lmdb):
+    crop = _test(texture_lmdb, crop=[10, 20, 32, 40])[3]
+    assert crop['lq'].shape == (5, 8, 16, 20)
+    whole = _test(texture_lmdb)[3]
+    assert torch.equal(crop['gt'], whole['gt'][:, 10:42, 20:60])
+    assert not torch.equal(crop['lq'], whole['lq'][..., 5:21, 10:30])
+
+
+def test_changing_a_sample_does_not_change_the_next_one(texture_lmdb):
+    dataset = _test(texture_lmdb)
+    first = dataset[2]
+    kept = first['lq'].clone(), first['gt'].clone()
+    first['lq'].zero_(), first['gt'].zero_()
+    again = dataset[2]
+    assert torch.equal(again['lq'], kept[0]) and torch.equal(again['gt'], kept[1])
+
+
+@pytest.mark.parametrize(('options', 'error', 'message'), [
+    (dict(num_frame=4), OptionError, 'num_frame: must be odd'),
+    (dict(num_frame=9), DataError, 'clip a has 7 frames, a burst of 9 needs 9'),
+    (dict(gt_size=33), OptionError, 'gt_size: must be even'),
+    (dict(gt_size=100), DataError, 'clip a is 112 x 96, smaller than gt_size 100'),
+    (dict(interval_list=[]), OptionError, 'interval_list: needs positive distances'),
+    (dict(val_partition='REDS5'), OptionError, "did you mean 'REDS4'"),
+    (dict(clips=['c']), DataError, "clips: 'c' is not in .*; it holds a, b"),
+    (dict(exclude_clips=['a', 'b']), DataError, 'no clip of .* is left'),
+    (dict(noise='loud'), OptionError, "noise: 'loud' is not a valid choice"),
+    (dict(noise=[1]), OptionError, r'expected .low., .high. or \[shot, read\]'),
+])
+def test_wrong_training_options_are_named(texture_lmdb, options, error, message):
+    with pytest.raises(error, match=message):
+        _train(texture_lmdb, **options)
+
+
+@pytest.mark.parametrize(('options', 'error', 'message'), [
+    (dict(num_frame=9), DataError, 'clip a has 7 frames, a burst needs 9'),
+    (dict(padding='mirror'), OptionError, "padding: 'mirror' is not a valid choice"),
+    (dict(crop=[0, 0, 200, 40]), OptionError, 'does not fit into clip a of 112 x 96'),
+    (dict(crop=[0, 0, 33, 40]), OptionError, 'even height and width'),
+    (dict(noise=[-1, 0]), OptionError, 'noise: expected'),
+])
+def test_wrong_test_options_are_named(texture_lmdb, options, error, message):
+    with pytest.raises(error, match=message):
+        _test(texture_lmdb, **options)

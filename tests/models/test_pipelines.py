@@ -1,0 +1,249 @@
+"""The toolbox's own pipelines through our entry points, on the CPU: train, validate, save, resume, test."""
+import json
+import os
+import re
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+import yaml
+
+from jddb_plugin import compat
+from jddb_plugin.test import main as run_test
+from jddb_plugin.train import main as run_train
+
+from ..conftest import ROOT
+
+DEMO = str(ROOT / 'options' / 'train' / 'demo.yml')
+METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}, 'ssim': {'type': 'calculate_ssim', 'crop_border': 0}}
+
+
+@pytest.fixture(autouse=True)
+def _workplace(tmp_path, monkeypatch):
+    """Every run in an empty folder, with a logger of its own."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    import logging
+
+    from basicsr.utils import logger
+    logger.initialized_logger.clear()
+    for handler in list(logging.getLogger('basicsr').handlers):
+        handler.close()
+        logging.getLogger('basicsr').removeHandler(handler)
+
+
+def _small(lmdb, **changes):
+    """Overrides that make the demo tiny."""
+    values = {
+        'network_g.num_feat': 8, 'network_g.deformable_groups': 2, 'network_g.dpbm.tile': 16, 'datasets.train.gt_size': 48,
+        'datasets.train.dataroot_gt': lmdb, 'datasets.train.batch_size_per_gpu': 2, 'datasets.train.num_worker_per_gpu': 0,
+        'datasets.train.dataset_enlarge_ratio': 1, 'train.total_iter': 2, 'logger.print_freq': 1,
+        'logger.save_checkpoint_freq': 1, 'logger.use_tb_logger': 'false', **changes,
+    }
+    return ['--set', *(f'{key}={value}' for key, value in values.items())]
+
+
+def _validation(lmdb):
+    return {'datasets.val': json.dumps({'name': 'clips', 'type': 'UnprocessedBurstTestDataset', 'dataroot_gt': str(lmdb),
+                                        'noise': 'high', 'num_frame': 5}),
+            'val': json.dumps({'val_freq': 2, 'save_img': True, 'metrics': METRICS})}
+
+
+def _log(folder='experiments/demo'):
+    return '\n'.join(path.read_text() for path in sorted(Path(folder).glob('*.log'), key=os.path.getmtime))
+
+
+def test_the_demo_trains_saves_resumes_and_tests(texture_lmdb):
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **_validation(texture_lmdb))]) == 0
+    models = Path('experiments/demo/models')
+    assert {p.name for p in models.iterdir()} == {'net_g_1.pth', 'net_g_2.pth', 'net_g_latest.pth'}
+    log = _log()
+    for term in ('l_pix', 'l_interpolation', 'l_one_hot', 'l_bm', 'l_total', 'temperature', 'weight_bm'):
+        assert re.search(rf'{term}: \d', log)
+    assert re.search(r'psnr a: all \d+\.\d+, centre \d+\.\d+', log)
+    assert len(list(Path('experiments/demo/visualization/clips/a').glob('*_2.png'))) == 7
+    # What the host read lies in the experiment's folder, resolved.
+    kept = yaml.safe_load(Path('experiments/demo/demo.yml').read_text())
+    assert kept['train']['total_iter'] == 2 and kept['network_g']['num_feat'] == 8
+
+    assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb, **{'train.total_iter': 3})]) == 0
+    assert (models / 'net_g_3.pth').is_file()
+    assert 'Resuming training from epoch: 0, iter: 2.' in _log()
+
+    changes = {'network_g.num_feat': 8, 'network_g.deformable_groups': 2, 'network_g.dpbm.tile': 16,
+               'datasets.test.dataroot_gt': texture_lmdb, 'path.pretrain_network_g': models / 'net_g_latest.pth'}
+    assert run_test(['-opt', str(ROOT / 'options' / 'test' / 'demo.yml'), '--set', *(f'{k}={v}' for k, v in changes.items())]) == 0
+    table = json.loads(Path('results/demo/metrics_unseen.json').read_text())
+    assert set(table) == {'psnr', 'ssim'} and set(table['psnr']) == {'average', 'a', 'b'}
+    average = (table['psnr']['a']['all'] + table['psnr']['b']['all']) / 2
+    assert table['psnr']['average']['all'] == pytest.approx(average)
+    assert len(list(Path('results/demo/visualization/unseen/b').glob('*_demo.png'))) == 7
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(texture_lmdb):
+    # The toolbox restarts the epoch's data on resume, so the interruption lies between two epochs of three iterations.
+    small = {'train.total_iter': 6, 'logger.save_checkpoint_freq': 3}
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **small)]) == 0
+    whole = torch.load('experiments/demo/models/net_g_6.pth', weights_only=True)['params']
+    for name in ('net_g_6.pth', 'net_g_latest.pth'):
+        os.unlink(f'experiments/demo/models/{name}')
+    os.unlink('experiments/demo/training_states/6.state')
+    state = torch.load('experiments/demo/training_states/3.state', weights_only=True)
+    state['epoch'] += 1
+    torch.save(state, 'experiments/demo/training_states/3.state')
+    assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb, **small)]) == 0
+    resumed = torch.load('experiments/demo/models/net_g_6.pth', weights_only=True)['params']
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_two_learning_rates_and_their_schedule(texture_lmdb):
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **{'train.warmup_iter': -1})]) == 0
+    assert 'lr:(1.000e-03,1.000e-04,)' in _log()
+
+
+def test_training_never_stops_early(texture_lmdb):
+    """Three samples, batch 2, five iterations: the toolbox alone would drop the last batch of every epoch, and stop."""
+    small = _small(texture_lmdb, **{'datasets.train.clips': '[a]', 'train.total_iter': 5})
+    assert run_train(['-opt', DEMO, *small]) == 0
+    assert Path('experiments/demo/models/net_g_5.pth').is_file()
+
+
+def test_too_few_samples_for_a_batch_is_an_error(texture_lmdb, capsys):
+    small = _small(texture_lmdb, **{'datasets.train.batch_size_per_gpu': 7})
+    assert run_train(['-opt', DEMO, *small]) == 2
+    assert 'do not fill one batch of 7' in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not Path('experiments/demo/models/net_g_latest.pth').exists()
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'datasets.train.dataroot_gt': 'nowhere.lmdb'}, 'nowhere.lmdb: no such folder'),
+    ({'network_g.dpbm.tile': 18}, 'multiples of the matching scale 4, got 18'),
+    ({'network_g.dpbm.tile': 32}, 'crops of 48 RGB px are smaller than a tile of 64'),
+    ({'network_g.coarse': 'none'}, "one_hot_opt and bm_opt train the matching of 'coarse: dpbm'"),
+    ({'path.pretrain_network_g': 'other.pth'}, 'other.pth: no such checkpoint'),
+    ({'datasets.train.num_frame': 9}, 'clip a has 7 frames'),
+    ({'train.optim_g.type': 'Adma'}, "unknown optimizer 'Adma'"),
+    ({'train.hooks.0.schedule': 'expo'}, "unknown name 'expo'"),
+])
+def test_bad_input_ends_in_one_line(texture_lmdb, capsys, changes, message):
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith('error: ') and message in line
+    assert not list(Path('.').rglob('*.pth'))
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(texture_lmdb, capsys):
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
+    Path('experiments/demo/models/net_g_2.pth').rename('pretrained.pth')
+    changes = {'network_g.num_feat': 16, 'path.pretrain_network_g': 'pretrained.pth'}
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 2
+    assert 'pretrained.pth: belongs to another configuration of TwoStageJDDB' in capsys.readouterr().err
+    content = Path('pretrained.pth').read_bytes()
+    Path('pretrained.pth').write_bytes(content[:len(content) // 2])
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **{'path.pretrain_network_g': 'pretrained.pth'})]) == 2
+    assert 'pretrained.pth: truncated' in capsys.readouterr().err
+
+
+def test_auto_resume_skips_what_is_damaged(texture_lmdb, caplog):
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
+    torn = Path('experiments/demo/training_states/2.state')
+    torn.write_bytes(torn.read_bytes()[:100])
+    assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb)]) == 0
+    assert 'auto_resume skips iteration 2' in caplog.text
+    assert 'Resuming training from epoch: 0, iter: 1.' in _log()
+
+
+def test_checkpoints_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / 'x.pth'
+    compat.save_atomically({'a': torch.ones(2)}, str(path))
+
+    def full(*args):
+        args[1].write(b'half')
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(torch, 'save', full)
+    with pytest.raises(compat.CheckpointError, match='could not be written.*No space left'):
+        compat.save_atomically({'a': torch.zeros(2)}, str(path))
+    assert os.listdir(tmp_path) == ['x.pth']
+    assert compat.load_checkpoint(str(path))['a'].tolist() == [1, 1]
+
+
+def test_force_yml_is_parsed_safely(texture_lmdb, capsys):
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb), '--force_yml', 'train:optim_g:lr=1e-5', 'train:warmup_iter=-1']) == 0
+    assert 'lr:(1.000e-05,' in _log()
+    assert run_train(['-opt', DEMO, '--force_yml', 'train:tottal_iter=5']) == 2
+    assert "unknown key 'tottal_iter'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stock(texture_folder, textures, tmp_path, monkeypatch):
+    """Options that train the toolbox's EDVR, with its own model and test set, to enlarge frames four times."""
+    from basicsr.utils.registry import DATASET_REGISTRY
+
+    from jddb_plugin.data.images import to_float
+
+    class SmallFrames(torch.utils.data.Dataset):
+        def __init__(self, opt):
+            self.opt = opt
+            self.clips = [torch.stack([to_float(frame[:64, :64]) for frame in frames[:5]]) for frames in textures.values()]
+
+        def __len__(self):
+            return 3 * len(self.clips)
+
+        def __getitem__(self, index):
+            frames = self.clips[index % len(self.clips)]
+            return {'lq': torch.nn.functional.avg_pool2d(frames, 4), 'gt': frames[2]}
+
+    monkeypatch.setitem(DATASET_REGISTRY._obj_map, 'SmallFrames', SmallFrames)
+    for name, frames in textures.items():
+        (tmp_path / 'small' / name).mkdir(parents=True)
+        for index, frame in enumerate(frames):
+            small = cv2.resize(frame, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(tmp_path / 'small' / name / f'{index:08d}.png'), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+
+    def val(name, cache):
+        return {'name': name, 'type': 'VideoTestDataset', 'dataroot_gt': str(texture_folder), 'cache_data': cache,
+                'dataroot_lq': str(tmp_path / 'small'), 'io_backend': {'type': 'disk'}, 'num_frame': 5,
+                'padding': 'reflection_circle'}
+
+    return {
+        'name': 'edvr', 'model_type': 'VideoBaseModel', 'scale': 4, 'num_gpu': 'auto', 'manual_seed': 0,
+        'datasets': {'train': {'name': 'clips', 'type': 'SmallFrames', 'num_worker_per_gpu': 0, 'batch_size_per_gpu': 2},
+                     'val': val('REDS4', False), 'val_2': val('vid4', True)},
+        'network_g': {'type': 'EDVR', 'num_feat': 8, 'num_frame': 5, 'deformable_groups': 2, 'num_extract_block': 1,
+                      'num_reconstruct_block': 1, 'center_frame_idx': 2},
+        'path': {'pretrain_network_g': None},
+        'train': {'optim_g': {'type': 'Adam', 'lr': 0.0001}, 'total_iter': 2, 'pixel_opt': {'type': 'CharbonnierLoss'},
+                  'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [4], 'restart_weights': [1]}},
+        'val': {'val_freq': 2, 'save_img': False, 'metrics': METRICS},
+        'logger': {'print_freq': 1, 'save_checkpoint_freq': 2, 'use_tb_logger': False},
+    }
+
+
+def test_a_stock_model_trains_validates_and_resumes(stock):
+    Path('edvr.yml').write_text(yaml.safe_dump(stock))
+    assert run_train(['-opt', 'edvr.yml']) == 0
+    log = _log('experiments/edvr')
+    assert 'Validation REDS4' in log
+    assert 'Validation vid4' in log
+    assert run_train(['-opt', 'edvr.yml', '--auto_resume', '--set', 'train.total_iter=4']) == 0
+    assert 'Resuming training from epoch: 0, iter: 2.' in _log('experiments/edvr')
+    assert Path('experiments/edvr/models/net_g_4.pth').is_file()
+
+
+def test_hooks_work_with_a_stock_model(stock):
+    stock['model_type'] = 'HookedVideoBaseModel'
+    stock['train']['hooks'] = [{'type': 'LossWeightHook', 'loss': 'pixel_opt', 'schedule': 'linear', 'start': 2.0, 'stop': 0.5,
+                                'end': 2}]
+    del stock['datasets']['val'], stock['datasets']['val_2']
+    Path('hooked.yml').write_text(yaml.safe_dump(stock))
+    assert run_train(['-opt', 'hooked.yml']) == 0
+    assert re.findall(r'weight_pixel: (\S+)', _log('experiments/edvr')) == ['1.2500e+00', '5.0000e-01']
+
+
+def test_folders_of_frames_train_too(texture_folder):
+    changes = {'datasets.train.io_backend.type': 'disk'}
+    assert run_train(['-opt', DEMO, *_small(texture_folder, **changes)]) == 0
+    cv2.imwrite(str(texture_folder / 'a' / '00000003.png'), cv2.imread(str(texture_folder / 'a' / '00000003.png'))[:40])
+    assert run_train(['-opt', DEMO, *_small(texture_folder, **changes)]) == 2

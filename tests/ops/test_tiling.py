@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from jddb_plugin.checks import OptionError, ShapeError
+from jddb_plugin.ops.tiling import make_grid
+
+FRAMES = [(64, 64), (65, 67), (70, 130), (180, 320), (360, 640), (128, 66), (72, 72), (133, 201)]
+
+
+def _rebuild(grid, frame, scale=1):
+    padded = grid.pad(frame)
+    tiles = torch.stack([padded[..., y:y + grid.size[0], x:x + grid.size[1]]
+                         for y, x in grid.positions(frame.device).tolist()], dim=1)
+    tiles = tiles.repeat_interleave(scale, dim=-1).repeat_interleave(scale, dim=-2)
+    canvas = grid.canvas(frame.shape[0], frame.shape[1], scale, frame)
+    grid.add(canvas, tiles[:, :2], 0, scale)
+    grid.add(canvas, tiles[:, 2:], 2, scale)
+    return grid.crop(canvas, scale)
+
+
+@pytest.mark.parametrize('layout', ['inside', 'published'])
+@pytest.mark.parametrize('size', FRAMES)
+@pytest.mark.parametrize('overlap', [0, 4, 16])
+def test_cut_and_merge_gives_the_frame_back(size, overlap, layout):
+    frame = torch.rand(2, 3, *size, dtype=torch.float64)
+    grid = make_grid(*size, tile=64, overlap=overlap, multiple=4, layout=layout)
+    torch.testing.assert_close(_rebuild(grid, frame), frame)
+    expected = frame.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+    torch.testing.assert_close(_rebuild(grid, frame, 2), expected)
+
+
+@pytest.mark.parametrize('size', FRAMES)
+def test_tiles_lie_inside_on_multiples_and_overlap_enough(size):
+    grid = make_grid(*size, tile=64, overlap=4, multiple=4)
+    for starts, length, side in ((grid.rows, size[0], grid.size[0]), (grid.cols, size[1], grid.size[1])):
+        assert starts[0] == 0
+        assert starts[-1] + side == length + -length % 4
+        assert all(start % 4 == 0 for start in starts)
+        assert all(a + side - b >= 8 for a, b in zip(starts, starts[1:]))
+
+
+def test_no_tile_holds_only_padding():
+    # Where the size is a multiple of the tile, the published layout adds a whole row and column of padding.
+    assert len(make_grid(128, 128, tile=64, overlap=4, multiple=4, layout='published')) == 9
+    assert len(make_grid(128, 128, tile=64, overlap=0, multiple=4)) == 4
+
+
+def test_wrong_input_is_named():
+    with pytest.raises(OptionError, match='multiples of the matching scale 4, got 62, 4'):
+        make_grid(128, 128, tile=62, overlap=4, multiple=4)
+    with pytest.raises(ShapeError, match='60 x 100 packed px .120 x 200 in RGB. is smaller than a tile of 64'):
+        make_grid(60, 100, tile=64, overlap=4, multiple=4)

@@ -1,0 +1,103 @@
+import copy
+
+import pytest
+from basicsr.archs import build_network
+from basicsr.losses import build_loss
+
+from jddb_plugin.checks import OptionError
+from jddb_plugin.config import load_options
+from jddb_plugin.entry import check_options
+
+from .conftest import ROOT
+
+FILES = sorted((ROOT / 'options').rglob('*.yml'))
+
+
+def _load(name='train/demo.yml'):
+    return load_options(str(ROOT / 'options' / name))
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: p.stem + '-' + p.parent.name)
+def test_every_option_file_is_valid_and_its_parts_can_be_built(path):
+    is_train = path.parent.name == 'train'
+    opt = check_options(load_options(str(path)), is_train=is_train)
+    build_network(opt['network_g'])
+    for key, value in (opt.get('train') or {}).items():
+        if key.endswith('_opt'):
+            build_loss(value)
+
+
+def _change(opt, key, value):
+    keys = key.split('.')
+    for part in keys[:-1]:
+        opt = opt[part]
+    if value is KeyError:
+        del opt[keys[-1]]
+    else:
+        opt[keys[-1]] = value
+
+
+@pytest.mark.parametrize(('key', 'value', 'message'), [
+    ('model_type', 'JDDModel', "model_type: 'JDDModel' is not registered; did you mean 'JDDBModel'"),
+    ('model_type', KeyError, "'model_type' is missing"),
+    ('netwrok_g', {}, "options: unknown key 'netwrok_g'; did you mean 'network_g'"),
+    ('network_g.type', 'TwoStageJDB', "did you mean 'TwoStageJDDB'"),
+    ('network_g.num_feats', 8, "network_g: unknown key 'num_feats'; did you mean 'num_feat'"),
+    ('path.pretrained_network_g', 'x', "did you mean 'pretrain_network_g'"),
+    ('train.totel_iter', 10, "train: unknown key 'totel_iter'; did you mean 'total_iter'"),
+    ('train.total_iter', KeyError, 'train.total_iter: expected a positive whole number, got None'),
+    ('train.total_iter', '10', "expected a positive whole number, got '10'"),
+    ('train.total_iter', 2000, 'train.scheduler.periods: add up to'),
+    ('train.pixel_opt', KeyError, "train: 'pixel_opt' is missing"),
+    ('train.pixel_opt.wieght', 1, "train.pixel_opt: unknown key 'wieght'"),
+    ('train.hooks', [{'type': 'TemperatureHok'}], "did you mean 'TemperatureHook'"),
+    ('logger.print_frequency', 1, "logger: unknown key 'print_frequency'; did you mean 'print_freq'"),
+    ('datasets.train.gt_sise', 64, "datasets.train: unknown key 'gt_sise'; did you mean 'gt_size'"),
+    ('datasets.train.gt_size', '64', 'datasets.train.gt_size: expected an integer'),
+    ('datasets.train.dataroot_gt', KeyError, "datasets.train: 'dataroot_gt' is missing"),
+    ('datasets.train.batch_size_per_gpu', 0, 'datasets.train.batch_size_per_gpu: expected an integer, got 0'),
+    ('datasets.train.exclude_clips', [11], 'expected a list of text'),
+    ('datasets.training', {}, 'datasets.training: unknown phase'),
+    ('datasets', KeyError, "section 'datasets' is missing"),
+    ('num_gpu', 64, 'num_gpu: 64 asked for'),
+])
+def test_wrong_options_are_named(key, value, message):
+    opt = _load()
+    _change(opt, key, value)
+    with pytest.raises(OptionError) as error:
+        check_options(opt, is_train=True)
+    assert message in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_noise_of_a_test_has_no_default():
+    opt = _load('test/demo.yml')
+    del opt['datasets']['test']['noise']
+    with pytest.raises(OptionError, match="datasets.test: 'noise' is missing"):
+        check_options(opt, is_train=False)
+
+
+def test_unknown_metric_keys_are_named():
+    opt = _load('test/demo.yml')
+    opt['val']['metrics']['psnr']['type'] = 'calculate_pnsr'
+    with pytest.raises(OptionError, match="metrics.psnr.type: 'calculate_pnsr' is not .*; did you mean 'calculate_psnr'"):
+        check_options(opt, is_train=False)
+
+
+def test_recipe_is_the_papers():
+    opt = _load('train/jddb_reds.yml')
+    assert opt['train']['total_iter'] == 600000 == sum(opt['train']['scheduler']['periods'])
+    assert (opt['train']['optim_g']['lr'], opt['train']['optim_g']['lr_coarse']) == (1e-4, 1e-5)
+    weights = [opt['train'][key]['loss_weight'] for key in ('interpolation_opt', 'one_hot_opt', 'bm_opt')]
+    assert weights == [1.0, 1e5, 1e3]
+    assert opt['datasets']['train']['gt_size'] == 720
+    assert opt['network_g']['num_feat'] == 64
+
+
+def test_checking_does_not_need_what_it_fills_in():
+    opt = _load('test/demo.yml')
+    bare = copy.deepcopy(opt)
+    del bare['val'], bare['path'], bare['num_gpu']
+    checked = check_options(bare, is_train=False)
+    assert checked['val'] == {'save_img': False, 'suffix': None, 'metrics': None}
+    assert checked['num_gpu'] == 'auto'
