@@ -8,30 +8,33 @@ FRAMES ?=
 
 .PHONY: demo test lint doctor install clean
 
-# The stamp is written last, so an interrupted installation is gone over again (pip keeps what is there).
-$(BIN)/.installed: setup.py
+# The stamp is written last, so an interrupted installation is gone over again (pip keeps what is there). Its name
+# depends on TORCH, so that other packages are installed when they are asked for.
+STAMP := $(BIN)/.installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
+$(STAMP): setup.py
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 9) <= v <= (3, 12) else "error: Python 3.9 to 3.12 is needed, $(PYTHON) is %d.%d; try: make PYTHON=python3.11" % v)'
-	$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	# Without build isolation basicsr finds the torch above instead of downloading a second one.
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev]'
+	rm -f $(BIN)/.installed-*
 	touch $@
 
-install: $(BIN)/.installed
+install: $(STAMP)
 
-demo: $(BIN)/.installed
+demo: $(STAMP)
 	rm -rf experiments/demo results/demo tb_logger/demo
 	$(BIN)/python scripts/demo/prepare.py $(if $(FRAMES),--frames "$(FRAMES)")
 	$(BIN)/python -m jddb_plugin.train -opt options/train/demo.yml
 	$(BIN)/python -m jddb_plugin.test -opt options/test/demo.yml
 	$(BIN)/python scripts/demo/compare.py
 
-test: $(BIN)/.installed
+test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
-doctor: $(BIN)/.installed
+doctor: $(STAMP)
 	$(BIN)/python -m jddb_plugin.doctor
 
 clean:

@@ -22,9 +22,10 @@ try:
     from jddb_plugin.losses.jddb_loss import BlockMatchingLoss, InterpolationLoss, OneHotLoss, ReconstructionLoss
     from jddb_plugin.models.hooked_model import HookedSRModel, HookedVideoBaseModel, HookMixin
     from jddb_plugin.models.jddb_model import JDDBModel
-except ImportError as error:
-    # The environment check is there to say what is missing, so it alone may run without.
-    if 'jddb_plugin.doctor' not in getattr(sys, 'orig_argv', ()):
+except Exception as error:  # a torch and a torchvision that do not fit raise RuntimeError, missing libraries OSError
+    # The environment check is there to say what is wrong, so it alone may run without. (Python 3.9 knows no orig_argv,
+    # but has '-m' in place of the name of a module that it is still looking for.)
+    if 'jddb_plugin.doctor' not in getattr(sys, 'orig_argv', ['jddb_plugin.doctor'] if sys.argv[:1] == ['-m'] else []):
         raise ImportError(f'jddb_plugin cannot use its environment ({error}); run: python -m jddb_plugin.doctor') from error
 
 __version__ = '0.1.0'

@@ -118,9 +118,12 @@ def _save_training_state(self: Any, epoch: int, current_iter: int) -> None:
 def _load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool = True,
                   param_key: Optional[str] = 'params') -> None:
     """models/base_model.py:274 loads unsafely before torch 2.6 and fails with pages of key names."""
+    from basicsr.utils import get_root_logger
+    logger = get_root_logger()
     content = load_checkpoint(load_path)
     if param_key is not None:
         if param_key not in content and 'params' in content:
+            logger.info(f"{load_path}: has no '{param_key}'; loading 'params'.")
             param_key = 'params'
         if param_key not in content:
             raise CheckpointError(f"{load_path}: no '{param_key}' in it, but {sorted(map(str, content))[:5]}; set "
@@ -137,10 +140,20 @@ def _load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool 
         if problems:
             raise CheckpointError(f'{load_path}: belongs to another configuration of {type(net).__name__}: {problems[0]} '
                                   f'({len(problems)} differences in all); check network_g, or set strict_load_g: false.')
-    for key in wrong:
-        _logger.warning("%s: '%s' has another size and is not loaded.", load_path, key)
-        del content[key]
+    else:
+        for key in wrong:
+            logger.warning(f"{load_path}: '{key}' has another size and is not loaded.")
+            del content[key]
+        absent = [key for key in own if key not in content]
+        if len(absent) == len(own):
+            raise CheckpointError(f'{load_path}: holds nothing of {type(net).__name__}; is it the right file?')
+        for key in absent:
+            logger.warning(f"{load_path}: '{key}' is not in it and keeps its initial value.")
     net.load_state_dict(content, strict=strict)
+
+
+#: State that the run goes on from, until its epoch is known in batches of this run.
+_resumed: Optional[dict[str, Any]] = None
 
 
 def _iterations(folder: str) -> Iterator[int]:
@@ -155,6 +168,8 @@ def _load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
     auto_resume takes the newest state that can be read together with its network.
     """
     from basicsr.utils import check_resume
+    global _resumed
+    _resumed = None
     path, state = opt['path'].get('resume_state'), None
     if opt['auto_resume']:
         path = None
@@ -169,6 +184,9 @@ def _load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
                 continue
             path = candidate
             break
+        if path is None and next(_iterations(opt['path']['training_states']), None) is not None:
+            raise CheckpointError(f"{opt['path']['training_states']}: none of its training states can be read; restore or remove "
+                                  'them, or start anew without --auto_resume.')
     if path is None:
         return None
     opt['path']['resume_state'] = path
@@ -177,6 +195,7 @@ def _load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
         if key not in state:
             raise CheckpointError(f"{path}: not a training state ('{key}' is missing).")
     check_resume(opt, state['iter'])
+    _resumed = state
     return state
 
 
@@ -235,7 +254,8 @@ def _mend_build_dataloader(build: Callable[..., Any]) -> Callable[..., Any]:
     def build_dataloader(dataset: Any, dataset_opt: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """train.py:47 rounds iterations per epoch up while the loader drops the last batch: training stops early.
 
-        The epoch is filled up to whole batches instead; fewer samples than one batch are an error.
+        The epoch is filled up to whole batches instead; fewer samples than one batch are an error. A resumed run
+        starts at the epoch of its iteration, whatever the batch size was before: else it might find none left.
         """
         loader = build(dataset, dataset_opt, *args, **kwargs)
         sampler = kwargs.get('sampler')
@@ -245,8 +265,12 @@ def _mend_build_dataloader(build: Callable[..., Any]) -> Callable[..., Any]:
                     f"datasets.train: {len(dataset)} samples (times dataset_enlarge_ratio) do not fill one batch of "
                     f'{loader.batch_size} on each of {sampler.num_replicas} processes; use a smaller batch_size_per_gpu or a '
                     'larger dataset_enlarge_ratio.')
-            sampler.num_samples = math.ceil(sampler.num_samples / loader.batch_size) * loader.batch_size
+            # On several GPUs without a launcher the loader's batch is larger than what iterations are counted by.
+            batches = math.ceil(sampler.num_samples / dataset_opt['batch_size_per_gpu'])
+            sampler.num_samples = batches * loader.batch_size
             sampler.total_size = sampler.num_samples * sampler.num_replicas
+            if _resumed is not None:
+                _resumed['epoch'] = _resumed['iter'] // batches
         return loader
 
     return build_dataloader

@@ -18,7 +18,7 @@ from mmengine.config import Config
 
 from jddb_plugin.checks import OptionError
 
-_NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+')
+_NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$')
 
 
 class _FileLoader(yaml.SafeLoader):
@@ -76,7 +76,7 @@ def parse_override(text: str, *, separator: str = '.') -> tuple[str, Any]:
         return key.replace(separator, '.'), None
     try:
         return key.replace(separator, '.'), yaml.load(value, Loader=_ValueLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise OptionError(f"'{text}': the value is not valid YAML ({_first_line(error)}).") from error
 
 
@@ -93,7 +93,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         options = yaml.load(text, Loader=_FileLoader)
     except OptionError as error:
         raise OptionError(f'{path}, {error}') from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise OptionError(f'{path}: not valid, safe YAML ({_first_line(error)}).') from error
     if not isinstance(options, dict):
         raise OptionError(f'{path}: expected a mapping of options, got {type(options).__name__}.')

@@ -2,18 +2,24 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 import torch
+from basicsr.models import lr_scheduler
+from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
-from jddb_plugin.checks import CheckpointError, JDDBError, OptionError, nearest
+from jddb_plugin.archs.dpbm_arch import DPBM
+from jddb_plugin.checks import CheckpointError, DataError, JDDBError, OptionError, nearest
 from jddb_plugin.config import dump_options, load_options, parse_override
 from jddb_plugin.hooks import build_hooks
+from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.options import check_call, check_keys, read_options
 
 _TOP = ('name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'datasets', 'path', 'train', 'val', 'logger', 'dist_params',
@@ -77,6 +83,10 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
     opt.setdefault('path', {})
     opt['path'] = opt['path'] or {}
     opt.setdefault('num_gpu', 'auto')
+    for key in ('datasets', 'path', *(('train', 'logger') if is_train else ())):
+        _section(opt, key)
+    if opt.get('val') is not None:
+        _section(opt, 'val')
     if hasattr(model, 'check_options'):
         check_keys(opt, _TOP, 'options')
         check_keys(opt['path'], _PATH, 'path')
@@ -98,11 +108,16 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
         val.setdefault('save_img', False)
         val.setdefault('suffix', None)
         val.setdefault('metrics', None)
+        if not isinstance(val['metrics'], (dict, type(None))):
+            raise OptionError(f"val.metrics: expected a mapping of names to metrics, got {val['metrics']!r}.")
         for name, metric in (val['metrics'] or {}).items():
             function, arguments = _registered(METRIC_REGISTRY, metric, f'val.metrics.{name}')
-            check_call(function, {**arguments, 'img': None, 'img2': None}, f'val.metrics.{name}')
+            # The toolbox's metrics swallow unknown keys.
+            check_keys(arguments, [*inspect.signature(function).parameters, 'better'], f'val.metrics.{name}')
+        if is_train and val['save_img'] and issubclass(model, VideoBaseModel) and not hasattr(model, 'check_options'):
+            raise OptionError('val.save_img: the toolbox cannot save images of its video models while training; use false.')
     if is_train:
-        _check_training(opt)
+        _check_training(opt, model)
     return opt
 
 
@@ -140,7 +155,7 @@ def _check_datasets(opt: dict[str, Any], *, is_train: bool) -> None:
                 raise OptionError(f"datasets.train.{key}: expected an integer, got {train.get(key)!r}.")
 
 
-def _check_training(opt: dict[str, Any]) -> None:
+def _check_training(opt: dict[str, Any], model: type) -> None:
     train, logger = _section(opt, 'train'), _section(opt, 'logger')
     check_keys(logger, _LOGGER, 'logger')
     for section, key in (('train', 'total_iter'), ('logger', 'print_freq'), ('logger', 'save_checkpoint_freq')):
@@ -153,27 +168,71 @@ def _check_training(opt: dict[str, Any]) -> None:
     if opt.get('val') is not None and not isinstance(opt['val'].get('val_freq'), (int, float)):
         raise OptionError("val.val_freq is missing, or not a number.")
     if not any(phase.split('_')[0] == 'val' for phase in opt['datasets']):
-        opt['val'] = None
+        opt.pop('val', None)
     for key in train:
         if key.endswith('_opt') and isinstance(train[key], Mapping):
             loss, arguments = _registered(LOSS_REGISTRY, train[key], f'train.{key}')
             check_call(loss, arguments, f'train.{key}')
+    _check_optimisation(train, ours=hasattr(model, 'check_options'))
+    hooks = build_hooks(train.get('hooks') or [])
+    if hooks and not issubclass(model, HookMixin):
+        raise OptionError(f"train.hooks: model_type '{model.__name__}' runs no hooks; use HookedVideoBaseModel or HookedSRModel, "
+                          'or put HookMixin in front of your own model.')
+
+
+def _check_optimisation(train: Mapping[str, Any], *, ours: bool) -> None:
+    """Optimiser and scheduler: their types and keys."""
     for key in ('optim_g', 'scheduler'):
         if not isinstance(train.get(key), Mapping) or 'type' not in train[key]:
             raise OptionError(f"train.{key}: expected a mapping with a 'type'.")
-    build_hooks(train.get('hooks') or [])
-    if train['scheduler']['type'] == 'CosineAnnealingRestartLR':
+    optimizers = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type) and name != 'Optimizer'}
+    optim = dict(train['optim_g'])
+    kind = optim.pop('type')
+    if kind not in optimizers:
+        raise OptionError(f"train.optim_g.type: unknown optimizer '{kind}'; {nearest(kind, optimizers)}")
+    if not isinstance(optim.get('lr'), (int, float)):
+        raise OptionError(f"train.optim_g.lr: expected a number, got {optim.get('lr')!r}.")
+    if ours:
+        optim.pop('lr_coarse', None)
+    check_call(optimizers[kind], {**optim, 'params': None}, 'train.optim_g')
+    schedulers = {
+        'MultiStepLR': lr_scheduler.MultiStepRestartLR,  # as the toolbox takes it
+        'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
+        'CosineAnnealingRestartLR': lr_scheduler.CosineAnnealingRestartLR,
+    }
+    scheduler = dict(train['scheduler'])
+    kind = scheduler.pop('type')
+    if kind not in schedulers:
+        raise OptionError(f"train.scheduler.type: unknown scheduler '{kind}'; {nearest(kind, schedulers)}")
+    check_call(schedulers[kind], {**scheduler, 'optimizer': None}, 'train.scheduler')
+    if kind == 'CosineAnnealingRestartLR':
         periods = train['scheduler'].get('periods') or [0]
         if sum(periods) < train['total_iter']:
             raise OptionError(f'train.scheduler.periods: add up to {sum(periods)}, less than total_iter '
                               f"{train['total_iter']}.")
 
 
-def _check_files(opt: Mapping[str, Any]) -> None:
-    """Checkpoints that are named must be there, before an older experiment makes room for this one."""
+def check_files(opt: Mapping[str, Any]) -> None:
+    """Check the files that options name, before an older experiment makes room for this one.
+
+    Raises:
+        CheckpointError: a checkpoint is not there.
+        DataError: one of our data sets cannot be built, or holds frames smaller than a tile.
+    """
     for key, path in opt['path'].items():
         if key.startswith(('pretrain_network', 'resume_state')) and path and not os.path.isfile(os.path.expanduser(path)):
             raise CheckpointError(f'path.{key}: {path}: no such checkpoint.')
+    network = opt.get('network_g') or {}
+    default = inspect.signature(DPBM).parameters['tile'].default
+    tile = 2 * (network.get('dpbm') or {}).get('tile', default) if network.get('type') == 'TwoStageJDDB' else 0
+    for phase, section in opt['datasets'].items():
+        kind = DATASET_REGISTRY.get(section['type'])
+        if not hasattr(kind, 'Options'):
+            continue
+        for name, (height, width) in kind({**section, 'phase': phase.split('_')[0]}).frame_sizes().items():
+            if min(height, width) < tile:
+                raise DataError(f'datasets.{phase}: what is cut from clip {name}, {width} x {height}, is smaller than a tile of '
+                                f'{tile} RGB px; lower network_g.dpbm.tile, enlarge gt_size or crop, or leave the clip out.')
 
 
 def run(pipeline: Callable[[str], None], *, is_train: bool, arguments: Optional[Sequence[str]] = None) -> int:
@@ -197,17 +256,24 @@ def run(pipeline: Callable[[str], None], *, is_train: bool, arguments: Optional[
         overrides = [parse_override(text) for text in args.set]
         overrides += [parse_override(text, separator=':') for text in args.force_yml]
         opt = check_options(load_options(args.opt, overrides), is_train=is_train)
-        _check_files(opt)
+        check_files(opt)
+        if not is_train and hasattr(MODEL_REGISTRY.get(opt['model_type']), 'check_options') and not opt['path'].get(
+                'pretrain_network_g'):
+            raise OptionError("path: 'pretrain_network_g' is missing; a network with random weights is not worth testing.")
         with tempfile.TemporaryDirectory(prefix='jddb_plugin_') as folder:
             resolved = Path(folder) / Path(args.opt).name
-            resolved.write_text(f'# Resolved from: {args.opt}\n# by: python -m jddb_plugin.{command} {" ".join(given)}\n'
-                                + dump_options(opt), encoding='utf-8')
+            header = f'# Resolved from: {args.opt}\n# by: python -m jddb_plugin.{command} {" ".join(shlex.join(given).split())}\n'
+            resolved.write_text(header + dump_options(opt), encoding='utf-8')
             flags = [flag for flag in ('auto_resume', 'debug') if getattr(args, flag)]
             sys.argv = [f'jddb_plugin.{command}', '-opt', str(resolved), '--launcher', args.launcher,
                         *(f'--{flag}' for flag in flags)]
             pipeline(os.getcwd())
     except JDDBError as error:
-        sys.stderr.write(f'error: {error}\n')
+        # A loader's worker wraps the message into a traceback: its last line is the message.
+        message = str(error).strip().splitlines()[-1]
+        if str(error).startswith('Caught '):
+            message = message.partition(': ')[2]
+        sys.stderr.write(f'error: {message}\n')
         return 2
     finally:
         sys.argv = saved

@@ -1,6 +1,7 @@
 """Option mappings -> checked, frozen dataclasses."""
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import inspect
 import typing
@@ -54,7 +55,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, argument) for argument in arguments)
     if origin in (list, tuple):
         return isinstance(value, (list, tuple)) and all(_fits(v, arguments[0]) for v in value)
-    if origin is dict:
+    if origin is dict or origin is collections.abc.Mapping or hint is dict:
         return isinstance(value, Mapping)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -70,7 +71,7 @@ def _describe(hint: Any) -> str:
     if origin in (list, tuple):
         return f'a list of {_describe(arguments[0])}'
     names = {int: 'an integer', float: 'a number', bool: 'true or false', str: 'text (in quotes if it looks like a number)',
-             type(None): 'nothing (~)', dict: 'a mapping'}
+             type(None): 'nothing (~)', dict: 'a mapping', collections.abc.Mapping: 'a mapping'}
     return names.get(origin or hint, str(hint))
 
 
@@ -78,7 +79,8 @@ def check_call(function: Callable[..., Any], arguments: Mapping[str, Any], where
     """Check that ``function`` (or class) accepts keyword ``arguments``, without calling it.
 
     Raises:
-        OptionError: an argument is unknown, with the nearest known one, or a required one is missing.
+        OptionError: an argument is unknown, with the nearest known one, a required one is missing, or one of our own
+            functions gets a value of the wrong type.
     """
     parameters = inspect.signature(function).parameters.values()
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -87,5 +89,8 @@ def check_call(function: Callable[..., Any], arguments: Mapping[str, Any], where
     for name in required:
         if name not in arguments:
             raise OptionError(f"{where}: '{name}' is missing.")
-
-
+    if function.__module__.startswith('jddb_plugin.'):
+        hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+        for name, value in arguments.items():
+            if name in hints and not _fits(value, hints[name]):
+                raise OptionError(f'{where}.{name}: expected {_describe(hints[name])}, got {value!r}.')

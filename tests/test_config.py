@@ -44,7 +44,7 @@ def test_overrides_reach_into_lists_and_make_new_keys(tmp_path):
 @pytest.mark.parametrize(('text', 'value'), [
     ('1e-4', 1e-4), ('-1', -1), ('-2.5E3', -2500.0), ('a=b', 'a=b'), ('~', None), ('true', True),
     ('[1e-4, -1, x]', [1e-4, -1, 'x']), ('"010"', '010'), ('__import__("os")', '__import__("os")'), ('', None),
-    ('{a: 1}', {'a': 1}),
+    ('{a: 1}', {'a': 1}), ('1e-4_run', '1e-4_run'),
 ])
 def test_values_are_parsed_not_evaluated(text, value):
     assert parse_override(f'train.x={text}') == ('train.x', value)
@@ -56,7 +56,7 @@ def test_none_is_text_to_us_and_nothing_to_the_toolbox():
     assert parse_override('path:pretrain_network_g=None', separator=':') == ('path.pretrain_network_g', None)
 
 
-@pytest.mark.parametrize('text', ['train.total_iter', '=3', 'x=[1, 2', 'x=!!python/object/apply:os.getcwd []'])
+@pytest.mark.parametrize('text', ['train.total_iter', '=3', 'x=[1, 2', 'x=!!float abc', 'x=!!python/object/apply:os.getcwd []'])
 def test_wrong_overrides_are_named(text):
     with pytest.raises(OptionError):
         parse_override(text)

@@ -42,6 +42,8 @@ def _change(opt, key, value):
     ('model_type', KeyError, "'model_type' is missing"),
     ('netwrok_g', {}, "options: unknown key 'netwrok_g'; did you mean 'network_g'"),
     ('network_g.type', 'TwoStageJDB', "did you mean 'TwoStageJDDB'"),
+    ('train', 5, "section 'train' is missing or not a mapping"),
+    ('val', True, "section 'val' is missing or not a mapping"),
     ('network_g.num_feats', 8, "network_g: unknown key 'num_feats'; did you mean 'num_feat'"),
     ('path.pretrained_network_g', 'x', "did you mean 'pretrain_network_g'"),
     ('train.totel_iter', 10, "train: unknown key 'totel_iter'; did you mean 'total_iter'"),
@@ -81,6 +83,13 @@ def test_unknown_metric_keys_are_named():
     opt = _load('test/demo.yml')
     opt['val']['metrics']['psnr']['type'] = 'calculate_pnsr'
     with pytest.raises(OptionError, match="metrics.psnr.type: 'calculate_pnsr' is not .*; did you mean 'calculate_psnr'"):
+        check_options(opt, is_train=False)
+
+
+def test_misspelt_metric_keys_are_named():
+    opt = _load('test/demo.yml')
+    opt['val']['metrics']['psnr']['test_y_chanel'] = True
+    with pytest.raises(OptionError, match="val.metrics.psnr: unknown key 'test_y_chanel'; did you mean 'test_y_channel'"):
         check_options(opt, is_train=False)
 
 

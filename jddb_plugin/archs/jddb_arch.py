@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from jddb_plugin.archs.blocks import AttentionBlock, act, conv
 from jddb_plugin.archs.dpbm_arch import DPBM, SCALE
 from jddb_plugin.archs.fusion import BidirectionalFusion
+from jddb_plugin.archs.passthrough import init_passthrough
 from jddb_plugin.archs.pixel_align import PyramidAlign
 from jddb_plugin.archs.reconstruction import Reconstruction
-from jddb_plugin.checks import OptionError, ShapeError, check_choice, nearest
+from jddb_plugin.checks import OptionError, ShapeError, check_choice
 from jddb_plugin.ops.block_matching import Match, Search, take_tiles
 from jddb_plugin.ops.tiling import make_grid
+from jddb_plugin.options import check_call, check_keys
 
 #: Pixels of the RGB result per pixel of the packed raw.
 UPSCALE = 2
@@ -93,28 +95,32 @@ class TwoStageJDDB(nn.Module):
         ref_idx: reference frame; the middle one if None.
         dcn_backend: see :mod:`jddb_plugin.ops.deform_conv`.
         tile_batch: tiles that are restored at once in whole frames.
+        init: 'paper', or 'passthrough' for short training, see :mod:`jddb_plugin.archs.passthrough`.
     """
 
     def __init__(self, num_feat: int = 64, deformable_groups: int = 8, coarse: str = 'dpbm', refined: str = 'dcn',
                  dpbm: Optional[Mapping[str, object]] = None, ref_idx: Optional[int] = None, dcn_backend: str = 'auto',
-                 tile_batch: int = 4) -> None:
+                 tile_batch: int = 4, init: str = 'paper') -> None:
         super().__init__()
         check_choice(coarse, ('dpbm', 'block_matching', 'none'), 'network_g.coarse')
         check_choice(refined, ('dcn', 'none'), 'network_g.refined')
-        if num_feat % 2 or num_feat % deformable_groups:
+        check_choice(init, ('paper', 'passthrough'), 'network_g.init')
+        if num_feat < 2 or deformable_groups < 1 or num_feat % 2 or num_feat % deformable_groups:
             raise OptionError(f'network_g: num_feat must be even and a multiple of deformable_groups, got {num_feat} and '
                               f'{deformable_groups}.')
         options = dict(dpbm or {})
-        known = ('tile', 'overlap', 'radius', 'stride', 'window', 'layout', 'temperature')
-        for key in options:
-            if key not in known:
-                raise OptionError(f"network_g.dpbm: unknown key '{key}'; {nearest(key, known)}")
+        check_keys(options, ('tile', 'overlap', 'radius', 'stride', 'window', 'layout', 'temperature'), 'network_g.dpbm')
+        check_call(DPBM, options, 'network_g.dpbm')
         features = 'learned' if coarse == 'dpbm' else 'bicubic'
         stage = DPBM(features=features, ref_idx=ref_idx, **options)
         self.coarse = None if coarse == 'none' else stage
         self.refine = RefinedStage(num_feat, deformable_groups, refined, dcn_backend)
+        if init == 'passthrough':
+            init_passthrough(self.refine)
         self.tile, self.overlap, self.layout = stage.tile, stage.overlap, stage.layout
         self.ref_idx = ref_idx
+        if tile_batch < 1:
+            raise OptionError(f'network_g.tile_batch: must be at least 1, got {tile_batch}.')
         self.tile_batch = tile_batch
 
     def coarse_parameters(self) -> list[nn.Parameter]:

@@ -99,7 +99,7 @@ class FrameSource:
 
         Args:
             only: names to take; all if None.
-            without: names to leave out.
+            without: names to leave out, whether they are there or not.
             where: the option section, for messages.
 
         Raises:

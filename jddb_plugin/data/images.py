@@ -1,6 +1,7 @@
 """Image files: find them, look at their headers, decode them."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Optional
 
@@ -23,7 +24,8 @@ def decode_srgb(content: Optional[bytes], where: str) -> np.ndarray:
     """
     if not content:
         raise DataError(f'{where}: empty or missing; build the data set anew.')
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION  # as the sensor saw it
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if image is None:
         raise DataError(f'{where}: not a readable image; remove or replace it.')
     if image.dtype not in (np.uint8, np.uint16):
@@ -38,8 +40,9 @@ def to_float(image: np.ndarray) -> Tensor:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Images of a folder in order of their names."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.'))
+    """Images of a folder in order of their names, numbers in them by value: 2.png before 10.png."""
+    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.')]
+    return sorted(files, key=lambda p: [(int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'(\d+)', p.name)])
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jddb_plugin.checks import DataError, OptionError, check_choice
+from jddb_plugin.checks import DataError, OptionError, check_choice, nearest
 from jddb_plugin.data.frame_source import REDS4, Clip, FrameSource
 from jddb_plugin.data.images import to_float
 from jddb_plugin.ops.bayer import mosaic_rgb
@@ -115,6 +115,8 @@ class UnprocessedBurstDataset(Dataset):
             raise OptionError(f'{where}.gt_size: must be even and positive, got {options.gt_size}.')
         if not options.interval_list or min(options.interval_list) < 1:
             raise OptionError(f'{where}.interval_list: needs positive distances, got {options.interval_list}.')
+        if isinstance(options.noise, str):
+            check_choice(options.noise, ('random', *TEST_LEVELS), f'{where}.noise')
         self.noise = None if options.noise == 'random' else _noise_level(options.noise, where)
         without = list(options.exclude_clips)
         if options.val_partition is not None:
@@ -123,6 +125,10 @@ class UnprocessedBurstDataset(Dataset):
         self.source = FrameSource(options.dataroot_gt, options.io_backend, where)
         half = options.num_frame // 2 * min(options.interval_list)
         self.samples: list[tuple[Clip, int]] = []
+        for name in options.exclude_clips:
+            if name not in self.source.clips:
+                hint = nearest(name, self.source.clips)
+                raise DataError(f"{where}.exclude_clips: '{name}' is not in {self.source.root}; {hint}")
         for clip in self.source.select(options.clips, without, where):
             if len(clip.keys) <= 2 * half:
                 raise DataError(f'{self.source.root}: clip {clip.name} has {len(clip.keys)} frames, a burst of '
@@ -134,6 +140,10 @@ class UnprocessedBurstDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def frame_sizes(self) -> dict[str, tuple[int, int]]:
+        """(height, width) in RGB pixels of what is cut from each clip."""
+        return {clip.name: (self.options.gt_size,) * 2 for clip, _ in self.samples}
 
     def _generator(self, index: int) -> torch.Generator:
         entropy = [self.options.seed, getattr(index, 'epoch', 0), getattr(index, 'draw', 0), int(index)]
@@ -222,7 +232,7 @@ class UnprocessedBurstTestDataset(Dataset):
 
     def __init__(self, opt: Mapping[str, Any]) -> None:
         super().__init__()
-        where = f"datasets.{opt.get('name', 'test')}"
+        where = f"data set '{opt.get('name', 'test')}'"
         self.opt = opt
         self.options = options = read_options(TestOptions, opt, where, ignore=HOST_KEYS)
         _check_num_frame(options.num_frame, where)
@@ -258,6 +268,10 @@ class UnprocessedBurstTestDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def frame_sizes(self) -> dict[str, tuple[int, int]]:
+        """(height, width) in RGB pixels of what is restored of each clip."""
+        return {clip.name: tuple(self.options.crop[2:]) if self.options.crop else clip.size for clip, _ in self.samples}
 
     def _frame(self, clip: Clip, index: int) -> tuple[Tensor, Tensor]:
         """(noisy packed raw, clean linear RGB) of one frame; neighbouring bursts share most of their frames."""

@@ -257,6 +257,12 @@ class JDDBModel(HookMixin, _JDDBSteps):
         Raises:
             OptionError: a key is unknown, or the pixel loss is missing.
         """
+        ref_idx = (opt.get('network_g') or {}).get('ref_idx')
+        for phase, section in (opt.get('datasets') or {}).items():
+            middle = section.get('num_frame', 5) // 2
+            if ref_idx not in (None, middle):
+                raise OptionError(f'network_g.ref_idx: is {ref_idx}, but the truth of datasets.{phase} is its middle frame, '
+                                  f'{middle}; leave ref_idx out.')
         val = opt.get('val') or {}
         check_keys(val, ('val_freq', 'save_img', 'suffix', 'pbar', 'metrics'), 'val')
         train = opt.get('train')
@@ -266,8 +272,3 @@ class JDDBModel(HookMixin, _JDDBSteps):
                    'train')
         if not train.get('pixel_opt'):
             raise OptionError("train: 'pixel_opt' is missing.")
-        crop = ((opt.get('datasets') or {}).get('train') or {}).get('gt_size')
-        tile = ((opt.get('network_g') or {}).get('dpbm') or {}).get('tile')
-        if isinstance(crop, int) and isinstance(tile, int) and crop < UPSCALE * tile:
-            raise OptionError(f'datasets.train.gt_size: crops of {crop} RGB px are smaller than a tile of {UPSCALE * tile}; '
-                              'raise gt_size or lower network_g.dpbm.tile.')

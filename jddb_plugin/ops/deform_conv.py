@@ -130,7 +130,7 @@ def _has_basicsr_extension() -> bool:
 
 
 def _has_mmcv_ops() -> bool:
-    return importlib.util.find_spec('mmcv._ext') is not None
+    return all(importlib.util.find_spec(name) is not None for name in ('mmcv', 'mmcv._ext'))
 
 
 def available_backends() -> dict[str, str]:

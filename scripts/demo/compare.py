@@ -15,6 +15,7 @@ import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
 
 # isort: split
 from basicsr.metrics import calculate_psnr, calculate_ssim
+from basicsr.utils import imwrite
 
 from jddb_plugin.checks import DataError, JDDBError
 from jddb_plugin.config import load_options
@@ -83,7 +84,7 @@ def main() -> int:
     except JDDBError as error:
         sys.stderr.write(f'error: {error}\n')
         return 2
-    cv2.imwrite(str(args.results / 'comparison.png'), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    imwrite(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), str(args.results / 'comparison.png'))
     gain = psnr - plain_psnr
     height, width = sample['gt'].shape[-2:]
     lines = [f"Scene '{sample['folder']}', not trained on, {len(dataset)} frames of {width} x {height}:", '',

@@ -7,8 +7,6 @@ together with the photographs.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -18,8 +16,10 @@ import skimage
 from tqdm import tqdm
 
 from jddb_plugin.checks import DataError, JDDBError
+from jddb_plugin.config import load_options
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, write_folders
 from jddb_plugin.data.images import decode_srgb
+from jddb_plugin.entry import check_files, check_options
 
 #: Colour photographs in scikit-image's wheels (not all are in every version).
 PHOTOGRAPHS = ('chelsea.png', 'coffee.png', 'motorcycle_left.png', 'rocket.jpg', 'hubble_deep_field.jpg', 'ihc.png',
@@ -79,26 +79,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--frames', type=Path, help='folder that holds one folder of images per clip')
     parser.add_argument('--output', type=Path, default=Path('datasets/demo'), help='folder for the LMDBs')
+    parser.add_argument('--test', default='options/test/demo.yml', help='option file that the test clip must fit')
     args = parser.parse_args()
     folders = []
     try:
         if args.frames is not None:
+            args.frames = args.frames.expanduser()
             if not args.frames.is_dir():
                 raise DataError(f'FRAMES: {args.frames}: no such folder.')
             folders = sorted(p for p in args.frames.iterdir() if p.is_dir())
             if not folders:
                 raise DataError(f'FRAMES: {args.frames}: holds no folders; expected one folder of images per clip.')
-        shutil.rmtree(args.output, ignore_errors=True)
-        os.makedirs(args.output)
-        with BurstLmdbWriter(str(args.output / 'train.lmdb')) as writer:
+        with BurstLmdbWriter(str(args.output / 'train.lmdb'), overwrite=True) as writer:
             write_photographs(writer, PHOTOGRAPHS, CLIPS_PER_PHOTOGRAPH, seed=0)
             if folders[:-1]:
                 write_folders(writer, folders[:-1], prefix='own_')
-        with BurstLmdbWriter(str(args.output / 'test.lmdb')) as writer:
+        with BurstLmdbWriter(str(args.output / 'test.lmdb'), overwrite=True) as writer:
             if folders:
                 write_folders(writer, folders[-1:])
             else:
                 write_photographs(writer, (TEST_PHOTOGRAPH,), 1, seed=1)
+        # A clip that cannot be tested on should be known before the training.
+        overrides = [('datasets.test.dataroot_gt', str(args.output / 'test.lmdb')), ('path.pretrain_network_g', None)]
+        check_files(check_options(load_options(args.test, overrides), is_train=False))
     except JDDBError as error:
         sys.stderr.write(f'error: {error}\n')
         return 2

@@ -7,6 +7,7 @@ from jddb_plugin import DPBM, TwoStageJDDB
 from jddb_plugin.archs.pixel_align import DeformConvPack
 from jddb_plugin.checks import OptionError, ShapeError
 from jddb_plugin.losses.jddb_loss import BlockMatchingLoss, InterpolationLoss, OneHotLoss, ReconstructionLoss
+from jddb_plugin.ops.bayer import mosaic_rgb
 
 VARIANTS = {
     'full': dict(coarse='dpbm', refined='dcn'),
@@ -78,6 +79,23 @@ def test_the_downsampler_learns_from_the_picture_alone():
     output = net(_burst(), torch.zeros(2, 2, dtype=torch.long))
     output.restored.sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in net.coarse.parameters() if p.ndim == 4)
+
+
+@pytest.mark.parametrize('variant', VARIANTS.values(), ids=VARIANTS.keys())
+def test_passthrough_starts_as_the_demosaicked_reference(variant):
+    """A still, noise-free burst comes out as itself, in its colours, before any training."""
+    rgb = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), scale_factor=8, mode='bicubic').clamp(0.05, 0.6)
+    burst = torch.cat((mosaic_rgb(rgb), torch.full((1, 4, 32, 32), 0.02)), dim=1)[:, None].expand(1, 5, 8, 32, 32)
+    options = dict(num_feat=16, deformable_groups=2, dpbm={'tile': 32, 'overlap': 0}, **variant)
+    correlation = {}
+    for init in ('paper', 'passthrough'):
+        torch.manual_seed(1)
+        net = TwoStageJDDB(**options, init=init).eval()
+        with torch.no_grad():
+            restored = net(burst)
+        chroma = [image[:, (0, 2)] - image[:, 1:2] for image in (restored, rgb)]
+        correlation[init] = torch.corrcoef(torch.stack([c.flatten() for c in chroma]))[0, 1].item()
+    assert correlation['passthrough'] > 0.7 > abs(correlation['paper'])
 
 
 def test_state_dict_round_trip():

@@ -53,6 +53,24 @@ def test_sixteen_bit_frames_keep_their_bits(tmp_path):
     assert np.array_equal(source.read(source.clips['clip'], 0), frame)
 
 
+def test_frames_are_ordered_by_number(tmp_path, textures):
+    (tmp_path / 'own' / 'clip').mkdir(parents=True)
+    for index in range(12):
+        cv2.imwrite(str(tmp_path / 'own' / 'clip' / f'frame{index}.png'), np.full((8, 8, 3), index, np.uint8))
+    source = _source(tmp_path / 'own', 'disk')
+    assert [source.read(source.clips['clip'], i)[0, 0, 0] for i in range(12)] == list(range(12))
+
+
+def test_orientation_tags_are_ignored(tmp_path):
+    from PIL import Image
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    (tmp_path / 'own' / 'clip').mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(tmp_path / 'own' / 'clip' / '0.jpg', exif=exif)
+    source = _source(tmp_path / 'own', 'disk')
+    assert source.read(source.clips['clip'], 0).shape == (8, 12, 3)
+
+
 def _read_in_child(source, index, queue):
     queue.put(source.read(source.clips['a'], index).sum())
 

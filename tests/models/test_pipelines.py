@@ -73,7 +73,8 @@ def test_the_demo_trains_saves_resumes_and_tests(texture_lmdb):
 
     changes = {'network_g.num_feat': 8, 'network_g.deformable_groups': 2, 'network_g.dpbm.tile': 16,
                'datasets.test.dataroot_gt': texture_lmdb, 'path.pretrain_network_g': models / 'net_g_latest.pth'}
-    assert run_test(['-opt', str(ROOT / 'options' / 'test' / 'demo.yml'), '--set', *(f'{k}={v}' for k, v in changes.items())]) == 0
+    overrides = [f'{key}={value}' for key, value in changes.items()]
+    assert run_test(['-opt', str(ROOT / 'options' / 'test' / 'demo.yml'), '--set', *overrides]) == 0
     table = json.loads(Path('results/demo/metrics_unseen.json').read_text())
     assert set(table) == {'psnr', 'ssim'} and set(table['psnr']) == {'average', 'a', 'b'}
     average = (table['psnr']['a']['all'] + table['psnr']['b']['all']) / 2
@@ -89,12 +90,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(texture_lmdb):
     for name in ('net_g_6.pth', 'net_g_latest.pth'):
         os.unlink(f'experiments/demo/models/{name}')
     os.unlink('experiments/demo/training_states/6.state')
-    state = torch.load('experiments/demo/training_states/3.state', weights_only=True)
-    state['epoch'] += 1
-    torch.save(state, 'experiments/demo/training_states/3.state')
     assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb, **small)]) == 0
     resumed = torch.load('experiments/demo/models/net_g_6.pth', weights_only=True)['params']
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_run_resumed_with_longer_epochs_goes_on(texture_lmdb):
+    """Batch 3 makes two iterations an epoch, batch 1 six: the epoch of the state must not be taken literally."""
+    small = {'datasets.train.batch_size_per_gpu': 3, 'train.total_iter': 8, 'logger.save_checkpoint_freq': 8}
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **small)]) == 0
+    small.update({'datasets.train.batch_size_per_gpu': 1, 'train.total_iter': 9, 'logger.save_checkpoint_freq': 9})
+    assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb, **small)]) == 0
+    assert Path('experiments/demo/models/net_g_9.pth').is_file()
 
 
 def test_two_learning_rates_and_their_schedule(texture_lmdb):
@@ -119,11 +126,20 @@ def test_too_few_samples_for_a_batch_is_an_error(texture_lmdb, capsys):
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'datasets.train.dataroot_gt': 'nowhere.lmdb'}, 'nowhere.lmdb: no such folder'),
     ({'network_g.dpbm.tile': 18}, 'multiples of the matching scale 4, got 18'),
-    ({'network_g.dpbm.tile': 32}, 'crops of 48 RGB px are smaller than a tile of 64'),
+    ({'network_g.dpbm.tile': 32}, 'datasets.train: what is cut from clip a, 48 x 48, is smaller than a tile of 64 RGB px'),
+    ({'network_g.dpbm.tile': 64, 'datasets.train.gt_size': 96}, 'from clip a, 96 x 96, is smaller than a tile of 128'),
     ({'network_g.coarse': 'none'}, "one_hot_opt and bm_opt train the matching of 'coarse: dpbm'"),
     ({'path.pretrain_network_g': 'other.pth'}, 'other.pth: no such checkpoint'),
     ({'datasets.train.num_frame': 9}, 'clip a has 7 frames'),
-    ({'train.optim_g.type': 'Adma'}, "unknown optimizer 'Adma'"),
+    ({'train.optim_g.type': 'Adma'}, "unknown optimizer 'Adma'; did you mean 'Adam'"),
+    ({'train.optim_g.betaz': '[0.9, 0.99]'}, "train.optim_g: unknown key 'betaz'; did you mean 'betas'"),
+    ({'train.scheduler.eta_mn': 0}, "train.scheduler: unknown key 'eta_mn'; did you mean 'eta_min'"),
+    ({'train.scheduler.type': 'Cosine'}, "unknown scheduler 'Cosine'"),
+    ({'network_g.num_feat': '"8"'}, "network_g.num_feat: expected an integer, got '8'"),
+    ({'network_g.dpbm.tile': 16.5}, 'network_g.dpbm.tile: expected an integer, got 16.5'),
+    ({'network_g.ref_idx': 0}, 'network_g.ref_idx: is 0, but the truth of datasets.train is its middle frame, 2'),
+    ({'train.bm_opt.loss_weight': 'heavy'}, "train.bm_opt.loss_weight: expected a number, got 'heavy'"),
+    ({'model_type': 'SRModel', 'train.optim_g.lr_coarse': 1}, "unknown key 'lr_coarse'"),
     ({'train.hooks.0.schedule': 'expo'}, "unknown name 'expo'"),
 ])
 def test_bad_input_ends_in_one_line(texture_lmdb, capsys, changes, message):
@@ -131,6 +147,16 @@ def test_bad_input_ends_in_one_line(texture_lmdb, capsys, changes, message):
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith('error: ') and message in line
     assert not list(Path('.').rglob('*.pth'))
+    if 'one_hot' not in message:  # known only when the model is built
+        assert not Path('experiments').exists()
+
+
+def test_a_validation_frame_smaller_than_a_tile_is_known_before_training(texture_lmdb, capsys):
+    val = json.loads(_validation(texture_lmdb)['datasets.val'])
+    changes = {'datasets.val': json.dumps({**val, 'crop': [0, 0, 24, 40]}), 'val.val_freq': 2}
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 2
+    assert 'datasets.val: what is cut from clip a, 40 x 24, is smaller than a tile of 32' in capsys.readouterr().err
+    assert not Path('experiments').exists()
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(texture_lmdb, capsys):
@@ -152,6 +178,46 @@ def test_auto_resume_skips_what_is_damaged(texture_lmdb, caplog):
     assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb)]) == 0
     assert 'auto_resume skips iteration 2' in caplog.text
     assert 'Resuming training from epoch: 0, iter: 1.' in _log()
+
+
+def test_auto_resume_does_not_start_anew_when_nothing_is_readable(texture_lmdb, capsys):
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
+    for state in Path('experiments/demo/training_states').iterdir():
+        state.write_bytes(b'torn')
+    assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb)]) == 2
+    assert 'none of its training states can be read' in capsys.readouterr().err
+    assert Path('experiments/demo/models/net_g_2.pth').is_file()
+
+
+def test_debug_mode_works_without_a_validation_set(texture_lmdb):
+    assert run_train(['-opt', DEMO, '--debug', *_small(texture_lmdb)]) == 0
+    assert Path('experiments/debug_demo').is_dir()
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_bad_frame_met_while_training_is_one_line(texture_folder, capfd, workers):
+    for clip in ('a', 'b'):
+        for path in (texture_folder / clip).iterdir():
+            content = path.read_bytes()
+            path.write_bytes(content[:len(content) // 2])  # the header stays readable
+    changes = {'datasets.train.io_backend.type': 'disk', 'datasets.train.num_worker_per_gpu': workers}
+    assert run_train(['-opt', DEMO, *_small(texture_folder, **changes)]) == 2
+    line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert re.fullmatch(r'error: \S*000000\d\d.png: not a readable image; remove or replace it.', line)
+
+
+def test_weights_that_do_not_belong_are_told_even_when_loading_loosely(texture_lmdb, capsys):
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
+    torch.save({'params': {'unknown': torch.zeros(1)}}, 'other.pth')
+    changes = {'path.pretrain_network_g': 'other.pth', 'path.strict_load_g': 'false'}
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 2
+    assert 'other.pth: holds nothing of TwoStageJDDB' in capsys.readouterr().err
+
+
+def test_a_test_without_weights_is_refused(texture_lmdb, capsys):
+    overrides = [f'datasets.test.dataroot_gt={texture_lmdb}', 'path.pretrain_network_g=~', 'network_g.dpbm.tile=16']
+    assert run_test(['-opt', str(ROOT / 'options' / 'test' / 'demo.yml'), '--set', *overrides]) == 2
+    assert "path: 'pretrain_network_g' is missing" in capsys.readouterr().err
 
 
 def test_checkpoints_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -230,6 +296,18 @@ def test_a_stock_model_trains_validates_and_resumes(stock):
     assert run_train(['-opt', 'edvr.yml', '--auto_resume', '--set', 'train.total_iter=4']) == 0
     assert 'Resuming training from epoch: 0, iter: 2.' in _log('experiments/edvr')
     assert Path('experiments/edvr/models/net_g_4.pth').is_file()
+
+
+def test_hooks_under_a_model_without_hooks_are_refused(stock, capsys):
+    stock['train']['hooks'] = [{'type': 'LossWeightHook', 'loss': 'pixel_opt', 'milestones': [], 'values': [1]}]
+    Path('edvr.yml').write_text(yaml.safe_dump(stock))
+    assert run_train(['-opt', 'edvr.yml']) == 2
+    assert "model_type 'VideoBaseModel' runs no hooks" in capsys.readouterr().err
+    stock['train']['hooks'] = []
+    stock['val']['save_img'] = True
+    Path('edvr.yml').write_text(yaml.safe_dump(stock))
+    assert run_train(['-opt', 'edvr.yml']) == 2
+    assert 'cannot save images of its video models while training' in capsys.readouterr().err
 
 
 def test_hooks_work_with_a_stock_model(stock):

@@ -59,6 +59,15 @@ def test_runs_in_float32_under_autocast():
     assert out.dtype == torch.float32
 
 
+@pytest.mark.parametrize('backend', ['torchvision', 'grid_sample'])
+def test_takes_channels_last(backend):
+    x, offset, mask, weight, bias = _inputs()
+    expected = deform_conv2d(x, offset, mask, weight, bias, padding=1, deformable_groups=2, backend=backend)
+    inputs = [t.to(memory_format=torch.channels_last) for t in (x, offset, mask, weight)]
+    found = deform_conv2d(*inputs, bias, padding=1, deformable_groups=2, backend=backend)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_wrong_input_is_named():
     x, offset, mask, weight, bias = _inputs()
     with pytest.raises(ShapeError, match='need 36 and 18 channels, got 35 and 18'):

@@ -34,19 +34,31 @@ def test_create_burst_lmdb_names_what_is_wrong(tmp_path, arguments, message):
 
 
 def test_the_demo_prepares_its_clips(texture_folder, tmp_path):
-    result = _run('demo/prepare.py', '--output', 'photographs', cwd=tmp_path)
+    small = tmp_path / 'small.yml'
+    small.write_text(f"_base_: {ROOT / 'options' / 'test' / 'demo.yml'}\nnetwork_g: {{dpbm: {{tile: 32}}}}\n")
+    result = _run('demo/prepare.py', '--output', 'photographs', '--test', small, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     train = FrameSource(str(tmp_path / 'photographs' / 'train.lmdb'), {'type': 'lmdb'}, 'test')
     test = FrameSource(str(tmp_path / 'photographs' / 'test.lmdb'), {'type': 'lmdb'}, 'test')
     assert {name.rsplit('_', 1)[0] for name in train.clips}.isdisjoint(name.rsplit('_', 1)[0] for name in test.clips)
     assert len(train.clips) >= 9 and list(test.clips) == ['astronaut_0']
 
-    result = _run('demo/prepare.py', '--output', 'own', '--frames', texture_folder, cwd=tmp_path)
+    result = _run('demo/prepare.py', '--output', texture_folder.parent, '--frames', texture_folder, '--test', small, cwd=tmp_path)
+    assert len(list(texture_folder.iterdir())) == 2  # the user's own frames are left alone
     assert result.returncode == 0, result.stderr
-    assert list(FrameSource(str(tmp_path / 'own' / 'test.lmdb'), {'type': 'lmdb'}, 'test').clips) == ['b']
-    assert 'own_a' in FrameSource(str(tmp_path / 'own' / 'train.lmdb'), {'type': 'lmdb'}, 'test').clips
+    assert list(FrameSource(str(texture_folder.parent / 'test.lmdb'), {'type': 'lmdb'}, 'test').clips) == ['b']
+    assert 'own_a' in FrameSource(str(texture_folder.parent / 'train.lmdb'), {'type': 'lmdb'}, 'test').clips
 
 
 def test_the_demo_names_what_is_wrong(tmp_path):
     result = _run('demo/prepare.py', '--frames', 'nowhere', cwd=tmp_path)
     assert result.returncode == 2 and 'FRAMES: nowhere: no such folder' in result.stderr
+
+
+def test_the_demo_knows_a_bad_test_clip_before_it_trains(texture_folder, tmp_path):
+    for path in sorted((texture_folder / 'b').iterdir())[3:]:
+        path.unlink()
+    result = _run('demo/prepare.py', '--frames', texture_folder, '--output', tmp_path / 'demo', '--test',
+                  ROOT / 'options' / 'test' / 'demo.yml', cwd=tmp_path)
+    assert result.returncode == 2
+    assert 'clip b has 3 frames, a burst needs 5' in result.stderr
