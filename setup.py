@@ -34,7 +34,7 @@ setup(
         'setuptools',  # basicsr imports distutils, which Python 3.12 no longer has
     ],
     extras_require={
-        # The full mmcv replaces mmcv-lite; its ops are built from source where there is no wheel.
+        # The full mmcv holds the same package as mmcv-lite, which has to be uninstalled first; see README.
         'mmcv-ops': ['mmcv>=2.0'],
         'dev': ['pytest', 'ruff', 'pre-commit'],
     },
