@@ -61,13 +61,16 @@ def moving_camera(image: np.ndarray, rng: np.random.Generator) -> list[np.ndarra
 
 
 def write_photographs(writer: BurstLmdbWriter, names: tuple[str, ...], clips: int, seed: int) -> None:
-    """Add ``clips`` clips of each photograph that is there."""
+    """Add ``clips`` clips of each photograph that is there; the k-th has its channels rotated k times.
+
+    So few photographs show few colours, and a network would learn to know only those.
+    """
     rng = np.random.default_rng(seed)
     written = 0
     for name in tqdm(names, unit='photograph', desc=f'Write {writer.path.name}'):
         image = photograph(name)
         for k in range(clips if image is not None else 0):
-            for index, frame in enumerate(moving_camera(image, rng)):
+            for index, frame in enumerate(moving_camera(np.roll(image, k, axis=2), rng)):
                 writer.put_image(f'{Path(name).stem}_{k}', index, frame)
             written += 1
     if not written:
