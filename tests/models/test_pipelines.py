@@ -131,7 +131,7 @@ def test_too_few_samples_for_a_batch_is_an_error(texture_lmdb, capsys):
     ({'network_g.coarse': 'none'}, "one_hot_opt and bm_opt train the matching of 'coarse: dpbm'"),
     ({'path.pretrain_network_g': 'other.pth'}, 'other.pth: no such checkpoint'),
     ({'datasets.train.num_frame': 9}, 'clip a has 7 frames'),
-    ({'train.optim_g.type': 'Adma'}, "unknown optimizer 'Adma'; did you mean 'Adam'"),
+    ({'train.optim_g.type': 'Adma'}, "unknown optimizer 'Adma'; did you mean 'Adam"),
     ({'train.optim_g.betaz': '[0.9, 0.99]'}, "train.optim_g: unknown key 'betaz'; did you mean 'betas'"),
     ({'train.scheduler.eta_mn': 0}, "train.scheduler: unknown key 'eta_mn'; did you mean 'eta_min'"),
     ({'train.scheduler.type': 'Cosine'}, "unknown scheduler 'Cosine'"),
