@@ -199,6 +199,18 @@ def _load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
     return state
 
 
+def _mkdir_and_rename(path: str) -> None:
+    """utils/misc.py:25 fails when two runs of one name start within a second: both archive to the same name."""
+    from basicsr.utils import get_time_str
+    if os.path.exists(path):
+        kept = f'{path}_archived_{get_time_str()}'
+        while os.path.exists(kept):
+            kept += '_'
+        _logger.warning('%s exists already and is kept as %s.', path, kept)
+        os.rename(path, kept)
+    os.makedirs(path, exist_ok=True)
+
+
 # ------------------------------------------------------------------------------------------ training
 
 
@@ -330,6 +342,8 @@ def apply() -> None:
     base.get_optimizer = _get_optimizer
     video.dist_validation = _mend_validation(video.dist_validation)
     recurrent.dist_validation = _mend_validation(recurrent.dist_validation)
+    importlib.import_module('basicsr.utils.misc').mkdir_and_rename = _mkdir_and_rename
+    train.mkdir_and_rename = _mkdir_and_rename
     train.load_resume_state = _load_resume_state
     train.EnlargedSampler = _make_sampler_class(train.EnlargedSampler)
     train.build_dataloader = _mend_build_dataloader(train.build_dataloader)
