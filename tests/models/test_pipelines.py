@@ -1,5 +1,6 @@
 """The toolbox's own pipelines through our entry points, on the CPU: train, validate, save, resume, test."""
 import json
+import logging
 import os
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import cv2
 import pytest
 import torch
 import yaml
+from basicsr.utils import logger as basicsr_logger
 
 from jddb_plugin import compat
 from jddb_plugin.test import main as run_test
@@ -19,18 +21,21 @@ DEMO = str(ROOT / 'options' / 'train' / 'demo.yml')
 METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}, 'ssim': {'type': 'calculate_ssim', 'crop_border': 0}}
 
 
-@pytest.fixture(autouse=True)
-def _workplace(tmp_path, monkeypatch):
-    """Every run in an empty folder, with a logger of its own."""
-    monkeypatch.chdir(tmp_path)
-    yield
-    import logging
-
-    from basicsr.utils import logger
-    logger.initialized_logger.clear()
+def _forget_logger():
+    """The toolbox sets its logger up once per process; every run here is to write a log of its own."""
+    basicsr_logger.initialized_logger.clear()
     for handler in list(logging.getLogger('basicsr').handlers):
         handler.close()
         logging.getLogger('basicsr').removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def _workplace(tmp_path, monkeypatch):
+    """Every run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    _forget_logger()
+    yield
+    _forget_logger()
 
 
 def _small(lmdb, **changes):
