@@ -214,12 +214,21 @@ def _mkdir_and_rename(path: str) -> None:
 # ------------------------------------------------------------------------------------------ training
 
 
-def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
-    """models/base_model.py:101 knows Adam only."""
-    known = {name for name, value in vars(torch.optim).items() if isinstance(value, type) and name != 'Optimizer'}
+def optimizer_class(optim_type: str) -> type:
+    """Optimiser of torch.optim by its name.
+
+    Raises:
+        OptionError: there is none of that name.
+    """
+    known = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type) and name != 'Optimizer'}
     if optim_type not in known:
         raise OptionError(f"train.optim_g.type: unknown optimizer '{optim_type}'; {nearest(optim_type, known)}")
-    return getattr(torch.optim, optim_type)(params, lr=lr, **kwargs)
+    return known[optim_type]
+
+
+def _get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
+    """models/base_model.py:101 knows Adam only."""
+    return optimizer_class(optim_type)(params, lr=lr, **kwargs)
 
 
 class EpochIndex(int):

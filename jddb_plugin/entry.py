@@ -17,7 +17,9 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 
 from jddb_plugin.archs.dpbm_arch import DPBM
 from jddb_plugin.checks import CheckpointError, DataError, JDDBError, OptionError, nearest
+from jddb_plugin.compat import optimizer_class
 from jddb_plugin.config import dump_options, load_options, parse_override
+from jddb_plugin.data.unprocessed_burst_dataset import HOST_KEYS
 from jddb_plugin.hooks import build_hooks
 from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.options import check_call, check_keys, read_options
@@ -142,7 +144,6 @@ def _check_datasets(opt: dict[str, Any], *, is_train: bool) -> None:
         if not isinstance(section.get('name'), str):
             raise OptionError(f"{where}: 'name' is missing, or not text.")
         if hasattr(dataset, 'Options'):
-            from jddb_plugin.data.unprocessed_burst_dataset import HOST_KEYS
             if phase == 'train':
                 section.setdefault('seed', opt.get('manual_seed') or 0)
             read_options(dataset.Options, section, where, ignore=HOST_KEYS)
@@ -185,16 +186,13 @@ def _check_optimisation(train: Mapping[str, Any], *, ours: bool) -> None:
     for key in ('optim_g', 'scheduler'):
         if not isinstance(train.get(key), Mapping) or 'type' not in train[key]:
             raise OptionError(f"train.{key}: expected a mapping with a 'type'.")
-    optimizers = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type) and name != 'Optimizer'}
     optim = dict(train['optim_g'])
-    kind = optim.pop('type')
-    if kind not in optimizers:
-        raise OptionError(f"train.optim_g.type: unknown optimizer '{kind}'; {nearest(kind, optimizers)}")
+    optimizer = optimizer_class(optim.pop('type'))
     if not isinstance(optim.get('lr'), (int, float)):
         raise OptionError(f"train.optim_g.lr: expected a number, got {optim.get('lr')!r}.")
     if ours:
         optim.pop('lr_coarse', None)
-    check_call(optimizers[kind], {**optim, 'params': None}, 'train.optim_g')
+    check_call(optimizer, {**optim, 'params': None}, 'train.optim_g')
     schedulers = {
         'MultiStepLR': lr_scheduler.MultiStepRestartLR,  # as the toolbox takes it
         'MultiStepRestartLR': lr_scheduler.MultiStepRestartLR,
