@@ -19,9 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jddb_plugin.checks import OptionError, ShapeError, check_choice, check_ndim
-
-#: Working memory of the distance computation. Small enough for a CPU's cache, large enough to hide call overhead.
-CHUNK_BYTES = {'cpu': 2 << 20, 'cuda': 128 << 20}
+from jddb_plugin.ops.patch_distance import cut, patch_distances
 
 
 @dataclass(frozen=True)
@@ -99,53 +97,6 @@ def _steps(axis: tuple[int, int, int], device: torch.device) -> Tensor:
     first, last, step = axis
     line = torch.arange(first, last + 1, step, device=device)
     return torch.stack(torch.meshgrid(line, line, indexing='ij'), dim=-1).flatten(0, 1)
-
-
-def cut(frames: Tensor, frame: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut one rectangle per row of ``corner``; what lies outside the frame repeats the border.
-
-    Args:
-        frames: [L, H, W, C], channels last.
-        frame: [S], index into L.
-        corner: [S, 2], (y, x) of the top left corner.
-        size: height and width.
-
-    Returns:
-        [S, height, width, C].
-    """
-    rows = corner[:, 0, None] + torch.arange(size[0], device=corner.device)
-    cols = corner[:, 1, None] + torch.arange(size[1], device=corner.device)
-    rows = rows.clamp(0, frames.shape[1] - 1)
-    cols = cols.clamp(0, frames.shape[2] - 1)
-    return frames[frame[:, None, None], rows[:, :, None], cols[:, None, :]]
-
-
-def _raw_distance(frames: Tensor, frame: Tensor, reference: Tensor, centre: Tensor,
-                  axis: tuple[int, int, int]) -> Tensor:
-    """Mean absolute difference of every candidate, [S, M].
-
-    The candidates are overlapping views of one region per search, so only the differences take memory;
-    they are computed in chunks of a fixed number of bytes.
-    """
-    first, last, step = axis
-    height, width, channels = reference.shape[1:]
-    count = (last - first) // step + 1
-    span = last - first
-    line_bytes = count * reference[0].numel() * reference.element_size()
-    budget = CHUNK_BYTES.get(frames.device.type, CHUNK_BYTES['cpu'])
-    lines = max(1, min(count, budget // line_bytes))
-    searches = max(1, budget // (line_bytes * lines))
-    result = []
-    for start in range(0, len(frame), searches):
-        part = slice(start, start + searches)
-        region = cut(frames, frame[part], centre[part] + first, (height + span, width + span))
-        candidates = region.flatten(2).unfold(1, height, step).unfold(2, width * channels, step * channels)
-        tile = reference[part].flatten(2)[:, None, None]
-        result.append(torch.cat([
-            torch.linalg.vector_norm(candidates[:, line:line + lines] - tile, ord=1, dim=(-2, -1))
-            for line in range(0, count, lines)
-        ], dim=1).flatten(1))
-    return torch.cat(result) / reference[0].numel()
 
 
 def _is_valid(centre: Tensor, steps: Tensor, size: tuple[int, int], frame_size: tuple[int, int],
@@ -260,7 +211,7 @@ def _search(frames: Tensor, index: Tensor, reference: Tensor, centre: Tensor, ax
     """One search of every tile; returns the corners of the matches and what was seen, flat over tiles."""
     steps = _steps(axis, centre.device)
     valid = _is_valid(centre, steps, tuple(reference.shape[1:3]), tuple(frames.shape[1:3]), margin)
-    raw = _raw_distance(frames, index, reference, centre, axis)
+    raw = patch_distances(frames, index, centre, reference, axis)
     best = _best(raw, valid, steps)
     distance = normalise(raw, valid)
     weight = None if temperature is None else soft_weights(distance, valid, temperature)
@@ -292,7 +243,7 @@ def distances_along(features: Tensor, positions: Tensor, size: tuple[int, int], 
         tile = reference.repeat_interleave(num_frames - 1, dim=0)
         result = []
         for search, axis in ((match.coarse, window.coarse), (match.fine, window.fine)):
-            raw = _raw_distance(frames, index, tile, search.centre.reshape(-1, 2), axis)
+            raw = patch_distances(frames, index, search.centre.reshape(-1, 2), tile, axis)
             result.append(normalise(raw.view_as(search.valid), search.valid))
     return result[0], result[1]
 

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from jddb_plugin.checks import OptionError, ShapeError
-from jddb_plugin.ops import block_matching as bm
+from jddb_plugin.ops import patch_distance
 from jddb_plugin.ops.block_matching import SearchWindow, blend_tiles, distances_along, match_tiles, take_tiles
 
 from . import block_matching_oracle as oracle
@@ -53,7 +53,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     features, positions = _setup(5, (4, 4), tiles=7)
     options = dict(ref_idx=2, window=SearchWindow(4, 2), temperature=0.01)
     whole = match_tiles(features, positions, (4, 4), **options)
-    monkeypatch.setitem(bm.CHUNK_BYTES, 'cpu', 1)
+    monkeypatch.setitem(patch_distance.CHUNK_BYTES, 'cpu', 1)
     parts = match_tiles(features, positions, (4, 4), **options)
     assert torch.equal(whole.offset, parts.offset)
     torch.testing.assert_close(whole.fine.weight, parts.fine.weight)
@@ -143,6 +143,40 @@ def test_equal_distances_choose_the_candidate_nearest_to_the_centre():
     match = match_tiles(features, torch.tensor([[[8, 8]]]), (4, 4), ref_idx=1, window=SearchWindow(4, 2), temperature=1e-3)
     assert (match.offset == 0).all()
     assert torch.isfinite(match.fine.weight).all()
+
+
+def test_of_equally_good_periods_the_nearest_wins():
+    """A texture of period 4 matches at many displacements; moved by 1, the nearest of them is -1, not 3 or -5."""
+    line = torch.rand(2, 1, 4).repeat(1, 40, 10)
+    features = torch.stack([line.roll(1, dims=-1), line, line.roll(-1, dims=-1)])[None]
+    match = match_tiles(features, torch.tensor([[[16, 16]]]), (8, 8), ref_idx=1, window=SearchWindow(6, 1))
+    assert match.offset[0, 0].tolist() == [[0, 1], [0, 0], [0, -1]]
+
+
+def test_without_a_valid_candidate_the_tile_stays():
+    """The published rule leaves a tile as large as the frame no candidate at all."""
+    features, positions = _setup(3, (11, 13))
+    match = match_tiles(features, positions, (11, 13), ref_idx=1, window=SearchWindow(2, 2, 'published'), temperature=1e-2)
+    assert (match.offset == 0).all()
+    assert (match.fine.valid.sum(dim=-1) == 1).all()
+    assert (match.fine.weight.amax(dim=-1) == 1).all()
+
+
+@pytest.mark.parametrize('autocast', [False, True], ids=['float32', 'bfloat16 autocast'])
+def test_low_temperatures_are_stable(autocast):
+    """Weights and gradients at T = 1e-3 agree with those in float64."""
+    features, positions = _setup(3, (4, 4), dtype=torch.float32)
+    window = SearchWindow(4, 2)
+    values = []
+    for dtype in (torch.float32, torch.float64):
+        leaf = features.to(dtype).requires_grad_()
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
+            match = match_tiles(leaf, positions, (4, 4), ref_idx=1, window=window, temperature=1e-3)
+        assert match.fine.weight.dtype == dtype
+        gradient, = torch.autograd.grad(match.fine.weight.square().sum(), leaf)
+        values.append((match.fine.weight.double(), gradient.double()))
+    torch.testing.assert_close(values[0][0], values[1][0], rtol=0, atol=1e-3)
+    torch.testing.assert_close(values[0][1], values[1][1], rtol=1e-2, atol=1e-2)
 
 
 def test_constant_images_give_finite_gradients():
