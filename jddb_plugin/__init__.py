@@ -2,7 +2,7 @@
 
 Importing the package mends the toolbox for today's PyTorch (see :mod:`jddb_plugin.compat`) and registers in it
 
-* architectures ``TwoStageJDDB`` and ``DPBM``,
+* architectures ``TwoStageJDDB``, ``DPBM`` and ``CoarseAligned``,
 * models ``JDDBModel``, ``HookedVideoBaseModel`` and ``HookedSRModel``,
 * data sets ``UnprocessedBurstDataset`` and ``UnprocessedBurstTestDataset``,
 * losses ``ReconstructionLoss``, ``InterpolationLoss``, ``OneHotLoss`` and ``BlockMatchingLoss``,
@@ -15,6 +15,7 @@ try:
 
     compat.apply()
 
+    from jddb_plugin.archs.coarse_aligned_arch import CoarseAligned
     from jddb_plugin.archs.dpbm_arch import DPBM
     from jddb_plugin.archs.jddb_arch import TwoStageJDDB
     from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset, UnprocessedBurstTestDataset
@@ -30,7 +31,7 @@ except Exception as error:  # a torch and a torchvision that do not fit raise Ru
 
 __version__ = '0.1.0'
 __all__ = [
-    'DPBM', 'BlockMatchingLoss', 'HookMixin', 'HookedSRModel', 'HookedVideoBaseModel', 'InterpolationLoss', 'JDDBModel',
-    'LossWeightHook', 'OneHotLoss', 'ReconstructionLoss', 'TemperatureHook', 'TwoStageJDDB', 'UnprocessedBurstDataset',
-    'UnprocessedBurstTestDataset'
+    'DPBM', 'BlockMatchingLoss', 'CoarseAligned', 'HookMixin', 'HookedSRModel', 'HookedVideoBaseModel', 'InterpolationLoss',
+    'JDDBModel', 'LossWeightHook', 'OneHotLoss', 'ReconstructionLoss', 'TemperatureHook', 'TwoStageJDDB',
+    'UnprocessedBurstDataset', 'UnprocessedBurstTestDataset'
 ]

@@ -72,9 +72,9 @@ def test_one_import_registers_everything():
     code = ('import jddb_plugin; from basicsr.utils import registry as r; from jddb_plugin.hooks import HOOK_REGISTRY as h;'
             'print(*(n for g in (r.ARCH_REGISTRY, r.MODEL_REGISTRY, r.DATASET_REGISTRY, r.LOSS_REGISTRY, h) for n in g.keys()))')
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    expected = {'TwoStageJDDB', 'DPBM', 'JDDBModel', 'HookedVideoBaseModel', 'HookedSRModel', 'UnprocessedBurstDataset',
-                'UnprocessedBurstTestDataset', 'ReconstructionLoss', 'InterpolationLoss', 'OneHotLoss', 'BlockMatchingLoss',
-                'TemperatureHook', 'LossWeightHook', 'EDVR', 'VideoBaseModel'}
+    expected = {'TwoStageJDDB', 'DPBM', 'CoarseAligned', 'JDDBModel', 'HookedVideoBaseModel', 'HookedSRModel',
+                'UnprocessedBurstDataset', 'UnprocessedBurstTestDataset', 'ReconstructionLoss', 'InterpolationLoss',
+                'OneHotLoss', 'BlockMatchingLoss', 'TemperatureHook', 'LossWeightHook', 'EDVR', 'VideoBaseModel'}
     assert expected <= set(result.stdout.split())
 
 

@@ -13,6 +13,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.archs.blocks import act, conv
+from jddb_plugin.archs.tile_walk import walk_tiles
 from jddb_plugin.checks import OptionError, ShapeError, check_choice, check_ndim
 from jddb_plugin.ops.block_matching import Match, SearchWindow, blend_tiles, match_tiles, take_tiles
 from jddb_plugin.ops.patch_distance import slices
@@ -20,6 +21,8 @@ from jddb_plugin.ops.tiling import TileGrid, make_grid
 
 #: Pixels of the packed raw per feature pixel.
 SCALE = 4
+#: Tiles of whole frames that are aligned at once.
+_TILE_BATCH = 16
 
 
 def _downsampler(in_channels: int, channels: int) -> nn.Sequential:
@@ -78,7 +81,7 @@ class DPBM(nn.Module):
         check_ndim(frames, 'B N C H W', 'frames')
         if frames.shape[2] < self.match_channels or frames.shape[3] % SCALE or frames.shape[4] % SCALE:
             raise ShapeError(f'DPBM: expected frames [B, N, C >= {self.match_channels}, H, W] with H and W multiples of '
-                             f'{SCALE}, got {list(frames.shape)}.')
+                             f'{SCALE}, got {list(frames.shape)}; RGB needs match_channels: 3.')
         flat = frames[:, :, :self.match_channels].flatten(0, 1)
         # What a frame's widest layer takes; with gradients every layer is kept anyway.
         frame_bytes = self.num_feat * flat[0, 0].numel() // 4 * flat.element_size()
@@ -121,11 +124,6 @@ class DPBM(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Align whole frames: [B, N, C, H, W] -> the same shape, every frame moved onto the reference, tile by tile."""
-        batch, num_frames, channels, height, width = frames.shape
-        grid = self.grid(height, width)
-        frames = grid.pad(frames)
-        positions = grid.positions(frames.device).expand(batch, -1, -1)
-        tiles = self.align(frames, positions, grid.size, self.match(frames, positions, grid.size))
-        canvas = grid.canvas(batch, num_frames * channels, 1, frames)
-        grid.add(canvas, tiles.flatten(2, 3), 0, 1)
-        return grid.crop(canvas, 1).unflatten(1, (num_frames, channels))
+        grid = self.grid(*frames.shape[-2:])
+        aligned = walk_tiles(frames, grid, lambda tiles: tiles.flatten(1, 2), coarse=self, tile_batch=_TILE_BATCH)
+        return aligned.unflatten(1, frames.shape[1:3])

@@ -18,8 +18,9 @@ from jddb_plugin.archs.fusion import BidirectionalFusion
 from jddb_plugin.archs.passthrough import init_passthrough
 from jddb_plugin.archs.pixel_align import PyramidAlign
 from jddb_plugin.archs.reconstruction import Reconstruction
+from jddb_plugin.archs.tile_walk import still_tiles, walk_tiles
 from jddb_plugin.checks import OptionError, ShapeError, check_choice
-from jddb_plugin.ops.block_matching import Match, Search, take_tiles
+from jddb_plugin.ops.block_matching import Match
 from jddb_plugin.ops.tiling import make_grid
 from jddb_plugin.options import check_call, check_keys
 
@@ -162,42 +163,14 @@ class TwoStageJDDB(nn.Module):
 
     def _align(self, frames: Tensor, positions: Tensor, size: tuple[int, int]) -> tuple[Tensor, Optional[Match]]:
         if self.coarse is None:
-            return _still(frames, positions, size), None
+            return still_tiles(frames, positions, size), None
         match = self.coarse.match(frames, positions, size)
         return self.coarse.align(frames, positions, size, match), match
 
     def _forward_frame(self, lq: Tensor) -> Tensor:
-        batch, _, _, height, width = lq.shape
+        grid = make_grid(*lq.shape[-2:], tile=self.tile, overlap=self.overlap, multiple=SCALE, layout=self.layout)
         ref_idx = self._reference(lq)
-        grid = make_grid(height, width, tile=self.tile, overlap=self.overlap, multiple=SCALE, layout=self.layout)
-        frames = grid.pad(lq)
-        positions = grid.positions(lq.device).expand(batch, -1, -1)
-        match = None if self.coarse is None else self.coarse.match(frames, positions, grid.size)
-        canvas = grid.canvas(batch, 3, UPSCALE, lq)
-        # Only a few tiles at a time are cut out, aligned and restored.
-        step = max(1, self.tile_batch // batch)
-        for first in range(0, len(grid), step):
-            part = positions[:, first:first + step]
-            if match is None:
-                aligned = _still(frames, part, grid.size)
-            else:
-                aligned = self.coarse.align(frames, part, grid.size, _some_tiles(match, slice(first, first + step)))
-            restored, _ = self.refine(aligned.flatten(0, 1), ref_idx)
-            grid.add(canvas, restored.unflatten(0, (batch, -1)), first, UPSCALE)
-        return grid.crop(canvas, UPSCALE)
-
-
-def _still(frames: Tensor, positions: Tensor, size: tuple[int, int]) -> Tensor:
-    """Tiles of all frames at the same place: no coarse alignment."""
-    offset = positions.new_zeros(*positions.shape[:2], frames.shape[1], 2)
-    return take_tiles(frames, positions, offset, size)
-
-
-def _some_tiles(match: Match, part: slice) -> Match:
-    """The match of some of its tiles."""
-    coarse, fine = (Search(*(None if field is None else field[:, part] for field in search))
-                    for search in (match.coarse, match.fine))
-    return Match(match.offset[:, part], coarse, fine)
+        return walk_tiles(lq, grid, lambda tiles: self.refine(tiles, ref_idx)[0], coarse=self.coarse, tile_batch=self.tile_batch)
 
 
 def _crop_to_scale(lq: Tensor) -> Tensor:

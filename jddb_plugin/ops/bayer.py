@@ -56,6 +56,18 @@ def mosaic_rgb(rgb: Tensor) -> Tensor:
     return torch.stack((red, green_r, green_b, blue), dim=-3)
 
 
+def half_size_rgb(packed: Tensor) -> Tensor:
+    """Colour picture of half the mosaic's size: red, mean of the greens, blue of each cell.
+
+    Args:
+        packed: [..., 4, H, W], any range.
+
+    Returns:
+        [..., 3, H, W] in the range of the input.
+    """
+    return torch.stack((packed[..., 0, :, :], packed[..., 1:3, :, :].mean(dim=-3), packed[..., 3, :, :]), dim=-3)
+
+
 def demosaic_bilinear(packed: Tensor) -> Tensor:
     """Bilinear demosaicking, the plain baseline.
 

@@ -125,8 +125,8 @@ def make_grid(height: int, width: int, *, tile: int, overlap: int, multiple: int
     if tile < 1 or overlap < 0 or tile % multiple or overlap % multiple:
         raise OptionError(f'tile and overlap must be multiples of the matching scale {multiple}, got {tile}, {overlap}.')
     if height < tile or width < tile:
-        raise ShapeError(f'a frame of {height} x {width} packed px ({2 * height} x {2 * width} in RGB) is smaller than a '
-                         f'tile of {tile}; use a smaller tile or a larger crop.')
+        raise ShapeError(f'a frame of {height} x {width} px (of packed raw: half the size of the RGB image) is smaller than '
+                         f'a tile of {tile}; use a smaller tile or a larger crop.')
     if layout == 'published':
         right, below = tile - width % tile, tile - height % tile
         rows = tuple(range(0, height + below, tile))

@@ -48,5 +48,5 @@ def test_no_tile_holds_only_padding():
 def test_wrong_input_is_named():
     with pytest.raises(OptionError, match='multiples of the matching scale 4, got 62, 4'):
         make_grid(128, 128, tile=62, overlap=4, multiple=4)
-    with pytest.raises(ShapeError, match='60 x 100 packed px .120 x 200 in RGB. is smaller than a tile of 64'):
+    with pytest.raises(ShapeError, match='60 x 100 px .* is smaller than a tile of 64'):
         make_grid(60, 100, tile=64, overlap=4, multiple=4)
