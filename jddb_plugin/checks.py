@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import difflib
-from typing import Iterable
+import functools
+import sys
+from typing import Callable, Iterable
 
 from torch import Tensor
 
@@ -47,6 +49,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return 'known: ' + (', '.join(known) if known else 'none') + '.'
+
+
+def one_line_errors(command: Callable[..., int]) -> Callable[..., int]:
+    """Decorate a command: an error that is the user's to mend becomes one line and exit status 2."""
+
+    @functools.wraps(command)
+    def run(*args: object, **kwargs: object) -> int:
+        try:
+            return command(*args, **kwargs)
+        except JDDBError as error:
+            sys.stderr.write(f'error: {error}\n')
+            return 2
+
+    return run
 
 
 def check_choice(value: object, choices: Iterable[str], where: str) -> None:

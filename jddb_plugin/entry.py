@@ -120,6 +120,12 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
             raise OptionError('val.save_img: the toolbox cannot save images of its video models while training; use false.')
     if is_train:
         _check_training(opt, model)
+        if val is not None and val.get('matching_figure'):
+            if not issubclass(model, HookMixin):
+                raise OptionError(f"val.matching_figure: model_type '{model.__name__}' draws none; use HookedVideoBaseModel, or "
+                                  'put HookMixin in front of your own model.')
+            if not opt['logger']['use_tb_logger']:
+                raise OptionError('val.matching_figure: is drawn for TensorBoard; set logger.use_tb_logger: true.')
     return opt
 
 

@@ -15,7 +15,7 @@ import torch
 
 from jddb_plugin.archs.jddb_arch import TwoStageJDDB
 from jddb_plugin.archs.released import convert_released, released_name
-from jddb_plugin.checks import CheckpointError, JDDBError
+from jddb_plugin.checks import CheckpointError, one_line_errors
 from jddb_plugin.compat import load_checkpoint, save_atomically
 
 
@@ -61,6 +61,7 @@ def convert(main: str, downsampler: str, output: str) -> str:
     return f'{output}: {width} parameters, num_feat {expected["refine.extract.0.0.weight"].shape[0]}'
 
 
+@one_line_errors
 def main() -> int:
     """Convert; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,11 +69,7 @@ def main() -> int:
     parser.add_argument('--downsampler', required=True, help="the release's downsampler")
     parser.add_argument('--output', required=True, help='checkpoint to write')
     args = parser.parse_args()
-    try:
-        sys.stdout.write(convert(args.main, args.downsampler, args.output) + '\n')
-    except JDDBError as error:
-        sys.stderr.write(f'error: {error}\n')
-        return 2
+    sys.stdout.write(convert(args.main, args.downsampler, args.output) + '\n')
     return 0
 
 

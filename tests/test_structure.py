@@ -12,7 +12,7 @@ PACKAGE = ROOT / 'jddb_plugin'
 # Each room may import from those below it.
 ALLOWED = {
     'entry': {'entry', 'models', 'data', 'archs', 'losses', 'hooks', 'visual', 'ops', 'base'},
-    'models': {'models', 'archs', 'losses', 'hooks', 'ops', 'base'},
+    'models': {'models', 'archs', 'losses', 'hooks', 'visual', 'ops', 'base'},
     'data': {'data', 'ops', 'base'},
     'archs': {'archs', 'ops', 'base'},
     'losses': {'losses', 'ops', 'base'},

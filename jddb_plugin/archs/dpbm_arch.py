@@ -54,6 +54,9 @@ class DPBM(nn.Module):
         ref_idx: reference frame; the middle one if None.
     """
 
+    #: Pixels of a frame per feature pixel.
+    scale = SCALE
+
     def __init__(self, match_channels: int = 4, num_feat: int = 16, features: str = 'learned', tile: int = 64,
                  overlap: int = 4, radius: int = 6, stride: int = 2, window: str = 'symmetric', layout: str = 'inside',
                  temperature: float = 1e-2, ref_idx: Optional[int] = None) -> None:

@@ -1,18 +1,23 @@
-"""Hooks for any model of the toolbox."""
+"""Hooks for any model of the toolbox, and a picture of the matching in its validation."""
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Optional
 
 from basicsr.models.sr_model import SRModel
 from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
 
+from jddb_plugin.checks import OptionError
 from jddb_plugin.hooks import build_hooks
+from jddb_plugin.visual.matching import draw_matching
 
 
 class HookMixin:
     """Runs the hooks listed under ``train: hooks:`` around every optimisation step.
+
+    With ``val: matching_figure: true``, validation also draws the matching of one burst of each clip for TensorBoard;
+    the network must have a coarse stage (TwoStageJDDB, CoarseAligned, DPBM).
 
     Put it first: ``class MyModel(HookMixin, SRModel)``.
     """
@@ -20,6 +25,9 @@ class HookMixin:
     def init_training_settings(self) -> None:
         """Build the hooks beside the model's own training settings."""
         self.hooks = build_hooks(self.opt['train'].get('hooks') or [])
+        if self._draws_matching() and self._coarse_stage() is None:
+            raise OptionError(f"val.matching_figure: {type(self.get_bare_model(self.net_g)).__name__} has no coarse alignment "
+                              'that could be drawn; leave it out, or use CoarseAligned or TwoStageJDDB.')
         super().init_training_settings()
 
     def optimize_parameters(self, current_iter: int) -> None:
@@ -36,6 +44,26 @@ class HookMixin:
         for hook in self.hooks:
             log.update(hook.log())
         return log
+
+    def _draws_matching(self) -> bool:
+        return bool((self.opt.get('val') or {}).get('matching_figure'))
+
+    def _coarse_stage(self) -> Optional[Any]:
+        net = self.get_bare_model(self.net_g)
+        candidate = getattr(net, 'coarse', net)
+        return candidate if hasattr(candidate, 'match') else None
+
+    def validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
+        """The model's own validation, and the matching of the middle frame of every clip for TensorBoard."""
+        super().validation(dataloader, current_iter, tb_logger, save_img)
+        if not (tb_logger and self._draws_matching()):  # rank 0 alone has a logger
+            return
+        dataset = dataloader.dataset
+        folders = dataset.data_info['folder']
+        for folder in dict.fromkeys(folders):
+            index = folders.index(folder) + folders.count(folder) // 2
+            image = draw_matching(dataset[index]['lq'].to(self.device), self._coarse_stage())
+            tb_logger.add_image(f"matching/{dataset.opt['name']}/{folder}", image, current_iter, dataformats='HWC')
 
 
 @MODEL_REGISTRY.register()

@@ -264,7 +264,7 @@ class JDDBModel(HookMixin, _JDDBSteps):
                 raise OptionError(f'network_g.ref_idx: is {ref_idx}, but the truth of datasets.{phase} is its middle frame, '
                                   f'{middle}; leave ref_idx out.')
         val = opt.get('val') or {}
-        check_keys(val, ('val_freq', 'save_img', 'suffix', 'pbar', 'metrics'), 'val')
+        check_keys(val, ('val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'matching_figure'), 'val')
         train = opt.get('train')
         if train is None:
             return

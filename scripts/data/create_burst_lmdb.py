@@ -8,10 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from jddb_plugin.checks import DataError, JDDBError
+from jddb_plugin.checks import DataError, one_line_errors
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, write_folders
 
 
+@one_line_errors
 def main() -> int:
     """Build the LMDB; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -19,17 +20,13 @@ def main() -> int:
     parser.add_argument('--output', required=True, help='LMDB to write, ends in .lmdb')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing LMDB')
     args = parser.parse_args()
-    try:
-        if not args.input.is_dir():
-            raise DataError(f'{args.input}: no such folder.')
-        folders = sorted(p for p in args.input.iterdir() if p.is_dir())
-        if not folders:
-            raise DataError(f'{args.input}: holds no folders; expected one folder of images per clip.')
-        with BurstLmdbWriter(args.output, overwrite=args.overwrite) as writer:
-            write_folders(writer, folders)
-    except JDDBError as error:
-        sys.stderr.write(f'error: {error}\n')
-        return 2
+    if not args.input.is_dir():
+        raise DataError(f'{args.input}: no such folder.')
+    folders = sorted(p for p in args.input.iterdir() if p.is_dir())
+    if not folders:
+        raise DataError(f'{args.input}: holds no folders; expected one folder of images per clip.')
+    with BurstLmdbWriter(args.output, overwrite=args.overwrite) as writer:
+        write_folders(writer, folders)
     return 0
 
 

@@ -17,7 +17,7 @@ import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
 from basicsr.metrics import calculate_psnr, calculate_ssim
 from basicsr.utils import imwrite
 
-from jddb_plugin.checks import DataError, JDDBError
+from jddb_plugin.checks import DataError, one_line_errors
 from jddb_plugin.config import load_options
 from jddb_plugin.data.images import decode_srgb
 from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstTestDataset
@@ -54,36 +54,33 @@ def picture(image: torch.Tensor) -> np.ndarray:
     return to_255(tone_map(image)).round().astype(np.uint8)
 
 
+@one_line_errors
 def main() -> int:
     """Print the table and write the picture; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--opt', default='options/test/demo.yml', help='option file of the test')
     parser.add_argument('--results', type=Path, default=Path('results/demo'), help='folder that the test wrote')
     args = parser.parse_args()
-    try:
-        options = load_options(args.opt)['datasets']['test']
-        dataset = UnprocessedBurstTestDataset(options)
-        metrics = args.results / f"metrics_{options['name']}.json"
-        if not metrics.is_file():
-            raise DataError(f'{metrics}: missing; run python -m jddb_plugin.test -opt {args.opt} first.')
-        restored = json.loads(metrics.read_text())
-        psnr, ssim = (restored[name]['average']['all'] for name in ('psnr', 'ssim'))
-        plain_psnr, plain_ssim = bilinear_scores(dataset)
-        middle = len(dataset) // 2
-        sample = dataset[middle]
-        stem = Path(sample['lq_path']).stem
-        files = sorted((args.results / 'visualization' / options['name'] / sample['folder']).glob(f'{stem}_*.png'))
-        if not files:
-            raise DataError(f'{args.results}: holds no restored frame {stem}; test with val.save_img: true.')
-        reference = sample['lq'][len(sample['lq']) // 2, :4]
-        image = compare({
-            'noisy, bilinear': picture(develop(demosaic_bilinear(reference[None])[0], sample)),
-            'restored': decode_srgb(files[-1].read_bytes(), str(files[-1])),
-            'truth': picture(develop(sample['gt'], sample)),
-        })
-    except JDDBError as error:
-        sys.stderr.write(f'error: {error}\n')
-        return 2
+    options = load_options(args.opt)['datasets']['test']
+    dataset = UnprocessedBurstTestDataset(options)
+    metrics = args.results / f"metrics_{options['name']}.json"
+    if not metrics.is_file():
+        raise DataError(f'{metrics}: missing; run python -m jddb_plugin.test -opt {args.opt} first.')
+    restored = json.loads(metrics.read_text())
+    psnr, ssim = (restored[name]['average']['all'] for name in ('psnr', 'ssim'))
+    plain_psnr, plain_ssim = bilinear_scores(dataset)
+    middle = len(dataset) // 2
+    sample = dataset[middle]
+    stem = Path(sample['lq_path']).stem
+    files = sorted((args.results / 'visualization' / options['name'] / sample['folder']).glob(f'{stem}_*.png'))
+    if not files:
+        raise DataError(f'{args.results}: holds no restored frame {stem}; test with val.save_img: true.')
+    reference = sample['lq'][len(sample['lq']) // 2, :4]
+    image = compare({
+        'noisy, bilinear': picture(develop(demosaic_bilinear(reference[None])[0], sample)),
+        'restored': decode_srgb(files[-1].read_bytes(), str(files[-1])),
+        'truth': picture(develop(sample['gt'], sample)),
+    })
     imwrite(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), str(args.results / 'comparison.png'))
     gain = psnr - plain_psnr
     height, width = sample['gt'].shape[-2:]

@@ -15,7 +15,7 @@ import numpy as np
 import skimage
 from tqdm import tqdm
 
-from jddb_plugin.checks import DataError, JDDBError
+from jddb_plugin.checks import DataError, one_line_errors
 from jddb_plugin.config import load_options
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, write_folders
 from jddb_plugin.data.images import decode_srgb
@@ -77,6 +77,7 @@ def write_photographs(writer: BurstLmdbWriter, names: tuple[str, ...], clips: in
         raise DataError('scikit-image carries none of the photographs; give your own clips with FRAMES=<folder of clips>.')
 
 
+@one_line_errors
 def main() -> int:
     """Build both LMDBs; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -85,29 +86,25 @@ def main() -> int:
     parser.add_argument('--test', default='options/test/demo.yml', help='option file that the test clip must fit')
     args = parser.parse_args()
     folders = []
-    try:
-        if args.frames is not None:
-            args.frames = args.frames.expanduser()
-            if not args.frames.is_dir():
-                raise DataError(f'FRAMES: {args.frames}: no such folder.')
-            folders = sorted(p for p in args.frames.iterdir() if p.is_dir())
-            if not folders:
-                raise DataError(f'FRAMES: {args.frames}: holds no folders; expected one folder of images per clip.')
-        with BurstLmdbWriter(str(args.output / 'train.lmdb'), overwrite=True) as writer:
-            write_photographs(writer, PHOTOGRAPHS, CLIPS_PER_PHOTOGRAPH, seed=0)
-            if folders[:-1]:
-                write_folders(writer, folders[:-1], prefix='own_')
-        with BurstLmdbWriter(str(args.output / 'test.lmdb'), overwrite=True) as writer:
-            if folders:
-                write_folders(writer, folders[-1:])
-            else:
-                write_photographs(writer, (TEST_PHOTOGRAPH,), 1, seed=1)
-        # A clip that cannot be tested on should be known before the training.
-        overrides = [('datasets.test.dataroot_gt', str(args.output / 'test.lmdb')), ('path.pretrain_network_g', None)]
-        check_files(check_options(load_options(args.test, overrides), is_train=False))
-    except JDDBError as error:
-        sys.stderr.write(f'error: {error}\n')
-        return 2
+    if args.frames is not None:
+        args.frames = args.frames.expanduser()
+        if not args.frames.is_dir():
+            raise DataError(f'FRAMES: {args.frames}: no such folder.')
+        folders = sorted(p for p in args.frames.iterdir() if p.is_dir())
+        if not folders:
+            raise DataError(f'FRAMES: {args.frames}: holds no folders; expected one folder of images per clip.')
+    with BurstLmdbWriter(str(args.output / 'train.lmdb'), overwrite=True) as writer:
+        write_photographs(writer, PHOTOGRAPHS, CLIPS_PER_PHOTOGRAPH, seed=0)
+        if folders[:-1]:
+            write_folders(writer, folders[:-1], prefix='own_')
+    with BurstLmdbWriter(str(args.output / 'test.lmdb'), overwrite=True) as writer:
+        if folders:
+            write_folders(writer, folders[-1:])
+        else:
+            write_photographs(writer, (TEST_PHOTOGRAPH,), 1, seed=1)
+    # A clip that cannot be tested on should be known before the training.
+    overrides = [('datasets.test.dataroot_gt', str(args.output / 'test.lmdb')), ('path.pretrain_network_g', None)]
+    check_files(check_options(load_options(args.test, overrides), is_train=False))
     return 0
 
 

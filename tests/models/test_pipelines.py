@@ -325,6 +325,40 @@ def test_hooks_work_with_a_stock_model(stock):
     assert re.findall(r'weight_pixel: (\S+)', _log('experiments/edvr')) == ['1.2500e+00', '5.0000e-01']
 
 
+def _figures(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return events.Tags()['images']
+
+
+def test_validation_draws_the_matching_for_tensorboard(texture_lmdb, capsys):
+    validation = {**_validation(texture_lmdb), 'logger.use_tb_logger': 'true', 'train.total_iter': 2}
+    validation['val'] = json.dumps({'val_freq': 2, 'save_img': False, 'metrics': METRICS, 'matching_figure': True})
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **validation)]) == 0
+    assert sorted(_figures('tb_logger/demo')) == ['matching/clips/a', 'matching/clips/b']
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **{**validation, 'logger.use_tb_logger': 'false'})]) == 2
+    assert 'set logger.use_tb_logger: true' in capsys.readouterr().err
+
+
+def test_a_stock_model_with_a_wrapped_network_draws_it_too(stock, capsys):
+    stock['model_type'] = 'HookedVideoBaseModel'
+    stock['val']['matching_figure'] = stock['logger']['use_tb_logger'] = True
+    Path('edvr.yml').write_text(yaml.safe_dump(stock))
+    assert run_train(['-opt', 'edvr.yml']) == 2
+    assert 'EDVR has no coarse alignment that could be drawn' in capsys.readouterr().err
+    stock['network_g'] = {'type': 'CoarseAligned', 'network': stock['network_g'],
+                          'align': {'match_channels': 3, 'features': 'bicubic', 'tile': 8, 'overlap': 4, 'radius': 1}}
+    Path('edvr.yml').write_text(yaml.safe_dump(stock))
+    assert run_train(['-opt', 'edvr.yml']) == 0
+    assert len(_figures('tb_logger/edvr')) == 4  # two clips in each of two sets
+    stock['model_type'] = 'VideoBaseModel'
+    Path('edvr.yml').write_text(yaml.safe_dump(stock))
+    assert run_train(['-opt', 'edvr.yml']) == 2
+    assert "val.matching_figure: model_type 'VideoBaseModel' draws none" in capsys.readouterr().err
+
+
 def test_folders_of_frames_train_too(texture_folder):
     changes = {'datasets.train.io_backend.type': 'disk'}
     assert run_train(['-opt', DEMO, *_small(texture_folder, **changes)]) == 0
