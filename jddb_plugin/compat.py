@@ -328,6 +328,25 @@ def _mend_validation(validate: Callable[..., None]) -> Callable[..., None]:
     return dist_validation
 
 
+# -------------------------------------------------------------------------------------------- DCNv2
+
+
+def _mend_dcn(forward: Any) -> Any:
+    """archs/arch_util.py:285 calls torchvision, whose CPU kernel runs on one thread: on a CPU, take the faster form."""
+    from jddb_plugin.ops.deform_conv import deform_conv2d
+
+    @functools.wraps(forward)
+    def mended(self: Any, x: torch.Tensor, feat: torch.Tensor) -> torch.Tensor:
+        if x.device.type != 'cpu' or self.groups != 1:
+            return forward(self, x, feat)
+        first, second, mask = self.conv_offset(feat).chunk(3, dim=1)
+        return deform_conv2d(x, torch.cat((first, second), dim=1), torch.sigmoid(mask), self.weight, self.bias,
+                             stride=self.stride, padding=self.padding, dilation=self.dilation,
+                             deformable_groups=self.deformable_groups, backend='grid_sample')
+
+    return mended
+
+
 # --------------------------------------------------------------------------------------------- apply
 
 
@@ -346,7 +365,9 @@ def apply() -> None:
         train = importlib.import_module('basicsr.train')
         base = importlib.import_module('basicsr.models.base_model').BaseModel
         video = importlib.import_module('basicsr.models.video_base_model').VideoBaseModel
+        dcn = importlib.import_module('basicsr.archs.arch_util').DCNv2Pack
         recurrent = importlib.import_module('basicsr.models.video_recurrent_model').VideoRecurrentModel
+    dcn.forward = _mend_dcn(dcn.forward)
     base.save_network = _save_network
     base.save_training_state = _save_training_state
     base.load_network = _load_network

@@ -56,6 +56,19 @@ def texture_lmdb(textures, tmp_path_factory):
 
 
 @pytest.fixture
+def random_vgg(monkeypatch):
+    """VGG19's feature layers with random weights, in place of a download."""
+    from types import SimpleNamespace
+
+    from basicsr.archs import vgg_arch
+
+    def layers(**_):
+        return SimpleNamespace(features=vgg_arch.vgg.make_layers(vgg_arch.vgg.cfgs['E']))
+
+    monkeypatch.setattr(vgg_arch.vgg, 'vgg19', layers)
+
+
+@pytest.fixture
 def texture_folder(textures, tmp_path):
     """The same clips as a folder of folders."""
     for name, frames in textures.items():

@@ -17,6 +17,7 @@ def _load(name='train/demo.yml'):
     return load_options(str(ROOT / 'options' / name))
 
 
+@pytest.mark.usefixtures('random_vgg')
 @pytest.mark.parametrize('path', FILES, ids=lambda p: p.stem + '-' + p.parent.name)
 def test_every_option_file_is_valid_and_its_parts_can_be_built(path):
     is_train = path.parent.name == 'train'

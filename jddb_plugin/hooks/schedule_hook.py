@@ -37,7 +37,7 @@ class TemperatureHook(Hook):
 
 @HOOK_REGISTRY.register()
 class LossWeightHook(Hook):
-    """Set the weight of a loss term.
+    """Set the weight of a loss term: its ``loss_weight``, or the ``perceptual_weight`` of a PerceptualLoss.
 
     Args:
         loss: the option that builds the term, e.g. ``bm_opt``, ``pixel_opt``, ``perceptual_opt``.
@@ -46,6 +46,8 @@ class LossWeightHook(Hook):
 
     #: Where the toolbox's models keep a term whose attribute is not ``cri_`` and the option's name.
     ATTRIBUTES = {'pixel_opt': 'cri_pix'}
+    #: Names of a term's weight.
+    WEIGHTS = ('loss_weight', 'perceptual_weight')
 
     def __init__(self, loss: str, schedule: str = 'step', **arguments: Any) -> None:
         self.loss = loss
@@ -56,11 +58,12 @@ class LossWeightHook(Hook):
         """Set the weight of this iteration."""
         name = self.ATTRIBUTES.get(self.loss, 'cri_' + self.loss[:-len('_opt')])
         term = getattr(model, name, None)
-        if term is None or not hasattr(term, 'loss_weight'):
+        weight = next((name for name in self.WEIGHTS if hasattr(term, name)), None)
+        if weight is None:
             raise OptionError(f"LossWeightHook: the model has no loss '{self.loss}' with a weight; it must be one of the "
                               "'*_opt' entries under 'train'.")
         self.value = self.schedule(current_iter)
-        term.loss_weight = self.value
+        setattr(term, weight, self.value)
 
     def log(self) -> dict[str, float]:
         """The weight, under the loss's name."""

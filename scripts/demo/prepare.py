@@ -12,35 +12,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import skimage
 from tqdm import tqdm
 
 from jddb_plugin.checks import DataError, one_line_errors
 from jddb_plugin.config import load_options
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, write_folders
-from jddb_plugin.data.images import decode_srgb
+from jddb_plugin.data.photographs import PHOTOGRAPHS, photograph
 from jddb_plugin.entry import check_files, check_options
 
-#: Colour photographs in scikit-image's wheels (not all are in every version).
-PHOTOGRAPHS = ('chelsea.png', 'coffee.png', 'motorcycle_left.png', 'rocket.jpg', 'hubble_deep_field.jpg', 'ihc.png',
-               'retina.jpg')
 TEST_PHOTOGRAPH = 'astronaut.png'
 FRAMES_PER_CLIP = 7
 CLIPS_PER_PHOTOGRAPH = 3
-LONGEST_SIDE = 640
 MARGIN = 52
-
-
-def photograph(name: str) -> np.ndarray | None:
-    """RGB photograph from scikit-image's own files, or None if this version does not carry it."""
-    file = Path(skimage.__file__).parent / 'data' / name
-    if not file.is_file():
-        return None
-    image = decode_srgb(file.read_bytes(), str(file))
-    scale = LONGEST_SIDE / max(image.shape[:2])
-    if scale < 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return image
 
 
 def moving_camera(image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
