@@ -132,7 +132,10 @@ def _load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool 
     content = {key[7:] if key.startswith('module.') else key: value for key, value in content.items()}
     net = self.get_bare_model(net)
     if hasattr(net, 'adapt_state_dict'):
-        content = net.adapt_state_dict(content)
+        adapted = net.adapt_state_dict(content)
+        if adapted is not content:
+            logger.info(f'{load_path}: holds the network inside {type(net).__name__}, and is loaded into it.')
+        content = adapted
     own = net.state_dict()
     wrong = [key for key in own if key in content and content[key].shape != own[key].shape]
     if strict:

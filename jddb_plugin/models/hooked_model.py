@@ -49,7 +49,7 @@ class HookMixin:
         return bool((self.opt.get('val') or {}).get('matching_figure'))
 
     def _coarse_stage(self) -> Optional[Any]:
-        net = self.get_bare_model(self.net_g)
+        net = getattr(self, 'net_g_ema', None) or self.get_bare_model(self.net_g)  # the one that is validated
         candidate = getattr(net, 'coarse', net)
         return candidate if hasattr(candidate, 'match') else None
 

@@ -175,12 +175,12 @@ def planted(image: np.ndarray, shift: int, seed: int) -> tuple[Tensor, Tensor]:
     angle = np.random.default_rng(seed).uniform(0, 2 * np.pi)
     step = np.array([np.sin(angle), np.cos(angle)]) * shift / 2
     room = 2 * shift + 4
-    margin = [(2 * SIDE + 2 * room - side + 1) // 2 for side in image.shape[:2]]
+    margin = [max(0, (2 * SIDE + 2 * room - side + 1) // 2) for side in image.shape[:2]]
     wide = np.pad(image, ((margin[0],) * 2, (margin[1],) * 2, (0, 0)), mode='symmetric')
     frames, truth = [], []
     for t in range(-2, 3):
         y, x = np.round(step * t).astype(int)
-        top, left = room + 2 * y, room + 2 * x
+        top, left = ((side - 2 * SIDE) // 2 + 2 * moved for side, moved in zip(wide.shape, (y, x)))
         frames.append(wide[top:top + 2 * SIDE, left:left + 2 * SIDE])
         truth.append((-y, -x))
     raw = torch.stack([mosaic_rgb(unprocess(to_float(frame), reference_camera())) for frame in frames])

@@ -1,0 +1,149 @@
+"""Camera metadata of a clip: what turns the numbers of a mosaic into light, and light into a picture.
+
+It is stored as JSON under the key ``clip/metadata`` of a burst LMDB, see docs/data.md. Values of sensors (levels,
+noise) belong to the 2x2 cell at the top left of the stored mosaic, row by row, whatever its colours are.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from jddb_plugin.checks import DataError, nearest
+
+FORMAT_VERSION = 1
+#: Bayer patterns: the 2x2 cell row by row.
+CFA_PATTERNS = ('rggb', 'grbg', 'gbrg', 'bggr')
+
+
+@dataclass(frozen=True)
+class CameraMetadata:
+    """Of one clip of Bayer mosaics.
+
+    Attributes:
+        cfa: pattern of the stored mosaic, one of :data:`CFA_PATTERNS`.
+        bits: bits per sample, 8 to 16; samples are stored as they are, not scaled up.
+        black_level, white_level: of the four samples of a cell, in sample values; black < white < 2 ** bits.
+        white_balance: gains of red, green and blue that make grey neutral, green usually 1.
+        color_matrix: 3 x 3, from XYZ to the camera's RGB, as a DNG's ColorMatrix.
+        noise_shot, noise_read: noise of the four samples of a cell on the scale where black is 0 and white is 1:
+            variance = shot * x + read ** 2. None if the source says nothing.
+        orientation: as in EXIF, 1 to 8; 1 is upright. Frames are stored as the sensor saw them.
+        source: file or data set that the clip was made of.
+    """
+
+    cfa: str
+    bits: int
+    black_level: tuple[float, ...]
+    white_level: tuple[float, ...]
+    white_balance: tuple[float, ...]
+    color_matrix: tuple[tuple[float, ...], ...]
+    noise_shot: Optional[tuple[float, ...]] = None
+    noise_read: Optional[tuple[float, ...]] = None
+    orientation: int = 1
+    source: str = ''
+
+    def to_json(self) -> str:
+        """As it is stored."""
+        return json.dumps({'format_version': FORMAT_VERSION, 'kind': 'bayer', **dataclasses.asdict(self)})
+
+    def check(self, where: str) -> CameraMetadata:
+        """Return itself.
+
+        Raises:
+            DataError: a value is out of range, naming ``where``, the field, what was expected and what to do.
+        """
+        def fail(field: str, expected: str) -> None:
+            raise DataError(f'{where}: metadata field {field}: expected {expected}, got {getattr(self, field)!r}; '
+                            'correct it at the source and build the clip anew.')
+
+        if self.cfa not in CFA_PATTERNS:
+            fail('cfa', f"one of {', '.join(CFA_PATTERNS)}")
+        if not 8 <= self.bits <= 16:
+            fail('bits', '8 to 16')
+        for field in ('black_level', 'white_level'):
+            if not _are_numbers(getattr(self, field), 4) or min(getattr(self, field)) < 0:
+                fail(field, 'four numbers of at least 0')
+        if any(black >= white for black, white in zip(self.black_level, self.white_level)):
+            fail('white_level', f'values above the black level {list(self.black_level)}')
+        if max(self.white_level) >= 2 ** self.bits:
+            fail('white_level', f'values below {2 ** self.bits}, as there are {self.bits} bits')
+        if not _are_numbers(self.white_balance, 3) or min(self.white_balance) <= 0:
+            fail('white_balance', 'three positive numbers')
+        if len(self.color_matrix) != 3 or not all(_are_numbers(row, 3) for row in self.color_matrix):
+            fail('color_matrix', '3 x 3 numbers')
+        if np.linalg.cond(np.array(self.color_matrix)) > 1e4:
+            fail('color_matrix', 'a matrix that can be inverted')
+        if (self.noise_shot is None) != (self.noise_read is None):
+            fail('noise_shot', 'both noise_shot and noise_read, or neither')
+        for field in ('noise_shot', 'noise_read'):
+            value = getattr(self, field)
+            if value is not None and (not _are_numbers(value, 4) or min(value) < 0 or max(value) > 1):
+                fail(field, 'four numbers in 0 .. 1')
+        if self.orientation not in range(1, 9):
+            fail('orientation', '1 to 8')
+        return self
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    return len(values) == count and all(math.isfinite(value) for value in values)
+
+
+def parse_metadata(text: str, where: str) -> CameraMetadata:
+    """Read what :meth:`CameraMetadata.to_json` wrote, or a person in its place.
+
+    Args:
+        text: JSON.
+        where: file or key, for messages.
+
+    Raises:
+        DataError: not JSON, of another version or kind, a field is missing, unknown, of the wrong type or out of range.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f'{where}: not valid JSON ({error}); expected camera metadata, see docs/data.md.') from error
+    if not isinstance(content, dict):
+        raise DataError(f'{where}: expected a JSON object with camera metadata, got {type(content).__name__}.')
+    content = dict(content)
+    version, kind = content.pop('format_version', FORMAT_VERSION), content.pop('kind', 'bayer')
+    if version != FORMAT_VERSION or kind != 'bayer':
+        raise DataError(f"{where}: metadata of version {version!r} and kind {kind!r}; expected {FORMAT_VERSION} and 'bayer'.")
+    fields = {field.name: field for field in dataclasses.fields(CameraMetadata)}
+    for name in content:
+        if name not in fields:
+            raise DataError(f"{where}: unknown metadata field '{name}'; {nearest(name, fields)}")
+    for name, field in fields.items():
+        if name not in content and field.default is dataclasses.MISSING:
+            raise DataError(f"{where}: metadata field '{name}' is missing; see docs/data.md for what it holds.")
+    values = {name: _convert(name, value, where) for name, value in content.items()}
+    return CameraMetadata(**values).check(where)
+
+
+def _convert(name: str, value: Any, where: str) -> Any:
+    """JSON value -> the field's type."""
+    def is_number(x: Any) -> bool:
+        return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+    if name in ('cfa', 'source'):
+        good, result = isinstance(value, str), value
+    elif name in ('bits', 'orientation'):
+        good, result = isinstance(value, int) and not isinstance(value, bool), value
+    elif name == 'color_matrix':
+        good = isinstance(value, list) and all(isinstance(row, list) and all(map(is_number, row)) for row in value)
+        result = tuple(tuple(map(float, row)) for row in value) if good else None
+    elif value is None and name.startswith('noise_'):
+        good, result = True, None
+    else:
+        good = isinstance(value, list) and all(map(is_number, value))
+        result = tuple(map(float, value)) if good else None
+    if not good:
+        kinds = {'cfa': 'text', 'source': 'text', 'bits': 'a whole number', 'orientation': 'a whole number',
+                 'color_matrix': 'three lists of three numbers'}
+        kind = kinds.get(name, 'a list of numbers')
+        raise DataError(f'{where}: metadata field {name}: expected {kind}, got {value!r}.')
+    return result
