@@ -114,8 +114,13 @@ class FrameSource:
             raise DataError(f'{where}: no clip of {self.root} is left after leaving out {", ".join(without)}.')
         return chosen
 
-    def read(self, clip: Clip, index: int) -> np.ndarray:
+    def read(self, clip: Clip, index: int, *, window: Optional[tuple[int, int, int, int]] = None) -> np.ndarray:
         """Frame ``index`` of ``clip`` as RGB [H, W, 3], uint8 or uint16.
+
+        Args:
+            clip: one of :attr:`clips`.
+            index: of the frame.
+            window: (y, x, height, width) of the part to return; all of it if None.
 
         Raises:
             DataError: the frame is missing, unreadable, or not of the clip's size.
@@ -129,7 +134,4 @@ class FrameSource:
                 content = Path(key).read_bytes()
             except OSError as error:
                 raise DataError(f'{where}: cannot be read ({error}).') from error
-        image = decode_srgb(content, where)
-        if image.shape[:2] != clip.size:
-            raise DataError(f'{where}: is {image.shape[1]} x {image.shape[0]}, expected {clip.size[1]} x {clip.size[0]}.')
-        return image
+        return decode_srgb(content, where, size=clip.size, window=window)

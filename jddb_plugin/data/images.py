@@ -16,11 +16,18 @@ from jddb_plugin.checks import DataError
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
 
-def decode_srgb(content: Optional[bytes], where: str) -> np.ndarray:
+def decode_srgb(content: Optional[bytes], where: str, *, size: Optional[tuple[int, int]] = None,
+                window: Optional[tuple[int, int, int, int]] = None) -> np.ndarray:
     """Decode an image file's bytes to RGB [H, W, 3], uint8 or uint16.
 
+    Args:
+        content: of the file.
+        where: its name, for messages.
+        size: (height, width) that is expected, if known.
+        window: (y, x, height, width) of the part to return; all of it if None.
+
     Raises:
-        DataError: nothing there, not an image, or not 8 or 16 bit.
+        DataError: nothing there, not an image, not 8 or 16 bit, or of another size.
     """
     if not content:
         raise DataError(f'{where}: empty or missing; build the data set anew.')
@@ -30,6 +37,11 @@ def decode_srgb(content: Optional[bytes], where: str) -> np.ndarray:
         raise DataError(f'{where}: not a readable image; remove or replace it.')
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f'{where}: expected 8 or 16 bits per channel, got {image.dtype}.')
+    if size is not None and image.shape[:2] != size:
+        raise DataError(f'{where}: is {image.shape[1]} x {image.shape[0]}, expected {size[1]} x {size[0]}.')
+    if window is not None:
+        y, x, height, width = window
+        image = image[y:y + height, x:x + width]
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

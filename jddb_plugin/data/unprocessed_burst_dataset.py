@@ -15,11 +15,15 @@ from torch.utils.data import Dataset
 from jddb_plugin.checks import DataError, OptionError, check_choice, nearest
 from jddb_plugin.data.frame_source import REDS4, Clip, FrameSource
 from jddb_plugin.data.images import to_float
+from jddb_plugin.data.sampling import TemporalOptions, draw_burst, sample_generator
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.isp import Camera, reference_camera, sample_camera, unprocess
-from jddb_plugin.ops.noise import TEST_LEVELS, add_noise, add_test_noise, noise_std, sample_noise_level
+from jddb_plugin.ops.noise import TEST_LEVELS, add_test_noise, noise_std, sample_noise_level
+from jddb_plugin.ops.synthesis import synthesise_batch
 from jddb_plugin.options import read_options
 
+#: Tile corners are multiples of it, so that they fall on whole feature pixels.
+SCALE = 4
 #: Keys of a data set's section that the toolbox or its loader reads.
 HOST_KEYS = ('name', 'type', 'phase', 'scale', 'mode', 'batch_size_per_gpu', 'num_worker_per_gpu', 'use_shuffle',
              'dataset_enlarge_ratio', 'prefetch_mode', 'num_prefetch_queue', 'pin_memory', 'persistent_workers')
@@ -55,21 +59,25 @@ def _with_noise_map(noisy: Tensor, shot: float, read: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class _Source:
+    dataroot_gt: str
+
+
+@dataclass(frozen=True)
+class TrainOptions(TemporalOptions, _Source):
     """Options of :class:`UnprocessedBurstDataset`."""
 
-    dataroot_gt: str
     io_backend: dict = field(default_factory=lambda: {'type': 'lmdb'})
     clips: Optional[list[str]] = None
     exclude_clips: list[str] = field(default_factory=list)
     val_partition: Optional[str] = None
-    num_frame: int = 5
     gt_size: int = 720
-    interval_list: list[int] = field(default_factory=lambda: [1])
-    random_reverse: bool = False
     use_hflip: bool = True
     use_rot: bool = True
     noise: Union[str, list[float]] = 'random'
+    tile: Optional[int] = None
+    reach: int = 0
+    synthesis: str = 'worker'
     seed: int = 0
 
 
@@ -88,19 +96,23 @@ class UnprocessedBurstDataset(Dataset):
             clips (list[str]): clips to use. Default: all.
             exclude_clips (list[str]): clips to leave out. Default: none.
             val_partition (str): 'REDS4' leaves out those four clips. Default: none.
-            num_frame (int): frames per burst, odd. Default: 5.
+            num_frame, ref_idx, interval_list, random_reverse: see :class:`jddb_plugin.data.sampling.TemporalOptions`.
             gt_size (int): side of the RGB crop, even. Default: 720.
-            interval_list (list[int]): distances between frames to draw from. Default: [1].
-            random_reverse (bool): reverse half of the bursts in time. Default: false.
             use_hflip (bool): flip half of the bursts horizontally. Default: true.
             use_rot (bool): flip vertically and transpose, each half of the bursts. Default: true.
             noise (str | list[float]): 'random' draws a level per burst in the paper's ranges; 'low', 'high' or [shot, read]
                 trains for that level alone. Default: 'random'.
+            tile (int): side of the training tile in packed px, a multiple of 4. If given, a sample also holds the corner of
+                a random tile of the crop, and only the region around it is cut. Default: none, the model draws it.
+            reach (int): how far around the tile the region goes, in packed px: what a search can touch. Default: 0.
+            synthesis (str): 'worker' makes the raw burst here; 'device' leaves that to the model, a batch at a time on its
+                device (JDDBModel can). On a CPU both give the same numbers. Default: 'worker'.
             seed (int): of all random draws. Default: 0; our entry points fill in ``manual_seed``.
 
     Returns:
         dict with lq [N, 8, h, w], gt [3, 2h, 2w], clean [N, 4, h, w], red_gain, blue_gain, rgb_gain, cam2rgb [3, 3],
-        key (str).
+        key (str); with a tile also positions [2], its corner in packed px. With ``synthesis: device`` srgb [N, 3, 2h, 2w]
+        (uint8, or float32 in [0, 1]), shot, read, seed and ref_idx (int) take the place of lq, gt and clean.
     """
 
     Options = TrainOptions
@@ -110,77 +122,95 @@ class UnprocessedBurstDataset(Dataset):
         where = 'datasets.train'
         self.opt = opt
         self.options = options = read_options(TrainOptions, opt, where, ignore=HOST_KEYS)
-        _check_num_frame(options.num_frame, where)
+        options.check(where)
         if options.gt_size < 2 or options.gt_size % 2:
             raise OptionError(f'{where}.gt_size: must be even and positive, got {options.gt_size}.')
-        if not options.interval_list or min(options.interval_list) < 1:
-            raise OptionError(f'{where}.interval_list: needs positive distances, got {options.interval_list}.')
         if isinstance(options.noise, str):
             check_choice(options.noise, ('random', *TEST_LEVELS), f'{where}.noise')
         self.noise = None if options.noise == 'random' else _noise_level(options.noise, where)
+        check_choice(options.synthesis, ('worker', 'device'), f'{where}.synthesis')
+        #: Side of what is cut of a frame, in RGB pixels.
+        self.region = options.gt_size
+        if options.tile is not None:
+            if options.tile < SCALE or options.tile % SCALE or options.reach < 0 or options.tile > options.gt_size // 2:
+                raise OptionError(f'{where}: tile must be a multiple of {SCALE} that fits into gt_size / 2 = '
+                                  f'{options.gt_size // 2}, and reach not negative, got {options.tile} and {options.reach}.')
+            self.region = min(2 * (options.tile + 2 * options.reach), options.gt_size) // (2 * SCALE) * (2 * SCALE)
         without = list(options.exclude_clips)
         if options.val_partition is not None:
             check_choice(options.val_partition, ('REDS4',), f'{where}.val_partition')
             without += REDS4
         self.source = FrameSource(options.dataroot_gt, options.io_backend, where)
-        half = options.num_frame // 2 * min(options.interval_list)
         self.samples: list[tuple[Clip, int]] = []
         for name in options.exclude_clips:
             if name not in self.source.clips:
                 hint = nearest(name, self.source.clips)
                 raise DataError(f"{where}.exclude_clips: '{name}' is not in {self.source.root}; {hint}")
         for clip in self.source.select(options.clips, without, where):
-            if len(clip.keys) <= 2 * half:
-                raise DataError(f'{self.source.root}: clip {clip.name} has {len(clip.keys)} frames, a burst of '
-                                f'{options.num_frame} needs {2 * half + 1}; leave it out by exclude_clips or lower num_frame.')
             if min(clip.size) < options.gt_size:
                 raise DataError(f'{self.source.root}: clip {clip.name} is {clip.size[1]} x {clip.size[0]}, smaller than '
                                 f'gt_size {options.gt_size}; lower gt_size or leave it out by exclude_clips.')
-            self.samples += [(clip, centre) for centre in range(half, len(clip.keys) - half)]
+            self.samples += [(clip, k) for k in options.references(len(clip.keys), clip.name, str(self.source.root))]
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def frame_sizes(self) -> dict[str, tuple[int, int]]:
         """(height, width) in RGB pixels of what is cut from each clip."""
-        return {clip.name: (self.options.gt_size,) * 2 for clip, _ in self.samples}
-
-    def _generator(self, index: int) -> torch.Generator:
-        entropy = [self.options.seed, getattr(index, 'epoch', 0), getattr(index, 'draw', 0), int(index)]
-        return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
+        return {clip.name: (self.region,) * 2 for clip, _ in self.samples}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         options = self.options
-        generator = self._generator(index)
+        generator = sample_generator(options.seed, index)
 
         def draw(high: int) -> int:
             return int(torch.randint(high, (1,), generator=generator))
 
-        clip, centre = self.samples[index]
-        half = options.num_frame // 2
-        fitting = [i for i in options.interval_list if centre >= half * i and centre + half * i < len(clip.keys)]
-        interval = fitting[draw(len(fitting))]
-        frames = list(range(centre - half * interval, centre + half * interval + 1, interval))
-        if options.random_reverse and draw(2):
-            frames.reverse()
+        clip, reference = self.samples[index]
+        frames = draw_burst(options, reference, len(clip.keys), draw)
+        corner = [draw(side - options.gt_size + 1) for side in clip.size]
         size = options.gt_size
-        y, x = draw(clip.size[0] - size + 1), draw(clip.size[1] - size + 1)
-        crops = [self.source.read(clip, i)[y:y + size, x:x + size] for i in frames]
-        srgb = torch.stack([to_float(crop) for crop in crops])
-        srgb = _flip(srgb, bool(options.use_hflip and draw(2)), bool(options.use_rot and draw(2)),
-                     bool(options.use_rot and draw(2)))
+        position = None
+        if options.tile is not None:
+            size = self.region
+            places = (options.gt_size // 2 - options.tile) // SCALE + 1
+            # The region lies around the tile as far as the crop allows, so that all samples are of one size.
+            tile = [draw(places) * SCALE for _ in range(2)]
+            start = [min(max(t - options.reach, 0), options.gt_size // 2 - size // 2) for t in tile]
+            position = [t - s for t, s in zip(tile, start)]
+            corner = [c + 2 * s for c, s in zip(corner, start)]
+        crops = [self.source.read(clip, i, window=(*corner, size, size)) for i in frames]
+        flips = (bool(options.use_hflip and draw(2)), bool(options.use_rot and draw(2)), bool(options.use_rot and draw(2)))
+        srgb = _flip(torch.stack([_channels_first(crop) for crop in crops]), *flips)
         camera = sample_camera(generator)
         shot, read = sample_noise_level(generator) if self.noise is None else self.noise
-        linear = unprocess(srgb, camera)
-        clean = mosaic_rgb(linear)
-        noisy = add_noise(clean, shot, read, generator=generator)
-        return {
-            'lq': _with_noise_map(noisy, shot, read),
-            'gt': linear[half],
-            'clean': clean,
-            **_metadata(camera),
-            'key': clip.keys[centre],
+        sample = {
+            'srgb': srgb, **_metadata(camera), 'shot': torch.tensor(shot), 'read': torch.tensor(read),
+            'seed': torch.randint(2 ** 62, (), generator=generator), 'ref_idx': options.reference,
+            'key': clip.keys[reference],
         }
+        if position is not None:
+            sample['positions'] = _flip_corner(torch.tensor(position), options.tile, size // 2, *flips)
+        if options.synthesis == 'worker':
+            batch = {key: value[None] for key, value in sample.items() if torch.is_tensor(value)}
+            burst = synthesise_batch(batch, options.reference)
+            sample.update({key: value[0] for key, value in burst._asdict().items()})
+            for key in ('srgb', 'shot', 'read', 'seed', 'ref_idx'):
+                del sample[key]
+        return sample
+
+
+def _channels_first(image: np.ndarray) -> Tensor:
+    """RGB [H, W, 3] -> [3, H, W]: uint8 as it is, 16 bit as float32 in [0, 1]."""
+    return torch.from_numpy(image.transpose(2, 0, 1).copy()) if image.dtype == np.uint8 else to_float(image)
+
+
+def _flip_corner(corner: Tensor, tile: int, side: int, horizontal: bool, vertical: bool, transpose: bool) -> Tensor:
+    """Where the corner (y, x) of a tile goes when a square image of ``side`` is flipped by :func:`_flip`."""
+    y, x = corner.tolist()
+    x = side - tile - x if horizontal else x
+    y = side - tile - y if vertical else y
+    return torch.tensor((x, y) if transpose else (y, x))
 
 
 def _flip(frames: Tensor, horizontal: bool, vertical: bool, transpose: bool) -> Tensor:

@@ -1,6 +1,7 @@
 """Training and validation of joint denoising and demosaicking of bursts."""
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections import Counter, OrderedDict
@@ -19,20 +20,26 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from jddb_plugin.archs.dpbm_arch import SCALE
+from jddb_plugin.archs.dpbm_arch import DPBM, SCALE
 from jddb_plugin.archs.jddb_arch import UPSCALE, TileOutput
 from jddb_plugin.checks import OptionError, ShapeError
 from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.ops.block_matching import distances_along
 from jddb_plugin.ops.isp import process, tone_map
+from jddb_plugin.ops.synthesis import synthesise_batch
 from jddb_plugin.options import check_keys
 
-_TENSORS = ('lq', 'gt', 'clean', 'red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb')
+_TENSORS = ('lq', 'gt', 'clean', 'red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb', 'positions')
+#: Of samples with ``synthesis: device``.
+_SYNTHESIS = ('srgb', 'shot', 'read', 'seed')
 _LOSSES = ('interpolation_opt', 'one_hot_opt', 'bm_opt')
 
 
 class _JDDBSteps(VideoBaseModel):
     """One step, validation and logging; hooks are added by :class:`JDDBModel`."""
+
+    #: Takes batches of data sets with ``synthesis: device``.
+    synthesises = True
 
     # ------------------------------------------------------------------------------------- training
 
@@ -70,11 +77,18 @@ class _JDDBSteps(VideoBaseModel):
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch (or one sample with a batch dimension) to the device."""
-        self.batch = {key: data[key].to(self.device, non_blocking=True) for key in _TENSORS if key in data}
+        self.batch = {key: data[key].to(self.device, non_blocking=True) for key in (*_TENSORS, *_SYNTHESIS) if key in data}
+        if 'srgb' in self.batch:
+            with torch.no_grad():
+                self.batch.update(synthesise_batch(self.batch, int(data['ref_idx'][0]))._asdict())
+            for key in _SYNTHESIS:
+                del self.batch[key]
         self.lq, self.gt = self.batch['lq'], self.batch.get('gt')
 
     def tile_positions(self, current_iter: int) -> Tensor:
-        """Random tile corner of every sample [B, 2], a function of seed, rank and iteration alone."""
+        """Tile corner of every sample [B, 2]: the data set's, or drawn from seed, rank and iteration alone."""
+        if 'positions' in self.batch:
+            return self.batch['positions']
         batch, height, width = self.lq.shape[0], *self.lq.shape[-2:]
         tile = self.get_bare_model(self.net_g).tile
         if height < tile or width < tile:
@@ -239,6 +253,28 @@ class _JDDBSteps(VideoBaseModel):
                 json.dump(table, file, indent=2)
 
 
+def _check_region(opt: Mapping[str, Any]) -> None:
+    """The tile of the training set is the network's, and its region holds what the search can reach.
+
+    Raises:
+        OptionError: naming both values.
+    """
+    data = (opt.get('datasets') or {}).get('train') or {}
+    network = opt.get('network_g') or {}
+    if data.get('tile') is None or network.get('type') != 'TwoStageJDDB':
+        return
+    defaults = {name: p.default for name, p in inspect.signature(DPBM).parameters.items()}
+    dpbm = {**defaults, **(network.get('dpbm') or {})}
+    if data['tile'] != dpbm['tile']:
+        raise OptionError(f"datasets.train.tile: is {data['tile']}, but network_g.dpbm.tile is {dpbm['tile']}; they must be the "
+                          'same.')
+    steps = data.get('num_frame', 5) // 2 if network.get('coarse', 'dpbm') != 'none' else 0
+    needed = SCALE * steps * (dpbm['radius'] // dpbm['stride'] + 1) * dpbm['stride']
+    if data.get('reach', 0) < needed:
+        raise OptionError(f"datasets.train.reach: is {data.get('reach', 0)}, but the search goes {needed} packed px far (radius "
+                          f"{dpbm['radius']}, {steps} frames to each side); use reach: {needed}.")
+
+
 @MODEL_REGISTRY.register()
 class JDDBModel(HookMixin, _JDDBSteps):
     """Model of the two-stage network, with two learning rates, the losses of eq. (9) and hooks.
@@ -260,9 +296,11 @@ class JDDBModel(HookMixin, _JDDBSteps):
         ref_idx = (opt.get('network_g') or {}).get('ref_idx')
         for phase, section in (opt.get('datasets') or {}).items():
             middle = section.get('num_frame', 5) // 2
-            if ref_idx not in (None, middle):
-                raise OptionError(f'network_g.ref_idx: is {ref_idx}, but the truth of datasets.{phase} is its middle frame, '
-                                  f'{middle}; leave ref_idx out.')
+            truth = middle if section.get('ref_idx') is None else section['ref_idx']
+            if (middle if ref_idx is None else ref_idx) != truth:
+                raise OptionError(f'network_g.ref_idx: is {ref_idx}, but the truth of datasets.{phase} is frame {truth} of a '
+                                  'burst; they must be the same.')
+        _check_region(opt)
         val = opt.get('val') or {}
         check_keys(val, ('val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'matching_figure'), 'val')
         train = opt.get('train')

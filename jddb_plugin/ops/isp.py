@@ -31,27 +31,30 @@ _HIGHLIGHT = 0.9
 
 @dataclass(frozen=True)
 class Camera:
-    """Colour metadata of one burst.
+    """Colour metadata of one burst, or of many: all fields then have the same leading dimensions.
 
     Attributes:
         rgb_gain: brightness gain of all channels.
         red_gain, blue_gain: white balance gains relative to green.
-        cam2rgb: [3, 3], linear camera RGB to linear sRGB, rows sum to 1.
+        cam2rgb: [..., 3, 3], linear camera RGB to linear sRGB, rows sum to 1.
     """
 
-    rgb_gain: float
-    red_gain: float
-    blue_gain: float
+    rgb_gain: Gain
+    red_gain: Gain
+    blue_gain: Gain
     cam2rgb: Tensor
 
     @property
     def rgb2cam(self) -> Tensor:
-        """[3, 3], linear sRGB to linear camera RGB."""
+        """[..., 3, 3], linear sRGB to linear camera RGB."""
         return torch.linalg.inv(self.cam2rgb.double()).to(self.cam2rgb.dtype)
 
 
-def _camera_matrix(xyz_to_cam: Tensor) -> Tensor:
-    """cam2rgb from an XYZ-to-camera matrix: rows of rgb2cam are normalised so that white stays white."""
+def camera_matrix(xyz_to_cam: Tensor) -> Tensor:
+    """cam2rgb [3, 3], float32, from an XYZ-to-camera matrix [3, 3], float64, as in a DNG.
+
+    Rows of rgb2cam are normalised, so that white stays white: white balance is applied before.
+    """
     rgb2cam = xyz_to_cam @ torch.tensor(_RGB_TO_XYZ, dtype=torch.float64)
     rgb2cam = rgb2cam / rgb2cam.sum(dim=-1, keepdim=True)
     return torch.linalg.inv(rgb2cam).float()
@@ -60,7 +63,7 @@ def _camera_matrix(xyz_to_cam: Tensor) -> Tensor:
 def reference_camera() -> Camera:
     """Metadata of the published test protocol: the first matrix, gains 1.0, 2.0 and 1.7."""
     matrix = torch.tensor(_XYZ_TO_CAM[0], dtype=torch.float64)
-    return Camera(rgb_gain=1.0, red_gain=2.0, blue_gain=1.7, cam2rgb=_camera_matrix(matrix))
+    return Camera(rgb_gain=1.0, red_gain=2.0, blue_gain=1.7, cam2rgb=camera_matrix(matrix))
 
 
 def sample_camera(generator: torch.Generator) -> Camera:
@@ -77,7 +80,7 @@ def sample_camera(generator: torch.Generator) -> Camera:
         rgb_gain=1.0 / (0.8 + 0.1 * normal),
         red_gain=1.9 + red * 0.5,
         blue_gain=1.5 + blue * 0.4,
-        cam2rgb=_camera_matrix(mixed))
+        cam2rgb=camera_matrix(mixed))
 
 
 def tone_map(image: Tensor) -> Tensor:
@@ -99,7 +102,7 @@ def _per_channel(red: Gain, blue: Gain, like: Tensor) -> Tensor:
 
 
 def _apply_matrix(image: Tensor, matrix: Tensor) -> Tensor:
-    """Multiply the channels of [..., 3, H, W] by [3, 3] or [B, 3, 3]."""
+    """Multiply the channels of [..., 3, H, W] by [..., 3, 3]."""
     return torch.einsum('...ij,...jhw->...ihw', matrix.to(image), image)
 
 
@@ -129,14 +132,15 @@ def unprocess(srgb: Tensor, camera: Camera) -> Tensor:
 
     Args:
         srgb: [..., 3, H, W] in [0, 1].
-        camera: one camera for all frames.
+        camera: one camera for all frames, or fields whose leading dimensions broadcast against those of ``srgb``.
 
     Returns:
         linear camera RGB like ``srgb``, in [0, 1].
     """
     image = inverse_tone_map(srgb).clamp(min=_FLOOR).pow(_GAMMA)
     image = _apply_matrix(image, camera.rgb2cam)
-    gains = _per_channel(1 / camera.red_gain, 1 / camera.blue_gain, image) / camera.rgb_gain
+    brightness = torch.as_tensor(camera.rgb_gain, dtype=image.dtype, device=image.device)[..., None, None, None]
+    gains = _per_channel(1 / camera.red_gain, 1 / camera.blue_gain, image) / brightness
     # Bright pixels keep their value, so that inverting the gains does not turn white into colour.
     gray = image.mean(dim=-3, keepdim=True)
     mask = ((gray - _HIGHLIGHT).clamp(min=0) / (1 - _HIGHLIGHT)).square()

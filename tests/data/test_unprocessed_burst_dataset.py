@@ -9,10 +9,11 @@ from torch.utils.data import DataLoader
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.compat import EpochIndex
 from jddb_plugin.data.images import to_float
-from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset, UnprocessedBurstTestDataset
+from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset, UnprocessedBurstTestDataset, _flip, _flip_corner
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.isp import Camera, reference_camera, unprocess
 from jddb_plugin.ops.noise import add_test_noise, noise_std
+from jddb_plugin.ops.synthesis import synthesise_batch
 
 
 def _train(path, **options):
@@ -65,6 +66,44 @@ def test_all_frames_get_the_same_crop_and_camera(texture_lmdb, textures):
     for t, frame in zip((-2, -1, 0, 1, 2), range(5)):
         linear = unprocess(to_float(textures[clip.name][centre + t][y:y + side, x:x + side]), camera)
         torch.testing.assert_close(mosaic_rgb(linear), sample['clean'][frame], atol=1e-5, rtol=0)
+
+
+def test_synthesis_on_the_device_gives_what_a_worker_makes(texture_lmdb):
+    worker, device = (_train(texture_lmdb, synthesis=where, tile=8, reach=2) for where in ('worker', 'device'))
+    samples = [device[k] for k in range(3)]
+    assert samples[0]['srgb'].dtype == torch.uint8 and 'lq' not in samples[0]
+    batch = torch.utils.data.default_collate(samples)
+    burst = synthesise_batch(batch, int(batch['ref_idx'][0]))
+    for k in range(3):
+        expected = worker[k]
+        assert torch.equal(expected['positions'], samples[k]['positions'])
+        for name, value in burst._asdict().items():
+            torch.testing.assert_close(value[k], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_only_the_region_around_a_tile_is_cut(texture_lmdb, textures):
+    """The region holds the tile and its surroundings as far as the crop allows, through all flips."""
+    dataset = _train(texture_lmdb, gt_size=80, tile=8, reach=4, synthesis='device')
+    assert dataset.frame_sizes()['a'] == (32, 32)
+    corners = set()
+    for epoch in range(40):
+        sample = dataset[EpochIndex.of(epoch % len(dataset), epoch, 0)]
+        assert sample['srgb'].shape == (5, 3, 32, 32)
+        y, x = sample['positions'].tolist()
+        assert y % 4 == x % 4 == 0 and min(y, x) >= 0 and max(y, x) + 8 <= 16
+        corners.add((y, x))
+    assert (4, 4) in corners and len(corners) > 3  # in the middle, and at the crop's border
+    whole = _train(texture_lmdb, gt_size=80, tile=8, reach=100)
+    assert whole.frame_sizes()['a'] == (80, 80)
+
+
+@pytest.mark.parametrize('flips', [(a, b, c) for a in (False, True) for b in (False, True) for c in (False, True)])
+def test_a_tile_moves_with_its_region(flips):
+    image = torch.arange(2 * 16 * 16.).view(2, 1, 16, 16)
+    y, x = _flip_corner(torch.tensor([4, 8]), 4, 16, *flips).tolist()
+    content = _flip(image, *flips)[..., y:y + 4, x:x + 4]
+    assert torch.equal(content.sort(dim=-1)[0].sort(dim=-2)[0].flatten().sort()[0],
+                       image[..., 4:8, 8:12].flatten().sort()[0])
 
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index(texture_lmdb):

@@ -109,6 +109,16 @@ def test_a_run_resumed_with_longer_epochs_goes_on(texture_lmdb):
     assert Path('experiments/demo/models/net_g_9.pth').is_file()
 
 
+def test_synthesis_on_the_device_trains_to_the_same_weights(texture_lmdb):
+    weights = []
+    for where in ('worker', 'device'):
+        changes = {'datasets.train.synthesis': where, 'datasets.train.tile': 16, 'datasets.train.reach': 48}
+        assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 0
+        weights.append(torch.load('experiments/demo/models/net_g_2.pth', weights_only=True)['params'])
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], rtol=0, atol=5e-3)  # Adam's first steps magnify last digits
+
+
 def test_two_learning_rates_and_their_schedule(texture_lmdb):
     assert run_train(['-opt', DEMO, *_small(texture_lmdb, **{'train.warmup_iter': -1})]) == 0
     assert 'lr:(1.000e-03,1.000e-04,)' in _log()
@@ -142,8 +152,12 @@ def test_too_few_samples_for_a_batch_is_an_error(texture_lmdb, capsys):
     ({'train.scheduler.type': 'Cosine'}, "unknown scheduler 'Cosine'"),
     ({'network_g.num_feat': '"8"'}, "network_g.num_feat: expected an integer, got '8'"),
     ({'network_g.dpbm.tile': 16.5}, 'network_g.dpbm.tile: expected an integer, got 16.5'),
-    ({'network_g.ref_idx': 0}, 'network_g.ref_idx: is 0, but the truth of datasets.train is its middle frame, 2'),
+    ({'network_g.ref_idx': 0}, 'network_g.ref_idx: is 0, but the truth of datasets.train is frame 2 of a burst'),
     ({'train.bm_opt.loss_weight': 'heavy'}, "train.bm_opt.loss_weight: expected a number, got 'heavy'"),
+    ({'datasets.train.tile': 12}, 'datasets.train.tile: is 12, but network_g.dpbm.tile is 16'),
+    ({'datasets.train.tile': 16, 'datasets.train.reach': 8}, 'but the search goes 48 packed px far'),
+    ({'datasets.train.synthesis': 'gpu'}, "synthesis: 'gpu' is not a valid choice"),
+    ({'datasets.train.synthesis': 'device', 'model_type': 'SRModel'}, 'makes no raw bursts'),
     ({'model_type': 'SRModel', 'train.optim_g.lr_coarse': 1}, "unknown key 'lr_coarse'"),
     ({'train.hooks.0.schedule': 'expo'}, "unknown name 'expo'"),
 ])
