@@ -155,7 +155,8 @@ def _dng_tags(path: Path) -> dict[int, tuple]:
     if path.suffix.lower() != '.dng':
         return {}
     tifffile = optional_package('tifffile', str(path))
-    wanted = {_PLANE_COLOR, _BLACK_REPEAT, _BLACK, _NEUTRAL, _ACTIVE_AREA, _NOISE_PROFILE, *(tag for pair in _MATRICES for tag in pair)}
+    wanted = {_PLANE_COLOR, _BLACK_REPEAT, _BLACK, _NEUTRAL, _ACTIVE_AREA, _NOISE_PROFILE,
+              *(tag for pair in _MATRICES for tag in pair)}
     tags: dict[int, tuple] = {}
     try:
         with tifffile.TiffFile(str(path)) as tiff:

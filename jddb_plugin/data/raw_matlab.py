@@ -36,9 +36,12 @@ def read_matlab(path: Path, cfa: Optional[str]) -> tuple[np.ndarray, CameraMetad
     try:
         with h5py.File(where, 'r') as file:
             return _read(file, where, cfa)
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
-        raise DataError(f'{where}: cannot be read as a MATLAB 7.3 file ({error}); older MATLAB files: save them with '
-                        "'-v7.3'.") from error
+    except DataError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:  # what h5py raises
+        reason = ' '.join(str(error).split())
+        raise DataError(f"{where}: cannot be read as a MATLAB 7.3 file ({reason}); "
+                        "replace it, or save it with '-v7.3'.") from error
 
 
 def _read(file: Any, where: str, cfa: Optional[str]) -> tuple[np.ndarray, CameraMetadata]:

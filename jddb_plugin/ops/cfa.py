@@ -7,7 +7,7 @@ Convention:
 """
 from __future__ import annotations
 
-from typing import Sequence, TypeVar, Union
+from typing import Optional, Sequence, TypeVar, Union
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ def restore_frame(image: Tensor, origin: tuple[int, int], size: tuple[int, int])
     return image.index_select(-2, rows).index_select(-1, columns)
 
 
-def _nearest_line(image: Tensor, length: int, start: int, full: int) -> Union[Tensor, None]:
+def _nearest_line(image: Tensor, length: int, start: int, full: int) -> Optional[Tensor]:
     if start not in (0, 1) or full - start - length not in (0, 1):
         return None
     return (torch.arange(full, device=image.device) - start).clamp(0, length - 1)

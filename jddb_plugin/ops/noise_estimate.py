@@ -64,19 +64,24 @@ def estimate_noise(burst: Tensor) -> tuple[Tensor, Tensor]:
     if burst.shape[0] < 1 or burst.shape[1] != 4 or min(burst.shape[-2:]) < _BLOCK:
         raise ShapeError(f'burst: expected [N, 4, H, W] with a frame of at least {_BLOCK} x {_BLOCK}, got {list(burst.shape)}.')
     with torch.no_grad():
-        planes = [_fit_line(*_bins(*_block_statistics(burst[:, plane].float()))) for plane in range(4)]
-    shot, read = zip(*planes)
+        shot, read = zip(*(_estimate_plane(burst[:, plane]) for plane in range(4)))
     return torch.tensor(shot, device=burst.device), torch.tensor(read, device=burst.device)
 
 
-def _block_statistics(frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Frames [N, H, W] of one plane -> mean, low-frequency energy and variance [blocks] of the usable blocks."""
-    height, width = (size // _BLOCK * _BLOCK for size in frames.shape[-2:])
-    count = frames.shape[0] * (height // _BLOCK) * (width // _BLOCK)
-    blocks = frames[:, :height, :width].unfold(1, _BLOCK, _BLOCK).unfold(2, _BLOCK, _BLOCK).reshape(count, _BLOCK, _BLOCK)
+def _estimate_plane(frames: Tensor) -> tuple[float, float]:
+    """(shot, read) of one plane [N, H, W]."""
+    # One frame at a time: the transform of a whole burst would take several times the burst's memory.
+    mean, energy, variance = (torch.cat(parts) for parts in zip(*(_block_statistics(frame.float()) for frame in frames)))
+    return _fit_line(*_bins(mean, energy, variance))
+
+
+def _block_statistics(plane: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Plane [H, W] of one frame -> mean, low-frequency energy and variance [blocks] of the usable blocks."""
+    height, width = (size // _BLOCK * _BLOCK for size in plane.shape)
+    blocks = plane[:height, :width].unfold(0, _BLOCK, _BLOCK).unfold(1, _BLOCK, _BLOCK).reshape(-1, _BLOCK, _BLOCK)
     transform = _cosine_transform().to(blocks)
     coefficients = (transform @ blocks @ transform.T).square()
-    frequency = torch.arange(_BLOCK, device=frames.device)
+    frequency = torch.arange(_BLOCK, device=plane.device)
     frequency = frequency[:, None] + frequency
     high = frequency >= _HIGH
     low = (frequency > 0) & ~high
