@@ -36,7 +36,9 @@ setup(
     extras_require={
         # The full mmcv holds the same package as mmcv-lite, which has to be uninstalled first; see README.
         'mmcv-ops': ['mmcv>=2.0'],
-        'dev': ['pytest', 'ruff', 'pre-commit'],
+        # Raw files: rawpy and tifffile for DNG and other cameras' files, h5py for MATLAB files.
+        'raw': ['rawpy', 'tifffile', 'h5py'],
+        'dev': ['pytest', 'hypothesis', 'ruff', 'pre-commit'],
     },
     classifiers=[
         'License :: OSI Approved :: Apache Software License',

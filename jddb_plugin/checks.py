@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib
 import sys
+from types import ModuleType
 from typing import Callable, Iterable
 
 from torch import Tensor
@@ -49,6 +51,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return 'known: ' + (', '.join(known) if known else 'none') + '.'
+
+
+def optional_package(name: str, where: str) -> ModuleType:
+    """Import a package that only some of the plugin's users need.
+
+    Args:
+        name: of the package, the same for import and pip.
+        where: file that it is needed for, for the message.
+
+    Raises:
+        DataError: it is not installed or does not load, naming the command that installs it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DataError(f"{where}: reading it needs the package '{name}' ({error}); run: pip install {name}") from error
 
 
 def one_line_errors(command: Callable[..., int]) -> Callable[..., int]:

@@ -54,7 +54,12 @@ def to_float(image: np.ndarray) -> Tensor:
 def list_images(folder: Path) -> list[Path]:
     """Images of a folder in order of their names, numbers in them by value: 2.png before 10.png."""
     files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.')]
-    return sorted(files, key=lambda p: [(int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'(\d+)', p.name)])
+    return sorted(files, key=natural_order)
+
+
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Sort key of a file's name in which numbers count by value."""
+    return [(int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', path.name)]
 
 
 def image_size(path: Path) -> tuple[int, int]:

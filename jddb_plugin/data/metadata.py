@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
 
 from jddb_plugin.checks import DataError, nearest
+from jddb_plugin.ops.cfa import CFA_PATTERNS
 
 FORMAT_VERSION = 1
-#: Bayer patterns: the 2x2 cell row by row.
-CFA_PATTERNS = ('rggb', 'grbg', 'gbrg', 'bggr')
+_LARGEST = 1e6  # no gain or matrix entry of a camera comes near
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,12 @@ class CameraMetadata:
             DataError: a value is out of range, naming ``where``, the field, what was expected and what to do.
         """
         def fail(field: str, expected: str) -> None:
-            raise DataError(f'{where}: metadata field {field}: expected {expected}, got {getattr(self, field)!r}; '
+            raise DataError(f'{where}: metadata field {field}: expected {expected}, got {_short(getattr(self, field))}; '
                             'correct it at the source and build the clip anew.')
 
         if self.cfa not in CFA_PATTERNS:
             fail('cfa', f"one of {', '.join(CFA_PATTERNS)}")
-        if not 8 <= self.bits <= 16:
+        if not _is_whole(self.bits) or not 8 <= self.bits <= 16:
             fail('bits', '8 to 16')
         for field in ('black_level', 'white_level'):
             if not _are_numbers(getattr(self, field), 4) or min(getattr(self, field)) < 0:
@@ -74,9 +73,9 @@ class CameraMetadata:
             fail('white_level', f'values below {2 ** self.bits}, as there are {self.bits} bits')
         if not _are_numbers(self.white_balance, 3) or min(self.white_balance) <= 0:
             fail('white_balance', 'three positive numbers')
-        if len(self.color_matrix) != 3 or not all(_are_numbers(row, 3) for row in self.color_matrix):
+        if not _is_sequence(self.color_matrix, 3) or not all(_are_numbers(row, 3) for row in self.color_matrix):
             fail('color_matrix', '3 x 3 numbers')
-        if np.linalg.cond(np.array(self.color_matrix)) > 1e4:
+        if not np.linalg.cond(np.array(self.color_matrix, dtype=float)) <= 1e4:  # refuses NaN, too
             fail('color_matrix', 'a matrix that can be inverted')
         if (self.noise_shot is None) != (self.noise_read is None):
             fail('noise_shot', 'both noise_shot and noise_read, or neither')
@@ -84,13 +83,33 @@ class CameraMetadata:
             value = getattr(self, field)
             if value is not None and (not _are_numbers(value, 4) or min(value) < 0 or max(value) > 1):
                 fail(field, 'four numbers in 0 .. 1')
-        if self.orientation not in range(1, 9):
+        if not _is_whole(self.orientation) or not 1 <= self.orientation <= 8:
             fail('orientation', '1 to 8')
+        if not isinstance(self.source, str):
+            fail('source', 'text')
         return self
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_sequence(values: Any, count: int) -> bool:
+    return isinstance(values, (tuple, list)) and len(values) == count
+
+
 def _are_numbers(values: Any, count: int) -> bool:
-    return len(values) == count and all(math.isfinite(value) for value in values)
+    return _is_sequence(values, count) and all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST for value in values)
+
+
+def _short(value: Any) -> str:
+    """A value as messages show it: on one line and not long."""
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of nested lists
+        text = type(value).__name__
+    return text if len(text) <= 120 else text[:117] + '...'
 
 
 def parse_metadata(text: str, where: str) -> CameraMetadata:
@@ -112,11 +131,12 @@ def parse_metadata(text: str, where: str) -> CameraMetadata:
     content = dict(content)
     version, kind = content.pop('format_version', FORMAT_VERSION), content.pop('kind', 'bayer')
     if version != FORMAT_VERSION or kind != 'bayer':
-        raise DataError(f"{where}: metadata of version {version!r} and kind {kind!r}; expected {FORMAT_VERSION} and 'bayer'.")
+        raise DataError(f'{where}: metadata of version {_short(version)} and kind {_short(kind)}; '
+                        f"expected {FORMAT_VERSION} and 'bayer'.")
     fields = {field.name: field for field in dataclasses.fields(CameraMetadata)}
     for name in content:
         if name not in fields:
-            raise DataError(f"{where}: unknown metadata field '{name}'; {nearest(name, fields)}")
+            raise DataError(f"{where}: unknown metadata field {_short(name)}; {nearest(name, fields)}")
     for name, field in fields.items():
         if name not in content and field.default is dataclasses.MISSING:
             raise DataError(f"{where}: metadata field '{name}' is missing; see docs/data.md for what it holds.")
@@ -126,13 +146,13 @@ def parse_metadata(text: str, where: str) -> CameraMetadata:
 
 def _convert(name: str, value: Any, where: str) -> Any:
     """JSON value -> the field's type."""
-    def is_number(x: Any) -> bool:
-        return isinstance(x, (int, float)) and not isinstance(x, bool)
+    def is_number(x: Any) -> bool:  # JSON's whole numbers may be too large for a float
+        return isinstance(x, (int, float)) and not isinstance(x, bool) and -_LARGEST <= x <= _LARGEST
 
     if name in ('cfa', 'source'):
         good, result = isinstance(value, str), value
     elif name in ('bits', 'orientation'):
-        good, result = isinstance(value, int) and not isinstance(value, bool), value
+        good, result = _is_whole(value), value
     elif name == 'color_matrix':
         good = isinstance(value, list) and all(isinstance(row, list) and all(map(is_number, row)) for row in value)
         result = tuple(tuple(map(float, row)) for row in value) if good else None
@@ -143,7 +163,7 @@ def _convert(name: str, value: Any, where: str) -> Any:
         result = tuple(map(float, value)) if good else None
     if not good:
         kinds = {'cfa': 'text', 'source': 'text', 'bits': 'a whole number', 'orientation': 'a whole number',
-                 'color_matrix': 'three lists of three numbers'}
-        kind = kinds.get(name, 'a list of numbers')
-        raise DataError(f'{where}: metadata field {name}: expected {kind}, got {value!r}.')
+                 'color_matrix': 'three lists of three numbers up to 1e6'}
+        kind = kinds.get(name, 'a list of numbers up to 1e6')
+        raise DataError(f'{where}: metadata field {name}: expected {kind}, got {_short(value)}.')
     return result

@@ -1,0 +1,123 @@
+"""Raw files: a Bayer mosaic and the camera's metadata of one frame, whatever kind of file it lies in.
+
+==============================  =============================================================================
+camera files (.dng, .cr2, ...)  by rawpy, and tifffile for a DNG's tags: :mod:`jddb_plugin.data.raw_camera`
+.tif, .tiff                     the mosaic as one grey image, with the metadata as JSON beside it
+.mat                            MATLAB 7.3 files of the SC_burst data set: :mod:`jddb_plugin.data.raw_matlab`
+==============================  =============================================================================
+"""
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Union
+
+import cv2
+import numpy as np
+
+from jddb_plugin.checks import DataError
+from jddb_plugin.data.images import natural_order
+from jddb_plugin.data.metadata import CFA_PATTERNS, CameraMetadata, parse_metadata
+from jddb_plugin.data.raw_camera import read_camera_file
+from jddb_plugin.data.raw_matlab import read_matlab
+
+CAMERA_SUFFIXES = ('.dng', '.arw', '.cr2', '.cr3', '.crw', '.nef', '.nrw', '.orf', '.pef', '.raf', '.raw', '.rw2', '.srw')
+TIFF_SUFFIXES = ('.tif', '.tiff')
+RAW_SUFFIXES = (*CAMERA_SUFFIXES, *TIFF_SUFFIXES, '.mat')
+_SHARED_METADATA = 'metadata.json'
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """One raw frame as the sensor saw it.
+
+    Attributes:
+        mosaic: [H, W] uint16, sample values, neither black-subtracted nor scaled by the reader; at most 2^bits - 1.
+        metadata: what the sample values mean; checked.
+    """
+
+    mosaic: np.ndarray
+    metadata: CameraMetadata
+
+
+def list_raw_files(folder: Union[str, Path]) -> list[Path]:
+    """Raw files of a folder in order of their names, numbers in them by value: 2.dng before 10.dng.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f'{folder}: expected a folder with raw files; there is none.')
+    files = [p for p in folder.iterdir() if p.suffix.lower() in RAW_SUFFIXES and not p.name.startswith('.') and p.is_file()]
+    return sorted(files, key=natural_order)
+
+
+def read_raw(path: Union[str, Path], *, cfa: Optional[str] = None) -> RawFrame:
+    """Read one raw frame.
+
+    Args:
+        path: a file with one of :data:`RAW_SUFFIXES`.
+        cfa: pattern of a MATLAB file that does not state its own; other files state theirs and refuse another one.
+
+    Raises:
+        DataError: the file is missing, of an unknown kind, damaged, not a Bayer mosaic, or lacks metadata; or a package
+            that reads it is not installed.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in RAW_SUFFIXES:
+        raise DataError(f"{path}: expected a raw file ({' '.join(RAW_SUFFIXES)}); convert it to one of these.")
+    if not path.is_file():
+        raise DataError(f'{path}: expected a raw file; there is none.')
+    if cfa is not None and cfa not in CFA_PATTERNS:
+        raise DataError(f"{path}: cfa: expected one of {', '.join(CFA_PATTERNS)}, got {cfa!r}.")
+    if suffix == '.mat':
+        mosaic, metadata = read_matlab(path, cfa)
+    elif suffix in TIFF_SUFFIXES:
+        mosaic, metadata = _read_tiff(path)
+    else:
+        mosaic, metadata = read_camera_file(path)
+    metadata = dataclasses.replace(metadata, source=metadata.source or path.name).check(str(path))
+    if cfa not in (None, metadata.cfa):
+        raise DataError(f'{path}: its pattern is {metadata.cfa}, not {cfa}; leave cfa out or correct it.')
+    return RawFrame(mosaic, metadata)
+
+
+def _read_tiff(path: Path) -> tuple[np.ndarray, CameraMetadata]:
+    """A mosaic stored as an ordinary TIFF, with ``<stem>.json`` or ``metadata.json`` in its folder."""
+    own, shared = path.with_suffix('.json'), path.with_name(_SHARED_METADATA)
+    sidecar = own if own.is_file() else shared
+    if not sidecar.is_file():
+        required = [field.name for field in dataclasses.fields(CameraMetadata) if field.default is dataclasses.MISSING]
+        raise DataError(f"{path}: a TIFF does not say what its samples mean; write {own} or {shared} with the fields "
+                        f"{', '.join(required)}, see docs/data.md.")
+    try:
+        text = sidecar.read_text(encoding='utf-8')
+    except (OSError, ValueError) as error:
+        raise DataError(f'{sidecar}: cannot be read as text ({error}); expected camera metadata, see docs/data.md.') from error
+    metadata = parse_metadata(text, str(sidecar))
+    try:
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise DataError(f'{path}: not a readable TIFF ({error.err}); replace it.') from error
+    if image is None:
+        raise DataError(f'{path}: not a readable TIFF; replace it.')
+    if image.ndim != 2:
+        raise DataError(f'{path}: expected a mosaic with one sample per pixel, got {image.shape[2]}; '
+                        'store the mosaic before demosaicking.')
+    return _whole_samples(image, metadata.bits, str(path)), metadata
+
+
+def _whole_samples(image: np.ndarray, bits: int, where: str) -> np.ndarray:
+    """[H, W] of any type with whole numbers 0 .. 2^bits - 1 -> uint16."""
+    if image.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
+        raise DataError(f'{where}: expected samples of 8 or 16 bits, or floats with whole numbers, got {image.dtype}.')
+    if image.dtype.kind == 'f' and not np.array_equal(image, np.rint(image)):  # NaN is not equal to itself
+        raise DataError(f'{where}: expected whole numbers 0 .. {2 ** bits - 1}, got fractions or NaN; '
+                        'scale the samples and round them.')
+    if image.min() < 0 or image.max() >= 2 ** bits:
+        raise DataError(f'{where}: expected samples 0 .. {2 ** bits - 1}, as the metadata state {bits} bits, '
+                        f'got {image.min():g} .. {image.max():g}; correct bits.')
+    return image.astype(np.uint16)
