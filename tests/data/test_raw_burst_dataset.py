@@ -1,0 +1,139 @@
+"""Real mosaics as bursts: levels, patterns, noise and ground truth."""
+import numpy as np
+import pytest
+import torch
+from basicsr.data import build_dataset
+
+from jddb_plugin.checks import DataError, OptionError
+from jddb_plugin.compat import EpochIndex
+from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
+from jddb_plugin.data.metadata import CFA_PATTERNS, CameraMetadata
+from jddb_plugin.data.raw_burst_dataset import RawBurstDataset, RawBurstTestDataset
+from jddb_plugin.ops.bayer import mosaic_rgb
+from jddb_plugin.ops.isp import reference_camera
+
+BLACK, WHITE = (64.0, 60.0, 66.0, 70.0), (1000.0, 1010.0, 1020.0, 990.0)
+NOISE = dict(noise_shot=(1e-3, 2e-3, 3e-3, 4e-3), noise_read=(0.01, 0.02, 0.03, 0.04))
+
+
+def _metadata(cfa, **changes):
+    values = dict(cfa=cfa, bits=10, black_level=BLACK, white_level=WHITE, white_balance=(2.2, 1.1, 1.65),
+                  color_matrix=((1.0234, -0.2969, -0.2266), (-0.5625, 1.6328, -0.0469), (-0.0703, 0.2188, 0.6406)), source='test')
+    return CameraMetadata(**{**values, **NOISE, **changes})
+
+
+def _scene(frames=6, height=50, width=62):
+    """Linear camera RGB [N, H, W, 3] in 16 bits, so that mosaics of 10 bits come close to it."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 65536, (frames, height, width, 3), np.uint16)
+
+
+def _sample(rgb, cfa):
+    """Mosaic in sample values of 10 bits; each position of the cell has its own levels."""
+    mosaic = np.zeros(rgb.shape[:2])
+    for position, colour in enumerate(cfa):
+        y, x = divmod(position, 2)
+        light = rgb[y::2, x::2, 'rgb'.index(colour)] / 65535
+        mosaic[y::2, x::2] = light * (WHITE[position] - BLACK[position]) + BLACK[position]
+    return mosaic.round().astype(np.uint16)
+
+
+@pytest.fixture(params=CFA_PATTERNS)
+def camera(request, tmp_path):
+    """(options of a data set, scene, pattern): an LMDB of mosaics, and its truth."""
+    scene = _scene()
+    with BurstLmdbWriter(str(tmp_path / 'raw.lmdb')) as raw, BurstLmdbWriter(str(tmp_path / 'gt.lmdb')) as truth:
+        for index, frame in enumerate(scene):
+            raw.put_image('clip', index, _sample(frame, request.param))
+            truth.put_image('clip', index, frame)
+        raw.put_metadata('clip', _metadata(request.param))
+    return {'name': 'x', 'dataroot_lq': str(tmp_path / 'raw.lmdb'), 'dataroot_gt': str(tmp_path / 'gt.lmdb')}, scene, request.param
+
+
+def test_samples_become_light_in_phase(camera):
+    opt, scene, cfa = camera
+    dataset = build_dataset({**opt, 'type': 'RawBurstTestDataset', 'phase': 'test'})
+    assert len(dataset) == 6 and dataset.data_info['border'] == [1, 1, 0, 0, 1, 1]
+    sample = dataset[2]
+    assert sample['folder'] == 'clip' and sample['idx'] == '2/6' and sample['lq_path'] == 'clip/00000002'
+    expected = mosaic_rgb(sample['gt'])
+    assert sample['lq'].shape == (5, 8, *expected.shape[-2:])
+    torch.testing.assert_close(sample['lq'][2, :4], expected, rtol=0, atol=0.7 / 900)  # half a step of 10 bits
+    y, x = divmod(cfa.index('r'), 2)
+    height, width = sample['gt'].shape[-2:]
+    assert np.array_equal((sample['gt'] * 65535).round().permute(1, 2, 0).numpy(), scene[2][y:y + height, x:x + width])
+    # The noise map of each plane has the profile of its own place in the cell.
+    order = [2 * ((i + y) % 2) + (j + x) % 2 for i in (0, 1) for j in (0, 1)]
+    for plane, position in enumerate(order):
+        std = (NOISE['noise_shot'][position] * sample['lq'][0, plane] + NOISE['noise_read'][position] ** 2).sqrt()
+        torch.testing.assert_close(sample['lq'][0, 4 + plane], std)
+    assert sample['red_gain'].item() == pytest.approx(2.0) and sample['blue_gain'].item() == pytest.approx(1.5)
+    torch.testing.assert_close(sample['cam2rgb'], reference_camera().cam2rgb)
+
+
+def test_training_samples_stay_in_phase_through_flips(camera):
+    opt, _, _ = camera
+    dataset = RawBurstDataset({**opt, 'gt_size': 24, 'interval_list': [1], 'num_frame': 3})
+    seen = set()
+    for epoch in range(30):
+        sample = dataset[EpochIndex.of(epoch % len(dataset), epoch, 0)]
+        assert sample['lq'].shape == (3, 8, 12, 12) and sample['gt'].shape == (3, 24, 24)
+        torch.testing.assert_close(sample['lq'][1, :4], mosaic_rgb(sample['gt']), rtol=0, atol=0.7 / 900)
+        seen.add(tuple(sample['gt'].flatten()[:3].tolist()))
+    assert len(seen) > 20
+    again = dataset[EpochIndex.of(1, 3, 0)]
+    assert torch.equal(again['lq'], dataset[EpochIndex.of(1, 3, 0)]['lq'])
+
+
+def test_temporal_options(tmp_path, camera):
+    opt, scene, _ = camera
+    dataset = RawBurstDataset({**opt, 'gt_size': 24, 'num_frame': 4, 'ref_idx': 1, 'interval_list': [1], 'use_hflip': False,
+                               'use_rot': False})
+    assert [reference for _, reference in dataset.samples] == [1, 2, 3]
+    reverse = RawBurstDataset({**opt, 'gt_size': 24, 'num_frame': 4, 'ref_idx': 1, 'interval_list': [1], 'random_reverse': True})
+    assert [reference for _, reference in reverse.samples] == [1, 2, 3, 4]
+    with pytest.raises(OptionError, match='num_frame: must be odd .* unless ref_idx is given, got 4'):
+        RawBurstDataset({**opt, 'num_frame': 4})
+    with pytest.raises(OptionError, match=r'ref_idx: expected 0 .. 4, got 5'):
+        RawBurstDataset({**opt, 'ref_idx': 5})
+    with pytest.raises(DataError, match='clip clip has 6 frames, a burst of 5 needs 9'):
+        RawBurstDataset({**opt, 'gt_size': 24, 'interval_list': [2]})
+    middle = RawBurstTestDataset({**opt, 'references': 'middle'})
+    assert len(middle) == 1 and middle.data_info['border'] == [0] and middle[0]['lq_path'] == 'clip/00000002'
+
+
+def test_noise_is_never_assumed(tmp_path):
+    path = tmp_path / 'raw.lmdb'
+    rng = np.random.default_rng(1)
+    with BurstLmdbWriter(str(path)) as writer:
+        for index in range(5):
+            light = np.linspace(0.1, 0.9, 96)[None] + np.zeros((96, 1))
+            noisy = light + rng.normal(size=light.shape) * np.sqrt(2e-3 * light + 0.01 ** 2)
+            writer.put_image('clip', index, (noisy.clip(0, 1) * 900 + 64).round().astype(np.uint16))
+        writer.put_metadata('clip', _metadata('rggb', black_level=(64,) * 4, white_level=(964,) * 4, noise_shot=None, noise_read=None))
+    opt = {'name': 'x', 'dataroot_lq': str(path)}
+    with pytest.raises(DataError, match=r'clip clip: its metadata holds no noise profile; give noise: \[shot, read\], or noise: est'):
+        RawBurstTestDataset(opt)
+    given = RawBurstTestDataset({**opt, 'noise': [2e-3, 0.01]})[2]
+    estimated = RawBurstTestDataset({**opt, 'noise': 'estimate'})[2]
+    assert 'gt' not in given
+    ratio = estimated['lq'][:, 4:].mean() / given['lq'][:, 4:].mean()
+    assert 0.8 < ratio < 1.2
+    for bad, message in (([0.1], 'expected .metadata., .estimate. or'), ('auto', "'auto' is not a valid choice"),
+                         ([2, 0], 'in 0 .. 1')):
+        with pytest.raises(OptionError, match=message):
+            RawBurstTestDataset({**opt, 'noise': bad})
+
+
+def test_truth_must_fit(camera, tmp_path):
+    opt, scene, _ = camera
+    with BurstLmdbWriter(str(tmp_path / 'short.lmdb')) as writer:
+        writer.put_image('clip', 0, scene[0])
+    with pytest.raises(DataError, match=r'expected 6 frames of 62 x 50, as in .*raw.lmdb, found 1 of 62 x 50'):
+        RawBurstTestDataset({**opt, 'dataroot_gt': str(tmp_path / 'short.lmdb')})
+    with pytest.raises(DataError, match='holds Bayer mosaics, but sRGB frames are wanted'):
+        RawBurstTestDataset({**opt, 'dataroot_gt': opt['dataroot_lq']})
+    with pytest.raises(OptionError, match="'dataroot_gt' is missing"):
+        RawBurstDataset({key: value for key, value in opt.items() if key != 'dataroot_gt'})
+    with pytest.raises(DataError, match='gt_size 50 needs at least 53 on each side'):
+        RawBurstDataset({**opt, 'gt_size': 50})
