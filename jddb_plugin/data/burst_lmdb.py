@@ -35,6 +35,7 @@ _FIRST_MAP_BYTES = 64 << 20
 # What a kill may lose.
 _COMMIT_BYTES = 32 << 20
 _COMMIT_VALUES = 32
+_LITTLE_ROOM = 1 << 20
 
 # A process may open an environment once, and must not carry it through a fork. So each process has one environment
 # per database, opened at the first read, and closes all of them just before it forks.
@@ -261,16 +262,23 @@ class BurstLmdbWriter:
     @contextmanager
     def _one_line(self) -> Iterator[None]:
         """Errors of the disk and of LMDB as one line with a remedy."""
-        remedy = 'what is written so far is kept, pass --resume to go on' if self._keep else 'run it again'
+        remedy = 'then pass --resume, what is written so far is kept' if self._keep else 'then run it again'
         try:
             yield
         except (lmdb.Error, OSError) as error:
-            full = isinstance(error, lmdb.DiskError) or getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
-            if full:
-                raise DataError(f'{self.partial}: the disk is full ({error}); make room, then {remedy}.') from error
+            if self._disk_is_full(error):
+                raise DataError(f'{self.partial}: the disk is full ({error}); make room, {remedy}.') from error
             if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError)):
                 raise DataError(f'{self.partial}: damaged ({error}); pass --overwrite to start anew.') from error
-            raise DataError(f'{self.partial}: cannot be written ({error}); mend that, then {remedy}.') from error
+            raise DataError(f'{self.partial}: cannot be written ({error}); mend that, {remedy}.') from error
+
+    def _disk_is_full(self, error: Exception) -> bool:
+        if isinstance(error, lmdb.DiskError) or getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        try:  # LMDB calls a write that found room for a part an input/output error
+            return shutil.disk_usage(self.partial).free < max(self._pending_bytes, _LITTLE_ROOM)
+        except OSError:
+            return False
 
     def _close(self) -> None:
         if self._env is not None:

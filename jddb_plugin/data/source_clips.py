@@ -4,6 +4,7 @@ A clip lists its frames without decoding them, and gives one task per frame that
 """
 from __future__ import annotations
 
+import contextlib
 import functools
 import zipfile
 import zlib
@@ -94,11 +95,11 @@ class ZipClip(SourceClip):
 
     def check(self) -> None:
         """Raise DataError if sizes differ, or an image is unreadable."""
-        with zipfile.ZipFile(self.archive) as archive:
-            sizes = set()
-            for member in self.members:
-                with archive.open(member) as file:
-                    sizes.add(image_size(file, f'{self.archive}: {member}'))
+        sizes = set()
+        for member in self.members:
+            where = f'{self.archive}: {member}'
+            with _sound_zip(where), _open_zip(self.archive).open(member) as file:
+                sizes.add(image_size(file, where))
         _check_sizes(sizes, self.where)
 
     def tasks(self, indices: Sequence[int]) -> Iterator[Task]:
@@ -169,12 +170,19 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _encode_member(archive: Path, member: str) -> EncodedFrame:
+@contextlib.contextmanager
+def _sound_zip(where: str) -> Iterator[None]:
     try:
+        yield
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last if it is encrypted
+        raise DataError(f'{where}: cannot be read ({error}); download the zip file again.') from error
+
+
+def _encode_member(archive: Path, member: str) -> EncodedFrame:
+    where = f'{archive}: {member}'
+    with _sound_zip(where):
         content = _open_zip(archive).read(member)
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f'{archive}: {member}: cannot be read ({error}); download the file again.') from error
-    return _encode_image(content, f'{archive}: {member}')
+    return _encode_image(content, where)
 
 
 def _encode_raw(file: Path, cfa: Optional[str]) -> EncodedFrame:

@@ -27,7 +27,8 @@ from jddb_plugin.data.source_clips import find_clips, video_clip
 from jddb_plugin.data.verify import verify as in_a_worker
 
 METADATA = CameraMetadata('grbg', 12, (64.0,) * 4, (4095.0,) * 4, (2.0, 1.0, 1.5),
-                          ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), noise_shot=(0.001,) * 4, noise_read=(0.01,) * 4, source='test')
+                          ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+                          noise_shot=(0.001,) * 4, noise_read=(0.01,) * 4, source='test')
 
 
 def contents(path):
@@ -270,7 +271,7 @@ def interrupted(monkeypatch, source, output, after, error):
 
 @pytest.mark.parametrize('error', [OSError(errno.ENOSPC, 'No space left on device'), lmdb.DiskError('No space left on device')])
 def test_a_full_disk_is_said_in_one_line_and_resumed(tmp_path, bitmaps, monkeypatch, error):
-    with pytest.raises(DataError, match=r'x\.lmdb\.partial: the disk is full \(.*\); make room, then .* --resume') as caught:
+    with pytest.raises(DataError, match=r'x\.lmdb\.partial: the disk is full \(.*\); make room, then pass --resume') as caught:
         interrupted(monkeypatch, bitmaps, tmp_path / 'x.lmdb', 3, error)
     assert '\n' not in str(caught.value)
     assert len(contents(tmp_path / 'x.lmdb.partial')[0]) == 15
@@ -463,9 +464,10 @@ def test_verify_names_damaged_pages(sound):
 def test_verify_survives_pages_that_cannot_be_read(sound):
     path = sound / 'srgb.lmdb'
     data = (path / 'data.mdb').read_bytes()
-    place = data.index(b'a/00000003') + 10  # behind the key: the number of the page that its value starts on
-    outside = (5000).to_bytes(8, 'little')  # in the map, but behind the end of the file: the process gets SIGBUS
-    (path / 'data.mdb').write_bytes(data.replace(data[place - 10:place + 8], data[place - 10:place] + outside))
+    place = data.index(b'a/00000003') - 8  # before the key: the value's length, in two halves
+    longer = data[place:place + 2] + (30000000 >> 16).to_bytes(2, 'little') + data[place + 4:place + 18]
+    # The value ends in the map, but behind the end of the file: a process that reads it gets SIGBUS.
+    (path / 'data.mdb').write_bytes(data.replace(data[place:place + 18], longer))
     problems = in_a_worker(path)[1]
     assert len(problems) == 1 and problems[0].startswith('data.mdb: reading it ends the process')
 
