@@ -34,10 +34,13 @@ def build(clips: Sequence[SourceClip], output: str, *, overwrite: bool = False, 
     """
     if workers < 0:
         raise DataError(f'--workers: expected at least 0, got {workers}.')
-    with BurstLmdbWriter(output, overwrite=overwrite, resume=resume, keep_partial=True) as writer:
-        _check_names(clips)
-        _keep_plan(writer, clips)
-        _write(writer, clips, workers)
+    try:
+        with BurstLmdbWriter(output, overwrite=overwrite, resume=resume, keep_partial=True) as writer:
+            _check_names(clips)
+            _keep_plan(writer, clips)
+            _write(writer, clips, workers)
+    except KeyboardInterrupt:
+        raise DataError(f'{output}: interrupted; what is written so far is kept, pass --resume to complete it.') from None
 
 
 def write_folders(writer: BurstLmdbWriter, folders: Iterable[Path], *, prefix: str = '') -> None:
