@@ -4,7 +4,7 @@ Importing the package mends the toolbox for today's PyTorch (see :mod:`jddb_plug
 
 * architectures ``TwoStageJDDB``, ``DPBM`` and ``CoarseAligned``,
 * models ``JDDBModel``, ``HookedVideoBaseModel`` and ``HookedSRModel``,
-* data sets ``UnprocessedBurstDataset`` and ``UnprocessedBurstTestDataset``,
+* data sets ``UnprocessedBurstDataset``, ``UnprocessedBurstTestDataset``, ``RawBurstDataset`` and ``RawBurstTestDataset``,
 * losses ``ReconstructionLoss``, ``InterpolationLoss``, ``OneHotLoss`` and ``BlockMatchingLoss``,
 * and, in a registry of its own, hooks ``TemperatureHook`` and ``LossWeightHook``.
 """
@@ -18,6 +18,7 @@ try:
     from jddb_plugin.archs.coarse_aligned_arch import CoarseAligned
     from jddb_plugin.archs.dpbm_arch import DPBM
     from jddb_plugin.archs.jddb_arch import TwoStageJDDB
+    from jddb_plugin.data.raw_burst_dataset import RawBurstDataset, RawBurstTestDataset
     from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset, UnprocessedBurstTestDataset
     from jddb_plugin.hooks import LossWeightHook, TemperatureHook
     from jddb_plugin.losses.jddb_loss import BlockMatchingLoss, InterpolationLoss, OneHotLoss, ReconstructionLoss
@@ -32,6 +33,7 @@ except Exception as error:  # a torch and a torchvision that do not fit raise Ru
 __version__ = '0.1.0'
 __all__ = [
     'DPBM', 'BlockMatchingLoss', 'CoarseAligned', 'HookMixin', 'HookedSRModel', 'HookedVideoBaseModel', 'InterpolationLoss',
-    'JDDBModel', 'LossWeightHook', 'OneHotLoss', 'ReconstructionLoss', 'TemperatureHook', 'TwoStageJDDB',
+    'JDDBModel', 'LossWeightHook', 'OneHotLoss', 'RawBurstDataset', 'RawBurstTestDataset', 'ReconstructionLoss',
+    'TemperatureHook', 'TwoStageJDDB',
     'UnprocessedBurstDataset', 'UnprocessedBurstTestDataset'
 ]

@@ -1,27 +1,43 @@
-"""Burst LMDBs: one key ``clip/00000000`` per frame, an encoded PNG each, and the toolbox's meta_info.txt.
+"""Burst LMDBs: one key ``clip/00000000`` per frame, an encoded image each, and the toolbox's meta_info.txt.
 
 The format is the toolbox's own (its FileClient and data sets read it). What differs is the writing - the map grows as
-needed, and the database appears under its name only when it is complete - and that readers survive a fork.
+needed, and the database appears under its name only when it is complete - and that readers survive a fork. Frames are
+sRGB of 8 or 16 bit, or Bayer mosaics as single-channel images of 16 bit with samples as the sensor gave them, 10 to 16
+bit; an image is a PNG, or an uncompressed TIFF. A clip of mosaics has its camera metadata as JSON under
+``clip/metadata``. ``checksums.txt`` holds the CRC-32 of every value.
 """
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 import threading
+import zlib
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterable, Optional
+from typing import Iterator, Optional
 
-import cv2
 import lmdb
 import numpy as np
-from tqdm import tqdm
 
-from jddb_plugin.checks import DataError
-from jddb_plugin.data.images import decode_srgb, image_size, list_images
+from jddb_plugin.checks import DataError, check_choice
+from jddb_plugin.data.images import PNG_LEVEL, encode_png, image_header, image_suffix, to_tiff
+from jddb_plugin.data.locks import FileLock
+from jddb_plugin.data.metadata import CameraMetadata
 
-PNG_LEVEL = 1
+META_INFO = 'meta_info.txt'
+CHECKSUMS = 'checksums.txt'
+PLAN = 'plan.json'  # see build.py; only while it runs
+LOCK = 'build.lock'
+METADATA = 'metadata'
+#: How frames may be stored.
+ENCODINGS = ('png', 'tiff')
 _FIRST_MAP_BYTES = 64 << 20
-_COMMIT_BYTES = 256 << 20
+# What a kill may lose.
+_COMMIT_BYTES = 32 << 20
+_COMMIT_VALUES = 32
+_LITTLE_ROOM = 1 << 20
 
 # A process may open an environment once, and must not carry it through a fork. So each process has one environment
 # per database, opened at the first read, and closes all of them just before it forks.
@@ -40,124 +56,273 @@ if hasattr(os, 'register_at_fork'):
     os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
+def _open(path: str) -> lmdb.Environment:
+    """Open for reading. What a cut-off file lacks would end the process with SIGBUS when it is read: check before."""
+    environment = lmdb.open(path, readonly=True, lock=False, readahead=False, meminit=False)
+    expected = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
+    actual = os.path.getsize(os.path.join(path, 'data.mdb'))
+    if actual < expected:
+        environment.close()
+        raise lmdb.CorruptedError(f'data.mdb holds {actual} of at least {expected} bytes')
+    return environment
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[lmdb.Environment]:
+    name = str(path.resolve())
+    try:
+        with _lock:
+            if name not in _environments:
+                _environments[name] = _open(name)
+            yield _environments[name]
+    except (lmdb.Error, OSError) as error:
+        raise DataError(f'{path}: cannot be read as an LMDB ({error}); build it anew.') from error
+
+
 def read_value(path: Path, key: str) -> Optional[bytes]:
     """Value of ``key`` in the LMDB folder ``path``, or None; read-only, without locks or read-ahead.
 
     Raises:
         DataError: the database cannot be opened or is damaged.
     """
-    name = str(path.resolve())
-    try:
-        with _lock:
-            if name not in _environments:
-                _environments[name] = lmdb.open(name, readonly=True, lock=False, readahead=False, meminit=False)
-            with _environments[name].begin() as transaction:
-                return transaction.get(key.encode())
-    except lmdb.Error as error:
-        raise DataError(f'{path}: cannot be read as an LMDB ({error}); build it anew.') from error
+    with _readable(path) as environment, environment.begin() as transaction:
+        return transaction.get(key.encode())
+
+
+def close(path: Path) -> None:
+    """Close what this process has open of the LMDB folder ``path``: for others that want to open it, or to replace it."""
+    with _lock:
+        environment = _environments.pop(str(path.resolve()), None)
+        if environment is not None:
+            environment.close()
+
+
+def list_keys(path: Path) -> list[str]:
+    """All keys of the LMDB folder ``path`` in order.
+
+    Raises:
+        DataError: the database cannot be opened or is damaged.
+    """
+    with _readable(path) as environment, environment.begin() as transaction:
+        return [key.decode(errors='replace') for key in transaction.cursor().iternext(values=False)]
+
+
+def frame_key(clip: str, index: int) -> str:
+    """Key of a frame."""
+    return f'{clip}/{index:08d}'
+
+
+def metadata_key(clip: str) -> str:
+    """Key of a clip's camera metadata."""
+    return f'{clip}/{METADATA}'
 
 
 class BurstLmdbWriter:
     """Context manager that writes ``path`` atomically.
 
-    Frames go to ``path + '.partial'``, which is renamed when the block ends and removed when it fails.
+    Values go to ``path + '.partial'``, which is renamed when the block ends. Only one process may write there; a kill
+    leaves it there.
 
     Args:
         path: the database's folder, must end in ``.lmdb``.
-        overwrite: replace an existing database once the new one is complete.
+        overwrite: replace an existing database once the new one is complete, and a leftover ``.partial`` at once.
+        resume: go on with what a leftover ``.partial`` holds; what is in it (:meth:`holds`) need not be put again.
+        keep_partial: keep ``.partial`` when the block fails, for ``resume``; else it is removed.
+        encoding: of :meth:`put_image`, 'png' or 'tiff' (uncompressed: larger, and decoded many times faster).
 
     Raises:
-        DataError: the name does not end in ``.lmdb``, or the database exists.
+        DataError: the name does not end in ``.lmdb``; the database exists, another process is writing it, or was
+            interrupted at it; it cannot be written, say because the disk is full.
     """
 
-    def __init__(self, path: str, *, overwrite: bool = False) -> None:
+    def __init__(self, path: str, *, overwrite: bool = False, resume: bool = False, keep_partial: bool = False,
+                 encoding: str = 'png') -> None:
+        check_choice(encoding, ENCODINGS, 'encoding')
         self.path = Path(path).expanduser()
         if self.path.suffix != '.lmdb':
             raise DataError(f"{path}: the name of a burst LMDB must end in '.lmdb'.")
-        if self.path.exists() and not overwrite:
-            raise DataError(f'{path}: exists already; remove it, choose another name, or pass --overwrite.')
-        self._partial = self.path.with_name(self.path.name + '.partial')
-        self._lines: list[str] = []
-        self._pending: list[tuple[bytes, bytes]] = []
+        self.partial = self.path.with_name(self.path.name + '.partial')
+        self._overwrite, self._resume, self._keep = overwrite, resume, keep_partial
+        self._check_new()
+        self._file_lock = FileLock(self.partial / LOCK)
+        self._encoding = encoding
+        self._shapes: dict[str, tuple[int, int, int]] = {}
+        self._suffixes: dict[str, str] = {}
+        self._checksums: dict[str, int] = {}
+        self._pending: list[tuple[str, bytes]] = []
         self._pending_bytes = 0
+        self._env: Optional[lmdb.Environment] = None
+
+    def _check_new(self) -> None:
+        if self.path.exists() and not self._overwrite:
+            raise DataError(f'{self.path}: exists already; remove it, choose another name, or pass --overwrite.')
 
     def __enter__(self) -> BurstLmdbWriter:
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
-        self._env = lmdb.open(str(self._partial), map_size=_FIRST_MAP_BYTES)
+        with self._one_line():
+            self.partial.mkdir(parents=True, exist_ok=True)
+            if not self._file_lock.acquire(wait=False):
+                raise DataError(f'{self.path}: another process is building it; wait for it, or choose another name.')
+        try:
+            self._start()
+        except BaseException:
+            self._close()
+            raise
         return self
 
-    def put(self, clip: str, index: int, png: bytes, shape: tuple[int, int, int]) -> None:
-        """Add frame ``index`` of ``clip``: the bytes of a PNG file of ``shape`` (height, width, channels)."""
-        key = f'{clip}/{index:08d}'
-        self._pending.append((key.encode(), png))
-        self._pending_bytes += len(png)
-        self._lines.append(f'{key}.png ({shape[0]},{shape[1]},{shape[2]}) {PNG_LEVEL}\n')
-        if self._pending_bytes >= _COMMIT_BYTES:
+    def _start(self) -> None:
+        if self.path.exists() and not self._overwrite:  # another process has finished it since the first look
+            shutil.rmtree(self.partial)
+        self._check_new()
+        left_over = (self.partial / 'data.mdb').exists()
+        if left_over and not self._resume:
+            if not self._overwrite:
+                raise DataError(f'{self.partial}: left over from an interrupted build; pass --resume to complete it, or '
+                                '--overwrite to start anew.')
+            for file in self.partial.iterdir():
+                if file.name != LOCK:
+                    file.unlink()
+        with self._one_line():
+            if left_over and self._resume and (self.partial / 'data.mdb').stat().st_size:  # else killed at the very start
+                _open(str(self.partial)).close()
+            self._env = lmdb.open(str(self.partial), map_size=_FIRST_MAP_BYTES)
+            with self._env.begin() as transaction:
+                for key, value in transaction.cursor():
+                    self._record(key.decode(), value)
+
+    def holds(self, key: str) -> bool:
+        """Whether the value is there, put now or before an interruption."""
+        return key in self._checksums
+
+    def get(self, key: str) -> Optional[bytes]:
+        """A value that is there, or None."""
+        pending = dict(self._pending).get(key)
+        if pending is not None:
+            return pending
+        with self._one_line(), self._env.begin() as transaction:
+            return transaction.get(key.encode())
+
+    def write_plan(self, plan: dict[str, str]) -> None:
+        """Keep beside the data, until it is complete, what it is to be made of."""
+        temporary = self.partial / f'{PLAN}.tmp'
+        with self._one_line():
+            temporary.write_text(json.dumps(plan), encoding='utf-8')
+            os.replace(temporary, self.partial / PLAN)
+
+    def read_plan(self) -> dict[str, str]:
+        """What :meth:`write_plan` wrote before an interruption.
+
+        Raises:
+            DataError: nothing, or it is damaged.
+        """
+        try:
+            return dict(json.loads((self.partial / PLAN).read_text(encoding='utf-8')))
+        except (OSError, ValueError) as error:
+            raise DataError(f'{self.partial / PLAN}: cannot be read ({error}), so the build cannot be resumed; pass '
+                            '--overwrite to start anew.') from error
+
+    def __len__(self) -> int:
+        return len(self._checksums)
+
+    def put(self, clip: str, index: int, image: bytes) -> None:
+        """Add frame ``index`` of ``clip``: the bytes of a PNG or TIFF, RGB of 8 or 16 bit or one channel of 16 bit."""
+        key = frame_key(clip, index)
+        shape, bits = image_header(image, key)
+        if (shape[2], bits) not in ((3, 8), (3, 16), (1, 16)):
+            raise DataError(f'{key}: expected an image with 3 channels of 8 or 16 bits, or 1 of 16, '
+                            f'got {shape[2]} of {bits}.')
+        self._put(key, image)
+
+    def put_image(self, clip: str, index: int, image: np.ndarray) -> None:
+        """Add a frame given as RGB [H, W, 3], uint8 or uint16, or as a Bayer mosaic [H, W], uint16."""
+        key = frame_key(clip, index)
+        png = encode_png(image, key)
+        self.put(clip, index, png if self._encoding == 'png' else to_tiff(png, key))
+
+    def put_metadata(self, clip: str, metadata: CameraMetadata) -> None:
+        """Add the camera metadata of a clip of Bayer mosaics."""
+        self._put(metadata_key(clip), metadata.check(metadata_key(clip)).to_json().encode())
+
+    def _put(self, key: str, value: bytes) -> None:
+        if not key.isprintable() or len(key.encode()) > 500:  # meta_info.txt has one line per key, LMDB keys 511 bytes
+            raise DataError(f'{key!r}: names of clips must be of printable characters and below 480 bytes; rename the clip.')
+        self._pending.append((key, value))
+        self._pending_bytes += len(value)
+        self._record(key, value)
+        if self._pending_bytes >= _COMMIT_BYTES or len(self._pending) >= _COMMIT_VALUES:
             self._commit()
 
-    def put_image(self, clip: str, index: int, rgb: np.ndarray) -> None:
-        """Add a frame given as RGB [H, W, 3], uint8 or uint16."""
-        ok, png = cv2.imencode('.png', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
-        if not ok:
-            raise DataError(f'{clip}/{index:08d}: the frame could not be encoded.')
-        self.put(clip, index, png.tobytes(), rgb.shape)
+    def _record(self, key: str, value: bytes) -> None:
+        self._checksums[key] = zlib.crc32(value)
+        if not key.endswith(f'/{METADATA}'):
+            self._shapes[key] = image_header(value, key)[0]
+            self._suffixes[key] = image_suffix(value)
 
     def _commit(self) -> None:
-        while self._pending:
-            try:
-                with self._env.begin(write=True) as transaction:
-                    for key, value in self._pending:
-                        transaction.put(key, value)
-                break
-            except lmdb.MapFullError:
-                self._env.set_mapsize(2 * self._env.info()['map_size'])
-        self._pending, self._pending_bytes = [], 0
+        with self._one_line():
+            while self._pending:
+                try:
+                    with self._env.begin(write=True) as transaction:
+                        for key, value in self._pending:
+                            transaction.put(key.encode(), value)
+                    break
+                except lmdb.MapFullError:
+                    self._env.set_mapsize(2 * self._env.info()['map_size'])
+            self._pending, self._pending_bytes = [], 0
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """Errors of the disk and of LMDB as one line with a remedy."""
+        remedy = 'then pass --resume, what is written so far is kept' if self._keep else 'then run it again'
+        try:
+            yield
+        except (lmdb.Error, OSError) as error:
+            if self._disk_is_full(error):
+                raise DataError(f'{self.partial}: the disk is full ({error}); make room, {remedy}.') from error
+            if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError)):
+                raise DataError(f'{self.partial}: damaged ({error}); pass --overwrite to start anew.') from error
+            raise DataError(f'{self.partial}: cannot be written ({error}); mend that, {remedy}.') from error
+
+    def _disk_is_full(self, error: Exception) -> bool:
+        if isinstance(error, lmdb.DiskError) or getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        try:  # LMDB calls a write that found room for a part an input/output error
+            return shutil.disk_usage(self.partial).free < max(self._pending_bytes, _LITTLE_ROOM)
+        except OSError:
+            return False
+
+    def _close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+        self._file_lock.release()
 
     def __exit__(self, kind: Optional[type], error: Optional[BaseException], trace: object) -> None:
         try:
             if kind is None:
-                self._commit()
-                self._env.sync(True)
+                self._finish()
+            elif self._keep and self._checksums:
+                with suppress(DataError):  # the block's own error is the one to report
+                    self._commit()
+            else:
+                shutil.rmtree(self.partial, ignore_errors=True)
         finally:
+            self._close()
+
+    def _finish(self) -> None:
+        self._commit()
+        with self._one_line():
+            self._env.sync(True)
             self._env.close()
-        if kind is not None:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            return
-        with open(self._partial / 'meta_info.txt', 'w') as file:
-            file.writelines(self._lines)
-            file.flush()
-            os.fsync(file.fileno())
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self._partial.rename(self.path)
-
-
-def write_folders(writer: BurstLmdbWriter, folders: Iterable[Path], *, prefix: str = '') -> None:
-    """Add folders of frames, one clip each, named by the folder.
-
-    PNG files go in as they are; other formats are encoded as PNG, 16 bit kept.
-
-    Raises:
-        DataError: a folder holds no images, or an image is unreadable or of another size than its clip.
-    """
-    clips = []
-    for folder in folders:
-        files = list_images(folder)
-        if not files:
-            raise DataError(f'{folder}: holds no images.')
-        sizes = {image_size(file) for file in files}
-        if len(sizes) > 1:
-            raise DataError(f'{folder}: frames of unequal size: {", ".join(f"{w} x {h}" for h, w in sorted(sizes))}.')
-        clips.append((prefix + folder.name, files))
-    progress = tqdm(total=sum(len(files) for _, files in clips), unit='frame', desc=f'Write {writer.path.name}')
-    with progress:
-        for name, files in clips:
-            for index, file in enumerate(files):
-                content = file.read_bytes()
-                image = decode_srgb(content, str(file))
-                if file.suffix.lower() == '.png':
-                    writer.put(name, index, content, image.shape)
-                else:
-                    writer.put_image(name, index, image)
-                progress.update()
+            frames = [f'{key}{self._suffixes[key]} ({h},{w},{c}) {PNG_LEVEL}\n'
+                      for key, (h, w, c) in sorted(self._shapes.items())]
+            checksums = [f'{key} {value:08x}\n' for key, value in sorted(self._checksums.items())]
+            for name, lines in ((META_INFO, frames), (CHECKSUMS, checksums)):
+                with open(self.partial / name, 'w', encoding='utf-8') as file:
+                    file.writelines(lines)
+                    file.flush()
+                    os.fsync(file.fileno())
+            close(self.path)
+            if self.path.exists():
+                shutil.rmtree(self.path)
+            self.partial.rename(self.path)
+            for name in (PLAN, LOCK):
+                (self.path / name).unlink(missing_ok=True)

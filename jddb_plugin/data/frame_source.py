@@ -1,4 +1,4 @@
-"""Clips of sRGB frames, from a burst LMDB or a folder of folders, behind one reader."""
+"""Clips of frames, sRGB from a burst LMDB or a folder of folders, or Bayer mosaics from a burst LMDB, behind one reader."""
 from __future__ import annotations
 
 import re
@@ -9,12 +9,17 @@ from typing import Any, Mapping, Optional, Sequence
 import numpy as np
 
 from jddb_plugin.checks import DataError, OptionError, check_choice
-from jddb_plugin.data.burst_lmdb import read_value
-from jddb_plugin.data.images import decode_srgb, image_size, list_images
+from jddb_plugin.data.burst_lmdb import META_INFO, metadata_key, read_value
+from jddb_plugin.data.images import decode_mosaic, decode_srgb, image_size, list_images
+from jddb_plugin.data.metadata import CameraMetadata, parse_metadata
+from jddb_plugin.data.staging import stage
 
 #: The clips that the literature holds out of REDS for testing.
 REDS4 = ('000', '011', '015', '020')
-_META_LINE = re.compile(r'(?P<clip>.+)/(?P<frame>[^/]+)\.\w+ \((?P<height>\d+),(?P<width>\d+),(?P<channels>\d+)\) \d+')
+META_LINE = re.compile(r'(?P<clip>.+)/(?P<frame>[^/]+)\.\w+ \((?P<height>\d+),(?P<width>\d+),(?P<channels>\d+)\) \d+')
+
+_CHANNELS = {'srgb': 3, 'mosaic': 1}
+_NAMES = {3: 'sRGB frames', 1: 'Bayer mosaics'}
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,22 @@ class Clip:
     Attributes:
         name: of the clip.
         keys: what the reader reads each frame by: LMDB keys or file paths.
-        size: (height, width) in RGB pixels.
+        size: (height, width) in RGB pixels, or samples of the mosaic.
+        channels: 3 for sRGB, 1 for a Bayer mosaic.
     """
 
     name: str
     keys: tuple[str, ...]
     size: tuple[int, int]
+    channels: int = 3
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file of an LMDB; DataError if it cannot be read."""
+    try:
+        return path.read_text(encoding='utf-8').splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f'{path}: cannot be read ({error}); build the LMDB anew.') from error
 
 
 class FrameSource:
@@ -40,14 +55,23 @@ class FrameSource:
             clip.
         io_backend: ``{type: lmdb}`` or ``{type: disk}``, as in the toolbox's data sets.
         where: the option section, for messages.
+        frames: what is wanted, ``srgb`` or ``mosaic``.
+        stage_dir: folder on the node's own disk that an LMDB is copied to first, or ``auto``; see staging.py.
 
     Raises:
-        DataError: the folder is missing, empty, damaged, or holds frames of unequal or odd size.
+        DataError: the folder is missing, empty, damaged, or holds frames of unequal or odd size, or of the other kind.
     """
 
-    def __init__(self, dataroot: str, io_backend: Mapping[str, Any], where: str) -> None:
+    def __init__(self, dataroot: str, io_backend: Mapping[str, Any], where: str, *, frames: str = 'srgb',
+                 stage_dir: Optional[str] = None) -> None:
         kind = io_backend.get('type')
         check_choice(kind, ('lmdb', 'disk'), f'{where}.io_backend.type')
+        check_choice(frames, tuple(_CHANNELS), f'{where}.frames')
+        if kind == 'disk' and (frames == 'mosaic' or stage_dir is not None):
+            option = 'mosaics are read' if frames == 'mosaic' else 'stage_dir works'
+            raise OptionError(f'{where}.io_backend: {option} with type lmdb only; build an LMDB with '
+                              'scripts/data/create_burst_lmdb.py.')
+        self.frames = frames
         self.root = Path(dataroot).expanduser()
         self.kind = kind
         if not self.root.is_dir():
@@ -56,23 +80,30 @@ class FrameSource:
         if is_lmdb != (kind == 'lmdb'):
             found = 'an LMDB' if is_lmdb else 'no LMDB (it has no data.mdb)'
             raise OptionError(f"{where}.io_backend: type is '{kind}', but {self.root} is {found}.")
+        if is_lmdb and stage_dir is not None:
+            self.root = stage(self.root, stage_dir)
         self.clips = self._scan_lmdb() if is_lmdb else self._scan_folders()
         if not self.clips:
             raise DataError(f'{self.root}: holds no clips; expected one folder of images per clip, or a burst LMDB.')
 
     def _scan_lmdb(self) -> dict[str, Clip]:
-        meta = self.root / 'meta_info.txt'
+        meta = self.root / META_INFO
         if not meta.is_file():
             raise DataError(f'{meta}: missing; the LMDB was not built completely, build it anew.')
         frames: dict[str, list[tuple[str, tuple[int, int]]]] = {}
-        for number, line in enumerate(meta.read_text().splitlines(), 1):
-            match = _META_LINE.fullmatch(line.strip())
+        for number, line in enumerate(read_lines(meta), 1):
+            match = META_LINE.fullmatch(line.strip())
             if match is None:
                 raise DataError(f"{meta}, line {number}: expected 'clip/frame.png (height,width,channels) level', "
                                 f'got {line!r}.')
             key = f"{match['clip']}/{match['frame']}"
+            channels = int(match['channels'])
+            if channels != _CHANNELS[self.frames]:
+                raise DataError(f'{self.root}: {key}: holds {_NAMES.get(channels, f"{channels} channels")}, but '
+                                f'{_NAMES[_CHANNELS[self.frames]]} are wanted here; choose another database.')
             frames.setdefault(match['clip'], []).append((key, (int(match['height']), int(match['width']))))
-        return {name: self._clip(name, sorted(entries)) for name, entries in sorted(frames.items())}
+        channels = _CHANNELS[self.frames]
+        return {name: self._clip(name, sorted(entries), channels) for name, entries in sorted(frames.items())}
 
     def _scan_folders(self) -> dict[str, Clip]:
         clips = {}
@@ -83,7 +114,7 @@ class FrameSource:
         return clips
 
     @staticmethod
-    def _clip(name: str, entries: Sequence[tuple[str, tuple[int, int]]]) -> Clip:
+    def _clip(name: str, entries: Sequence[tuple[str, tuple[int, int]]], channels: int = 3) -> Clip:
         first_key, first_size = entries[0]
         for key, size in entries:
             if size != first_size:
@@ -92,7 +123,7 @@ class FrameSource:
         if first_size[0] % 2 or first_size[1] % 2:
             raise DataError(f'{first_key}: is {first_size[1]} x {first_size[0]}; width and height must be even, as the 2 x 2 '
                             'Bayer cell is. Crop the clip by one row or column.')
-        return Clip(name, tuple(key for key, _ in entries), first_size)
+        return Clip(name, tuple(key for key, _ in entries), first_size, channels)
 
     def select(self, only: Optional[Sequence[str]], without: Sequence[str], where: str) -> list[Clip]:
         """Clips by name.
@@ -115,7 +146,7 @@ class FrameSource:
         return chosen
 
     def read(self, clip: Clip, index: int, *, window: Optional[tuple[int, int, int, int]] = None) -> np.ndarray:
-        """Frame ``index`` of ``clip`` as RGB [H, W, 3], uint8 or uint16.
+        """Frame ``index`` of ``clip`` as RGB [H, W, 3], uint8 or uint16, or as a Bayer mosaic [H, W], uint16.
 
         Args:
             clip: one of :attr:`clips`.
@@ -134,4 +165,17 @@ class FrameSource:
                 content = Path(key).read_bytes()
             except OSError as error:
                 raise DataError(f'{where}: cannot be read ({error}).') from error
-        return decode_srgb(content, where, size=clip.size, window=window)
+        decode = decode_srgb if clip.channels == 3 else decode_mosaic
+        return decode(content, where, size=clip.size, window=window)
+
+    def metadata(self, clip: Clip) -> CameraMetadata:
+        """Camera metadata of a clip of mosaics.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
+        key = metadata_key(clip.name)
+        content = read_value(self.root, key) if self.kind == 'lmdb' else None
+        if content is None:
+            raise DataError(f'{self.root}: {key}: no camera metadata; only clips of mosaics have it, build those anew.')
+        return parse_metadata(content.decode(errors='replace'), f'{self.root}: {key}')

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
-from typing import Optional
+from typing import BinaryIO, Iterable, Optional, Union
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from jddb_plugin.checks import DataError
 
+PNG_LEVEL = 1
+_PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type; a palette counts as 0
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
 
@@ -37,12 +40,89 @@ def decode_srgb(content: Optional[bytes], where: str, *, size: Optional[tuple[in
         raise DataError(f'{where}: not a readable image; remove or replace it.')
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f'{where}: expected 8 or 16 bits per channel, got {image.dtype}.')
+    return cv2.cvtColor(_part(image, where, size, window), cv2.COLOR_BGR2RGB)
+
+
+def decode_mosaic(content: Optional[bytes], where: str, *, size: Optional[tuple[int, int]] = None,
+                  window: Optional[tuple[int, int, int, int]] = None) -> np.ndarray:
+    """Decode a single-channel 16-bit image to a Bayer mosaic [H, W], uint16, samples as they were stored.
+
+    Args:
+        content, where, size, window: as in :func:`decode_srgb`.
+
+    Raises:
+        DataError: nothing there, not an image, not single-channel 16 bit, or of another size.
+    """
+    if not content:
+        raise DataError(f'{where}: empty or missing; build the data set anew.')
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise DataError(f'{where}: not a readable image; build the data set anew.')
+    if image.ndim != 2 or image.dtype != np.uint16:
+        raise DataError(f'{where}: expected a Bayer mosaic (one channel of 16 bits), got {image.dtype} {list(image.shape)}; '
+                        'build the data set anew.')
+    return _part(image, where, size, window)
+
+
+def _part(image: np.ndarray, where: str, size: Optional[tuple[int, int]],
+          window: Optional[tuple[int, int, int, int]]) -> np.ndarray:
     if size is not None and image.shape[:2] != size:
         raise DataError(f'{where}: is {image.shape[1]} x {image.shape[0]}, expected {size[1]} x {size[0]}.')
-    if window is not None:
-        y, x, height, width = window
-        image = image[y:y + height, x:x + width]
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if window is None:
+        return image
+    y, x, height, width = window
+    return image[y:y + height, x:x + width]
+
+
+def encode_png(image: np.ndarray, where: str) -> bytes:
+    """PNG of RGB [H, W, 3] (uint8 or uint16) or of a Bayer mosaic [H, W] (uint16).
+
+    Raises:
+        DataError: an image of another shape or type.
+    """
+    good = image.dtype in (np.uint8, np.uint16) if image.ndim == 3 else image.dtype == np.uint16
+    if image.ndim not in (2, 3) or image.ndim == 3 and image.shape[2] != 3 or not good:
+        raise DataError(f'{where}: expected uint8 or uint16 RGB [H, W, 3] or a uint16 mosaic [H, W], '
+                        f'got {image.dtype} {list(image.shape)}.')
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    ok, png = cv2.imencode('.png', pixels, [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])
+    if not ok:
+        raise DataError(f'{where}: the frame could not be encoded.')
+    return png.tobytes()
+
+
+def to_tiff(png: bytes, where: str) -> bytes:
+    """The same pixels as an uncompressed TIFF: larger, and decoded many times faster.
+
+    Raises:
+        DataError: not a readable image.
+    """
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise DataError(f'{where}: not a readable image; remove or replace it.')
+    return cv2.imencode('.tiff', image, [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1].tobytes()
+
+
+def image_suffix(content: bytes) -> str:
+    """'.png', or '.tiff' for what :func:`to_tiff` makes."""
+    return '.tiff' if content[:4] in (b'II*\0', b'MM\0*') else '.png'
+
+
+def image_header(content: bytes, where: str) -> tuple[tuple[int, int, int], int]:
+    """((height, width, channels), bits per channel) of a PNG's or an uncompressed TIFF's bytes.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if image_suffix(content) == '.tiff':
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is None or image.dtype not in (np.uint8, np.uint16):
+            raise DataError(f'{where}: not a readable TIFF of 8 or 16 bits; build the data set anew.')
+        return (*image.shape[:2], 1 if image.ndim == 2 else image.shape[2]), 8 * image.dtype.itemsize
+    if len(content) < 33 or content[:8] != b'\x89PNG\r\n\x1a\n' or content[12:16] != b'IHDR':
+        raise DataError(f'{where}: neither a PNG nor a TIFF; build the data set anew.')
+    width, height, bits, colour = struct.unpack('>IIBB', content[16:26])
+    return (height, width, _PNG_CHANNELS.get(colour, 0)), bits
 
 
 def to_float(image: np.ndarray) -> Tensor:
@@ -51,25 +131,34 @@ def to_float(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
 
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """What to sort names by so that numbers in them count by value: 2.png before 10.png."""
+    return [(int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', name)]
+
+
+def in_order(files: Iterable[Path], suffixes: tuple[str, ...]) -> list[Path]:
+    """Those with one of the suffixes, hidden ones left out, in natural order of their names."""
+    chosen = [p for p in files if p.suffix.lower() in suffixes and not p.name.startswith('.')]
+    return sorted(chosen, key=lambda p: natural_key(p.name))
+
+
 def list_images(folder: Path) -> list[Path]:
-    """Images of a folder in order of their names, numbers in them by value: 2.png before 10.png."""
-    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.')]
-    return sorted(files, key=natural_order)
+    """Images of a folder in natural order of their names: 2.png before 10.png."""
+    return in_order(folder.iterdir(), IMAGE_SUFFIXES)
 
 
-def natural_order(path: Path) -> list[tuple[int, str]]:
-    """Sort key of a file's name in which numbers count by value."""
-    return [(int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', path.name)]
-
-
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(file: Union[Path, BinaryIO], where: str = '') -> tuple[int, int]:
     """(height, width) from the file's header, without decoding it.
+
+    Args:
+        file: its path, or an open file.
+        where: how to call it in messages; the path if empty.
 
     Raises:
         DataError: it is not an image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             return image.height, image.width
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f'{path}: not a readable image; remove or replace it.') from error
+        raise DataError(f'{where or file}: not a readable image; remove or replace it.') from error

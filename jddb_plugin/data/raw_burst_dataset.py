@@ -80,7 +80,8 @@ class _Mosaics:
 
     def linear(self, clip: Clip, index: int) -> Tensor:
         """Ground truth [3, H, W], cropped as the mosaic is."""
-        return to_rggb(to_float(self.truth.read(clip, index)), self.metadata(clip).cfa)[0]
+        truth = self.truth.read(self.truth.clips[clip.name], index)
+        return to_rggb(to_float(truth), self.metadata(clip).cfa)[0]
 
     def with_noise_map(self, clip: Clip, burst: Tensor) -> Tensor:
         """Packed raw [N, 4, H, W] and its noise map, [N, 8, H, W]."""

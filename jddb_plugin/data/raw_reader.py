@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from jddb_plugin.checks import DataError
-from jddb_plugin.data.images import natural_order
+from jddb_plugin.data.images import in_order
 from jddb_plugin.data.metadata import CFA_PATTERNS, CameraMetadata, parse_metadata
 from jddb_plugin.data.raw_camera import read_camera_file
 from jddb_plugin.data.raw_matlab import read_matlab
@@ -50,8 +50,7 @@ def list_raw_files(folder: Union[str, Path]) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f'{folder}: expected a folder with raw files; there is none.')
-    files = [p for p in folder.iterdir() if p.suffix.lower() in RAW_SUFFIXES and not p.name.startswith('.') and p.is_file()]
-    return sorted(files, key=natural_order)
+    return in_order((file for file in folder.iterdir() if file.is_file()), RAW_SUFFIXES)
 
 
 def read_raw(path: Union[str, Path], *, cfa: Optional[str] = None) -> RawFrame:

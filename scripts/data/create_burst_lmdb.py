@@ -1,6 +1,10 @@
-"""Build a burst LMDB from a folder of clips (one folder of images each).
+"""Build a burst LMDB from a folder of clips, or verify one.
+
+A clip is a folder of images (sRGB), a folder of raw files or of TIFF mosaics with JSON beside them (Bayer), a .mat file
+(Bayer), or a video (sRGB). A zip file of folders of images will do as well.
 
 python scripts/data/create_burst_lmdb.py --input datasets/REDS/train_sharp --output datasets/REDS/train_sharp.lmdb
+python scripts/data/create_burst_lmdb.py --verify datasets/REDS/train_sharp.lmdb
 """
 from __future__ import annotations
 
@@ -8,25 +12,41 @@ import argparse
 import sys
 from pathlib import Path
 
-from jddb_plugin.checks import DataError, one_line_errors
-from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, write_folders
+from jddb_plugin.checks import OptionError, one_line_errors
+from jddb_plugin.data.build import build
+from jddb_plugin.data.burst_lmdb import ENCODINGS
+from jddb_plugin.data.metadata import CFA_PATTERNS
+from jddb_plugin.data.source_clips import find_clips
+from jddb_plugin.data.verify import verify
+from jddb_plugin.data.workers import default_workers
 
 
 @one_line_errors
 def main() -> int:
-    """Build the LMDB; returns the exit status."""
+    """Build or verify; returns the exit status: 1 if --verify finds damage, 2 for errors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--input', required=True, type=Path, help='folder that holds one folder of images per clip')
-    parser.add_argument('--output', required=True, help='LMDB to write, ends in .lmdb')
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing LMDB')
+    parser.add_argument('--input', type=Path, help='folder that holds the clips')
+    parser.add_argument('--output', help='LMDB to write, ends in .lmdb')
+    parser.add_argument('--verify', type=Path, metavar='LMDB', help='check every value of a finished LMDB instead')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing LMDB, and start an interrupted build anew')
+    parser.add_argument('--resume', action='store_true', help='complete an interrupted build')
+    parser.add_argument('--workers', type=int, default=default_workers(), help='processes, 0 for none (default: %(default)s)')
+    parser.add_argument('--cfa', choices=CFA_PATTERNS, help='Bayer pattern of raw files that do not say it')
+    parser.add_argument('--start', type=int, default=0, help='first frame to take of a video')
+    parser.add_argument('--count', type=int, help='frames to take of a video (default: all)')
+    parser.add_argument('--step', type=int, default=1, help='take every step-th frame of a video')
+    parser.add_argument('--encoding', choices=ENCODINGS, default='png',
+                        help='tiff stores frames without compression: about twice as large, and decoded many times faster')
     args = parser.parse_args()
-    if not args.input.is_dir():
-        raise DataError(f'{args.input}: no such folder.')
-    folders = sorted(p for p in args.input.iterdir() if p.is_dir())
-    if not folders:
-        raise DataError(f'{args.input}: holds no folders; expected one folder of images per clip.')
-    with BurstLmdbWriter(args.output, overwrite=args.overwrite) as writer:
-        write_folders(writer, folders)
+    if args.verify is not None:
+        summary, problems = verify(args.verify, workers=max(1, args.workers))
+        sys.stderr.writelines(f'damaged: {problem}\n' for problem in problems)
+        sys.stdout.write(f'{summary}\n')
+        return 1 if problems else 0
+    if args.input is None or args.output is None:
+        raise OptionError('expected --input and --output, or --verify; see --help.')
+    clips = find_clips(args.input.expanduser(), start=args.start, count=args.count, step=args.step, cfa=args.cfa)
+    build(clips, args.output, overwrite=args.overwrite, resume=args.resume, workers=args.workers, encoding=args.encoding)
     return 0
 
 

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from jddb_plugin.checks import DataError, one_line_errors
 from jddb_plugin.config import load_options
-from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, write_folders
+from jddb_plugin.data.build import write_folders
+from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 from jddb_plugin.data.photographs import PHOTOGRAPHS, photograph
 from jddb_plugin.entry import check_files, check_options
 

@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import zlib
 
 import cv2
 import lmdb
@@ -8,7 +9,8 @@ import pytest
 
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.data import burst_lmdb
-from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, write_folders
+from jddb_plugin.data.build import write_folders
+from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 from jddb_plugin.data.frame_source import FrameSource
 
 
@@ -43,6 +45,40 @@ def test_the_toolbox_reads_the_format(texture_lmdb, textures, tmp_path):
     client = FileClient('lmdb', db_paths=str(copy), client_keys='gt')
     image = imfrombytes(client.get('a/00000003', 'gt'))
     assert np.array_equal(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), textures['a'][3])
+
+
+@pytest.mark.parametrize('bits', [10, 12, 14, 16])
+def test_the_toolbox_reads_mosaics(tmp_path, bits):
+    from basicsr.utils import FileClient, imfrombytes
+    mosaic = np.random.default_rng(0).integers(0, 2 ** bits, (8, 10)).astype(np.uint16)
+    with BurstLmdbWriter(str(tmp_path / 'x.lmdb')) as writer:
+        writer.put_image('clip', 0, mosaic)
+    assert (tmp_path / 'x.lmdb' / 'meta_info.txt').read_text() == 'clip/00000000.png (8,10,1) 1\n'
+    client = FileClient('lmdb', db_paths=str(tmp_path / 'x.lmdb'), client_keys='gt')
+    image = imfrombytes(client.get('clip/00000000', 'gt'), flag='unchanged')
+    assert image.dtype == np.uint16 and np.array_equal(image, mosaic)
+
+
+def test_checksums_lie_beside(texture_lmdb):
+    lines = (texture_lmdb / 'checksums.txt').read_text().splitlines()
+    assert len(lines) == 14
+    key, checksum = lines[3].split()
+    assert (key, int(checksum, 16)) == ('a/00000003', zlib.crc32(burst_lmdb.read_value(texture_lmdb, key)))
+
+
+@pytest.mark.parametrize('image', [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)])
+def test_frames_of_another_kind_are_refused(tmp_path, image):
+    with pytest.raises(DataError, match='clip/00000000: expected uint8 or uint16 RGB .* or a uint16 mosaic'), \
+            BurstLmdbWriter(str(tmp_path / 'x.lmdb')) as writer:
+        writer.put_image('clip', 0, image)
+
+
+def test_a_replaced_database_is_read_anew(tmp_path, textures):
+    for frame in textures['a'][:2]:
+        with BurstLmdbWriter(str(tmp_path / 'x.lmdb'), overwrite=True) as writer:
+            writer.put_image('clip', 0, frame)
+        source = _source(tmp_path / 'x.lmdb')
+        assert np.array_equal(source.read(source.clips['clip'], 0), frame)
 
 
 def test_sixteen_bit_frames_keep_their_bits(tmp_path):
@@ -173,3 +209,18 @@ def test_damaged_databases_are_named(tmp_path, textures):
     (tmp_path / 'torn.lmdb' / 'data.mdb').write_bytes(b'torn')
     with pytest.raises(DataError, match='cannot be read as an LMDB'):
         burst_lmdb.read_value(tmp_path / 'torn.lmdb', 'clip/00000000')
+
+
+@pytest.mark.parametrize(('shape', 'bits'), [((8, 10, 3), 8), ((8, 10, 3), 16), ((8, 10), 16)])
+def test_frames_without_compression_hold_the_same_pixels(tmp_path, shape, bits):
+    image = np.random.default_rng(0).integers(0, 2 ** bits, shape, np.uint16 if bits == 16 else np.uint8)
+    with BurstLmdbWriter(str(tmp_path / 'x.lmdb'), encoding='tiff') as writer:
+        writer.put_image('clip', 0, image)
+    channels = shape[2] if len(shape) == 3 else 1
+    assert (tmp_path / 'x.lmdb' / 'meta_info.txt').read_text() == f'clip/00000000.tiff (8,10,{channels}) 1\n'
+    source = FrameSource(str(tmp_path / 'x.lmdb'), {'type': 'lmdb'}, 'test', frames='srgb' if channels == 3 else 'mosaic')
+    clip = source.clips['clip']
+    assert np.array_equal(source.read(clip, 0), image)
+    assert np.array_equal(source.read(clip, 0, window=(2, 4, 4, 5)), image[2:6, 4:9])
+    with pytest.raises(OptionError, match="'jpg' is not a valid choice"):
+        BurstLmdbWriter(str(tmp_path / 'y.lmdb'), encoding='jpg')

@@ -47,7 +47,8 @@ def camera(request, tmp_path):
             raw.put_image('clip', index, _sample(frame, request.param))
             truth.put_image('clip', index, frame)
         raw.put_metadata('clip', _metadata(request.param))
-    return {'name': 'x', 'dataroot_lq': str(tmp_path / 'raw.lmdb'), 'dataroot_gt': str(tmp_path / 'gt.lmdb')}, scene, request.param
+    opt = {'name': 'x', 'dataroot_lq': str(tmp_path / 'raw.lmdb'), 'dataroot_gt': str(tmp_path / 'gt.lmdb')}
+    return opt, scene, request.param
 
 
 def test_samples_become_light_in_phase(camera):
@@ -110,9 +111,10 @@ def test_noise_is_never_assumed(tmp_path):
             light = np.linspace(0.1, 0.9, 96)[None] + np.zeros((96, 1))
             noisy = light + rng.normal(size=light.shape) * np.sqrt(2e-3 * light + 0.01 ** 2)
             writer.put_image('clip', index, (noisy.clip(0, 1) * 900 + 64).round().astype(np.uint16))
-        writer.put_metadata('clip', _metadata('rggb', black_level=(64,) * 4, white_level=(964,) * 4, noise_shot=None, noise_read=None))
+        levels = dict(black_level=(64,) * 4, white_level=(964,) * 4)
+        writer.put_metadata('clip', _metadata('rggb', **levels, noise_shot=None, noise_read=None))
     opt = {'name': 'x', 'dataroot_lq': str(path)}
-    with pytest.raises(DataError, match=r'clip clip: its metadata holds no noise profile; give noise: \[shot, read\], or noise: est'):
+    with pytest.raises(DataError, match=r'its metadata holds no noise profile; give noise: \[shot, read\], or noise: est'):
         RawBurstTestDataset(opt)
     given = RawBurstTestDataset({**opt, 'noise': [2e-3, 0.01]})[2]
     estimated = RawBurstTestDataset({**opt, 'noise': 'estimate'})[2]

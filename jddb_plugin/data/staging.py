@@ -1,0 +1,114 @@
+"""Copies of LMDBs on the node's own disk, where a shared cluster's file system is slow at random reads."""
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Optional, Union
+
+from jddb_plugin.checks import DataError
+from jddb_plugin.data.locks import FileLock
+
+_logger = logging.getLogger('jddb_plugin')
+_CHUNK = 8 << 20
+_SPARE = 64 << 20
+
+
+def stage(lmdb_path: Union[str, Path], stage_dir: Optional[str]) -> Path:
+    """Copy an LMDB folder below ``stage_dir``, once per node, and return the copy's path.
+
+    Several processes may call this at once: one copies, the others wait for it. A copy is verified by SHA-256 when it is
+    made; a later call takes it if the source's path, sizes and times are the same and the copy's sizes are right. Copies
+    are not removed; a cluster empties such folders after the job.
+
+    Args:
+        lmdb_path: the database's folder.
+        stage_dir: where to; ``auto`` takes $SLURM_TMPDIR or else $TMPDIR, and does nothing if neither is set; None does
+            nothing.
+
+    Returns:
+        the copy's folder; ``lmdb_path`` itself, after a warning, where there is no room or it cannot be copied.
+
+    Raises:
+        DataError: ``lmdb_path`` is no LMDB folder.
+    """
+    path = Path(lmdb_path).expanduser()
+    if not (path / 'data.mdb').is_file():
+        raise DataError(f'{path}: no LMDB (it has no data.mdb).')
+    if stage_dir == 'auto':
+        stage_dir = os.environ.get('SLURM_TMPDIR') or os.environ.get('TMPDIR')
+    if not stage_dir:
+        return path
+    folder = Path(stage_dir).expanduser()
+    try:
+        return _stage(path, folder)
+    except OSError as error:
+        _logger.warning('%s: cannot be copied to %s (%s); it is read where it is.', path, folder, error)
+        return path
+
+
+def _stage(path: Path, folder: Path) -> Path:
+    stamp = _stamp(path)
+    target = folder / f'{path.resolve().stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.lmdb'
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f'{target.name}.lock')
+    lock.acquire(wait=True)
+    try:
+        if _is_whole(path, target):
+            return target
+        partial = target.with_name(f'{target.name}.partial')
+        for leftover in (target, partial):
+            shutil.rmtree(leftover, ignore_errors=True)
+        needed = sum(file.stat().st_size for file in _files(path))
+        free = shutil.disk_usage(folder).free
+        if free < needed + _SPARE:
+            _logger.warning('%s: needs %.1f GB, but %s has %.1f GB left; it is read where it is.', path, needed / 1e9, folder,
+                            free / 1e9)
+            return path
+        _logger.info('Copy %s (%.1f GB) to %s', path, needed / 1e9, target)
+        try:
+            partial.mkdir()
+            for file in _files(path):
+                _copy(file, partial / file.name)
+            if _stamp(path) != stamp:
+                raise OSError('it changed meanwhile')
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return target
+    finally:
+        lock.release()
+
+
+def _files(path: Path) -> list[Path]:
+    """What to copy: all but LMDB's table of readers, which belongs to the node."""
+    return sorted(file for file in path.iterdir() if file.is_file() and file.name != 'lock.mdb')
+
+
+def _stamp(path: Path) -> str:
+    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files(path)]
+    return f'{path.resolve()} {files}'
+
+
+def _is_whole(path: Path, copy: Path) -> bool:
+    """Whether all files are there at full length; some clusters remove old files from such folders."""
+    sizes = [{file.name: file.stat().st_size for file in _files(p)} for p in (path, copy) if p.is_dir()]
+    return len(sizes) == 2 and sizes[0] == sizes[1]
+
+
+def _copy(source: Path, target: Path) -> None:
+    digest = hashlib.sha256()
+    with open(source, 'rb') as reader, open(target, 'wb') as writer:
+        for chunk in iter(lambda: reader.read(_CHUNK), b''):
+            digest.update(chunk)
+            writer.write(chunk)
+        writer.flush()
+        os.fsync(writer.fileno())
+    check = hashlib.sha256()
+    with open(target, 'rb') as reader:
+        for chunk in iter(lambda: reader.read(_CHUNK), b''):
+            check.update(chunk)
+    if check.digest() != digest.digest():
+        raise OSError(f'the copy of {source.name} differs')
