@@ -17,9 +17,9 @@ from jddb_plugin.data.images import to_float
 from jddb_plugin.data.metadata import CameraMetadata
 from jddb_plugin.data.sampling import TemporalOptions, draw_burst, sample_generator
 from jddb_plugin.data.unprocessed_burst_dataset import HOST_KEYS
-from jddb_plugin.ops.bayer import pack, unpack
-from jddb_plugin.ops.cfa import cell_to_rggb, flip_mosaic, normalise, to_rggb
-from jddb_plugin.ops.isp import camera_matrix
+from jddb_plugin.ops.bayer import demosaic_bilinear, pack, unpack
+from jddb_plugin.ops.cfa import cell_to_rggb, flip_mosaic, normalise, orient, restore_frame, to_rggb
+from jddb_plugin.ops.isp import camera_matrix, process, tone_map
 from jddb_plugin.ops.noise import noise_std
 from jddb_plugin.ops.noise_estimate import estimate_noise
 from jddb_plugin.options import read_options
@@ -32,6 +32,39 @@ def _check_noise(noise: Noise, where: str) -> None:
         check_choice(noise, ('metadata', 'estimate'), f'{where}.noise')
     elif len(noise) != 2 or min(noise) < 0 or max(noise) > 1:
         raise OptionError(f"{where}.noise: expected 'metadata', 'estimate' or [shot, read] in 0 .. 1, got {noise!r}.")
+
+
+def to_light(mosaic: Tensor, metadata: CameraMetadata) -> Tensor:
+    """Mosaics [..., H, W] of pattern rggb, even sides, in sample values -> packed raw [..., 4, H / 2, W / 2] in [0, 1]."""
+    levels = (cell_to_rggb(level, metadata.cfa) for level in (metadata.black_level, metadata.white_level))
+    return normalise(pack(mosaic), *levels)
+
+
+def colours(metadata: CameraMetadata) -> dict[str, Tensor]:
+    """What the ISP needs: gains relative to green, and cam2rgb [3, 3]."""
+    red, green, blue = metadata.white_balance
+    return {'red_gain': torch.tensor(red / green), 'blue_gain': torch.tensor(blue / green), 'rgb_gain': torch.tensor(1.0),
+            'cam2rgb': camera_matrix(torch.tensor(metadata.color_matrix, dtype=torch.float64))}
+
+
+def develop(mosaic: Tensor, metadata: CameraMetadata) -> Tensor:
+    """A picture of a mosaic as it is: demosaicked bilinearly, not denoised.
+
+    Args:
+        mosaic: [H, W], as stored, in sample values.
+        metadata: of its clip.
+
+    Returns:
+        sRGB with tone curve [3, H, W] in [0, 1], upright (height and width may be swapped); its brightness is chosen so
+        that 1 % of the samples are white.
+    """
+    cropped, origin = to_rggb(mosaic, metadata.cfa)
+    linear = demosaic_bilinear(to_light(cropped, metadata)[None])[0]
+    gains = colours(metadata)
+    white = torch.stack((gains['red_gain'], torch.tensor(1.0), gains['blue_gain']))[:, None, None] * linear
+    brightness = 1 / torch.quantile(white.flatten()[::max(1, white.numel() // 100000)], 0.99).clamp(min=1e-3)
+    picture = tone_map(process(linear, **{**gains, 'rgb_gain': brightness.clamp(min=1)}))
+    return orient(restore_frame(picture, origin, tuple(mosaic.shape)), metadata.orientation)
 
 
 class _Mosaics:
@@ -74,9 +107,7 @@ class _Mosaics:
 
     def light(self, clip: Clip, mosaic: Tensor) -> Tensor:
         """Mosaics [..., H, W] of pattern rggb -> packed raw [..., 4, H / 2, W / 2] in [0, 1]."""
-        metadata = self.metadata(clip)
-        return normalise(pack(mosaic), *(cell_to_rggb(level, metadata.cfa)
-                                         for level in (metadata.black_level, metadata.white_level)))
+        return to_light(mosaic, self.metadata(clip))
 
     def linear(self, clip: Clip, index: int) -> Tensor:
         """Ground truth [3, H, W], cropped as the mosaic is."""
@@ -93,13 +124,6 @@ class _Mosaics:
         else:
             shot, read = (torch.full((4,), float(value)) for value in self.noise)
         return torch.cat((burst, noise_std(burst, shot[:, None, None], read[:, None, None])), dim=1)
-
-    def colours(self, clip: Clip) -> dict[str, Tensor]:
-        """What the ISP needs."""
-        metadata = self.metadata(clip)
-        red, green, blue = metadata.white_balance
-        return {'red_gain': torch.tensor(red / green), 'blue_gain': torch.tensor(blue / green), 'rgb_gain': torch.tensor(1.0),
-                'cam2rgb': camera_matrix(torch.tensor(metadata.color_matrix, dtype=torch.float64))}
 
 
 @dataclass(frozen=True)
@@ -202,7 +226,7 @@ class RawBurstDataset(Dataset):
         return {
             'lq': torch.cat([pack(turn(unpack(planes))) for planes in lq.split(4, dim=1)], dim=1),
             'gt': turn(self.mosaics.linear(clip, reference)[:, y:y + size, x:x + size]),
-            **self.mosaics.colours(clip),
+            **colours(self.mosaics.metadata(clip)),
             'key': clip.keys[reference],
         }
 
@@ -291,7 +315,7 @@ class RawBurstTestDataset(Dataset):
         clip, centre = self.samples[index]
         neighbours = generate_frame_indices(centre, len(clip.keys), self.options.num_frame, padding=self.options.padding)
         burst = torch.stack([self._frame(clip, i) for i in neighbours])
-        sample = {'lq': self.mosaics.with_noise_map(clip, burst), **self.mosaics.colours(clip),
+        sample = {'lq': self.mosaics.with_noise_map(clip, burst), **colours(self.mosaics.metadata(clip)),
                   **{key: values[index] for key, values in self.data_info.items()}}
         if self.mosaics.truth is not None:
             sample['gt'] = self.mosaics.linear(clip, centre)

@@ -78,6 +78,7 @@ class TrainOptions(TemporalOptions, _Source):
     tile: Optional[int] = None
     reach: int = 0
     synthesis: str = 'worker'
+    stage_dir: Optional[str] = None
     seed: int = 0
 
 
@@ -107,6 +108,7 @@ class UnprocessedBurstDataset(Dataset):
             reach (int): how far around the tile the region goes, in packed px: what a search can touch. Default: 0.
             synthesis (str): 'worker' makes the raw burst here; 'device' leaves that to the model, a batch at a time on its
                 device (JDDBModel can). On a CPU both give the same numbers. Default: 'worker'.
+            stage_dir (str): folder on the node's own disk to copy the LMDB to, or 'auto', see staging.py. Default: none.
             seed (int): of all random draws. Default: 0; our entry points fill in ``manual_seed``.
 
     Returns:
@@ -140,7 +142,7 @@ class UnprocessedBurstDataset(Dataset):
         if options.val_partition is not None:
             check_choice(options.val_partition, ('REDS4',), f'{where}.val_partition')
             without += REDS4
-        self.source = FrameSource(options.dataroot_gt, options.io_backend, where)
+        self.source = FrameSource(options.dataroot_gt, options.io_backend, where, stage_dir=options.stage_dir)
         self.samples: list[tuple[Clip, int]] = []
         for name in options.exclude_clips:
             if name not in self.source.clips:
@@ -235,6 +237,7 @@ class TestOptions:
     num_frame: int = 5
     padding: str = 'reflection_circle'
     crop: Optional[list[int]] = None
+    stage_dir: Optional[str] = None
 
 
 @DATASET_REGISTRY.register()
@@ -252,6 +255,7 @@ class UnprocessedBurstTestDataset(Dataset):
                 ``generate_frame_indices``. Default: 'reflection_circle' (the other side).
             crop (list[int]): [y, x, height, width] in RGB pixels, even, the same for all frames. Noise is drawn for the
                 crop, as the protocol says. Default: whole frames.
+            stage_dir (str): see :class:`UnprocessedBurstDataset`.
 
     Returns:
         dict with lq [N, 8, h, w], gt [3, 2h, 2w], red_gain, blue_gain, rgb_gain, cam2rgb [3, 3], folder (str),
@@ -269,7 +273,7 @@ class UnprocessedBurstTestDataset(Dataset):
         check_choice(options.padding, ('replicate', 'reflection', 'reflection_circle', 'circle'), f'{where}.padding')
         self.shot, self.read = _noise_level(options.noise, where)
         self.camera = reference_camera()
-        self.source = FrameSource(options.dataroot_gt, options.io_backend, where)
+        self.source = FrameSource(options.dataroot_gt, options.io_backend, where, stage_dir=options.stage_dir)
         self.data_info: dict[str, list[Any]] = {'lq_path': [], 'folder': [], 'idx': [], 'border': []}
         self.samples: list[tuple[Clip, int]] = []
         half = options.num_frame // 2

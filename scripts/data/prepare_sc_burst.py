@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jddb_plugin.checks import DataError, one_line_errors
 from jddb_plugin.data.build import build
+from jddb_plugin.data.burst_lmdb import ENCODINGS
 from jddb_plugin.data.images import in_order, natural_key
 from jddb_plugin.data.metadata import CFA_PATTERNS
 from jddb_plugin.data.source_clips import raw_clip
@@ -27,6 +28,8 @@ def main() -> int:
     parser.add_argument('--overwrite', action='store_true', help='replace an existing LMDB, and start an interrupted build anew')
     parser.add_argument('--resume', action='store_true', help='complete an interrupted build')
     parser.add_argument('--workers', type=int, default=default_workers(), help='processes, 0 for none (default: %(default)s)')
+    parser.add_argument('--encoding', choices=ENCODINGS, default='png',
+                        help='tiff stores frames without compression: larger, and decoded many times faster')
     args = parser.parse_args()
     folder = args.input.expanduser()
     if not folder.is_dir():
@@ -41,7 +44,7 @@ def main() -> int:
             raise DataError(f'{scene}: has {len(files)} .mat files, expected at least {args.frames}; unpack it again, or choose '
                             'another number above 0 with --frames.')
         clips.append(raw_clip(files[:args.frames], scene.name, str(scene), cfa=args.cfa))
-    build(clips, args.output, overwrite=args.overwrite, resume=args.resume, workers=args.workers)
+    build(clips, args.output, overwrite=args.overwrite, resume=args.resume, workers=args.workers, encoding=args.encoding)
     return 0
 
 

@@ -1,0 +1,56 @@
+"""Whatever bytes are given, decoding ends in an image or in one line."""
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jddb_plugin.checks import DataError
+from jddb_plugin.data.images import decode_mosaic, decode_srgb, encode_png, image_header, to_tiff
+
+DECODERS = (decode_srgb, decode_mosaic, image_header, to_tiff)
+
+
+def _sound(kind):
+    image = np.random.default_rng(0).integers(0, 65536, (8, 10) if kind == 'mosaic' else (8, 10, 3), np.uint16)
+    png = encode_png(image, 'test')
+    return png if kind != 'tiff' else to_tiff(png, 'test')
+
+
+def _survives(content):
+    for decode in DECODERS:
+        try:
+            result = decode(content, 'somewhere/00000003')
+        except DataError as error:
+            assert str(error).startswith('somewhere/00000003: ') and '\n' not in str(error)
+        else:
+            assert result is not None
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_random_bytes(content):
+    _survives(content)
+
+
+@pytest.mark.parametrize('kind', ['srgb', 'mosaic', 'tiff'])
+def test_damaged_images(kind):
+    sound = _sound(kind)
+
+    @given(st.integers(0, len(sound) - 1), st.integers(0, 255), st.integers(0, len(sound)))
+    @settings(max_examples=150, deadline=None)
+    def damage(place, byte, length):
+        content = bytearray(sound)
+        content[place] = byte
+        _survives(bytes(content[:length]))
+
+    damage()
+
+
+def test_a_part_of_a_frame_is_that_part():
+    image = np.random.default_rng(1).integers(0, 256, (9, 12, 3), np.uint8)
+    content = cv2.imencode('.png', image[..., ::-1])[1].tobytes()
+    part = decode_srgb(content, 'x', size=(9, 12), window=(1, 2, 4, 6))
+    assert np.array_equal(part, image[1:5, 2:8])
+    with pytest.raises(DataError, match='x: is 12 x 9, expected 12 x 8'):
+        decode_srgb(content, 'x', size=(8, 12))
