@@ -19,6 +19,14 @@ _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type; a palette counts as 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
 
+def _imdecode(content: bytes, flags: int) -> Optional[np.ndarray]:
+    """Decode, or None: OpenCV answers some damage with None and some with an exception."""
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    except cv2.error:
+        return None
+
+
 def decode_srgb(content: Optional[bytes], where: str, *, size: Optional[tuple[int, int]] = None,
                 window: Optional[tuple[int, int, int, int]] = None) -> np.ndarray:
     """Decode an image file's bytes to RGB [H, W, 3], uint8 or uint16.
@@ -35,7 +43,7 @@ def decode_srgb(content: Optional[bytes], where: str, *, size: Optional[tuple[in
     if not content:
         raise DataError(f'{where}: empty or missing; build the data set anew.')
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION  # as the sensor saw it
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    image = _imdecode(content, flags)
     if image is None:
         raise DataError(f'{where}: not a readable image; remove or replace it.')
     if image.dtype not in (np.uint8, np.uint16):
@@ -55,7 +63,7 @@ def decode_mosaic(content: Optional[bytes], where: str, *, size: Optional[tuple[
     """
     if not content:
         raise DataError(f'{where}: empty or missing; build the data set anew.')
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    image = _imdecode(content, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise DataError(f'{where}: not a readable image; build the data set anew.')
     if image.ndim != 2 or image.dtype != np.uint16:
@@ -97,7 +105,7 @@ def to_tiff(png: bytes, where: str) -> bytes:
     Raises:
         DataError: not a readable image.
     """
-    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    image = _imdecode(png, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise DataError(f'{where}: not a readable image; remove or replace it.')
     return cv2.imencode('.tiff', image, [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1].tobytes()
@@ -115,7 +123,7 @@ def image_header(content: bytes, where: str) -> tuple[tuple[int, int, int], int]
         DataError: it is neither.
     """
     if image_suffix(content) == '.tiff':
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        image = _imdecode(content, cv2.IMREAD_UNCHANGED)
         if image is None or image.dtype not in (np.uint8, np.uint16):
             raise DataError(f'{where}: not a readable TIFF of 8 or 16 bits; build the data set anew.')
         return (*image.shape[:2], 1 if image.ndim == 2 else image.shape[2]), 8 * image.dtype.itemsize
