@@ -22,7 +22,9 @@ def _survives(content):
         try:
             result = decode(content, 'somewhere/00000003')
         except DataError as error:
-            assert str(error).startswith('somewhere/00000003: ') and '\n' not in str(error)
+            message = str(error)
+            told = message.startswith('somewhere/00000003: ') and '\n' not in message
+            assert told, message  # noqa: PT017
         else:
             assert result is not None
 
