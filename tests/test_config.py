@@ -101,6 +101,7 @@ def test_missing_files_and_circles_are_named(tmp_path):
 @pytest.mark.parametrize('path', sorted((ROOT / 'options').rglob('*.yml')), ids=lambda p: p.stem + '-' + p.parent.name)
 def test_every_option_file_means_the_same_to_the_toolbox(path):
     opt = load_options(str(path))
-    with open(path) as file:
-        assert yaml.load(file, Loader=ordered_yaml()[0]) == opt
+    if '_base_' not in path.read_text():  # the toolbox itself knows no inheritance
+        with open(path) as file:
+            assert yaml.load(file, Loader=ordered_yaml()[0]) == opt
     assert yaml.load(dump_options(opt), Loader=ordered_yaml()[0]) == opt

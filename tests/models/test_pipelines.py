@@ -39,10 +39,11 @@ def _workplace(tmp_path, monkeypatch):
 
 
 def _small(lmdb, **changes):
-    """Overrides that make the demo tiny."""
+    """Overrides that make the demo tiny; the model draws the tile, as without the demo's own options."""
     values = {
         'network_g.num_feat': 8, 'network_g.deformable_groups': 2, 'network_g.dpbm.tile': 16, 'datasets.train.gt_size': 48,
         'datasets.train.dataroot_gt': lmdb, 'datasets.train.batch_size_per_gpu': 2, 'datasets.train.num_worker_per_gpu': 0,
+        'datasets.train.tile': '~', 'datasets.train.synthesis': 'worker',
         'datasets.train.dataset_enlarge_ratio': 1, 'train.total_iter': 2, 'logger.print_freq': 1,
         'logger.save_checkpoint_freq': 1, 'logger.use_tb_logger': 'false', **changes,
     }
@@ -60,7 +61,8 @@ def _log(folder='experiments/demo'):
 
 
 def test_the_demo_trains_saves_resumes_and_tests(texture_lmdb):
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **_validation(texture_lmdb))]) == 0
+    own = {'datasets.train.tile': 16, 'datasets.train.synthesis': 'device'}
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **own, **_validation(texture_lmdb))]) == 0
     models = Path('experiments/demo/models')
     assert {p.name for p in models.iterdir()} == {'net_g_1.pth', 'net_g_2.pth', 'net_g_latest.pth'}
     log = _log()
