@@ -195,8 +195,11 @@ class _JDDBSteps(VideoBaseModel):
                     results[sample['folder']][frame, k] = float(calculate_metric(images, metric))
             progress.update(min(world_size, len(dataset) - progress.n))
         progress.close()
+        has_truth = self.gt is not None
         del self.batch, self.lq, self.gt, self.output
-        if metrics:
+        if metrics and not has_truth:
+            get_root_logger().info(f'Validation {name}: no ground truth, so no metrics.')
+        elif metrics:
             if self.opt['dist']:
                 for values in results.values():
                     torch.distributed.reduce(values, 0)

@@ -1,4 +1,7 @@
 """Real mosaics as bursts: levels, patterns, noise and ground truth."""
+import shutil
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -6,10 +9,15 @@ from basicsr.data import build_dataset
 
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.compat import EpochIndex
+from jddb_plugin.data.build import build
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
+from jddb_plugin.data.frame_source import FrameSource
 from jddb_plugin.data.metadata import CFA_PATTERNS, CameraMetadata
-from jddb_plugin.data.raw_burst_dataset import RawBurstDataset, RawBurstTestDataset
-from jddb_plugin.ops.bayer import mosaic_rgb
+from jddb_plugin.data.raw_burst_dataset import RawBurstDataset, RawBurstTestDataset, develop
+from jddb_plugin.data.source_clips import find_clips
+from jddb_plugin.data.verify import verify
+from jddb_plugin.ops.bayer import mosaic_rgb, unpack
+from jddb_plugin.ops.cfa import restore_frame
 from jddb_plugin.ops.isp import reference_camera
 
 BLACK, WHITE = (64.0, 60.0, 66.0, 70.0), (1000.0, 1010.0, 1020.0, 990.0)
@@ -139,3 +147,64 @@ def test_truth_must_fit(camera, tmp_path):
         RawBurstDataset({key: value for key, value in opt.items() if key != 'dataroot_gt'})
     with pytest.raises(DataError, match='gt_size 50 needs at least 53 on each side'):
         RawBurstDataset({**opt, 'gt_size': 50})
+
+
+def _build(source, target):
+    build(find_clips(source), str(target))
+    summary, problems = verify(target)
+    assert not problems and 'sound' in summary
+    return FrameSource(str(target), {'type': 'lmdb'}, 'test', frames='mosaic')
+
+
+@pytest.mark.parametrize('bits', [10, 12, 14, 16])
+@pytest.mark.parametrize('cfa', CFA_PATTERNS)
+def test_files_to_data_set_and_back_onto_the_frame(tmp_path, cfa, bits):
+    """TIFF mosaics -> builder -> data set: every sample, in its place, for all patterns and depths."""
+    folder = tmp_path / 'in' / 'clip'
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(bits)
+    frames = [rng.integers(0, 2 ** bits, (20, 26), np.uint16) for _ in range(3)]
+    for index, frame in enumerate(frames):
+        cv2.imwrite(str(folder / f'{index}.tiff'), frame)
+    metadata = _metadata(cfa, bits=bits, black_level=(0.0,) * 4, white_level=(2.0 ** bits - 1,) * 4)
+    (folder / 'metadata.json').write_text(metadata.to_json())
+    source = _build(tmp_path / 'in', tmp_path / 'x.lmdb')
+    for index, frame in enumerate(frames):
+        assert np.array_equal(source.read(source.clips['clip'], index), frame)
+    dataset = RawBurstTestDataset({'name': 'x', 'dataroot_lq': str(tmp_path / 'x.lmdb'), 'num_frame': 3})
+    mosaic = unpack(dataset[1]['lq'][1, :4]) * (2 ** bits - 1)
+    back = restore_frame(mosaic, divmod(cfa.index('r'), 2), (20, 26))
+    inside = (slice(1, 19), slice(1, 25))
+    assert np.array_equal(back.round().numpy()[inside].astype(np.uint16), frames[1][inside])
+
+
+def test_a_real_burst_and_a_real_camera_file_become_pictures(shared, tmp_path):
+    for index in range(5):
+        target = tmp_path / 'in' / 'burst' / f'{index}.tiff'
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(shared(f'raw/hdrplus_burst/{index}.tiff'), target)
+    # As shared/raw says: grbg, black and gains applied already, nothing known of its noise.
+    (tmp_path / 'in' / 'burst' / 'metadata.json').write_text(_metadata(
+        'grbg', bits=16, black_level=(0.0,) * 4, white_level=(65535.0,) * 4, white_balance=(1.0, 1.0, 1.0), noise_shot=None,
+        noise_read=None).to_json())
+    (tmp_path / 'in' / 'chart').mkdir()
+    shutil.copy(shared('raw/dng/colorchart.dng'), tmp_path / 'in' / 'chart')
+    source = _build(tmp_path / 'in', tmp_path / 'x.lmdb')
+    opt = {'name': 'x', 'dataroot_lq': str(tmp_path / 'x.lmdb'), 'clips': ['burst'], 'references': 'middle'}
+    with pytest.raises(DataError, match='holds no noise profile'):
+        RawBurstTestDataset(opt)
+    sample = RawBurstTestDataset({**opt, 'noise': 'estimate'})[0]
+    assert sample['lq'].shape == (5, 8, 500, 499)
+    assert 0.005 < sample['lq'][2, 5:7].median() < 0.03  # the source states 0.015 for its greens
+    clip = source.clips['chart']
+    picture = develop(torch.from_numpy(source.read(clip, 0).astype('float32')), source.metadata(clip))
+    assert picture.shape == (3, 1156, 1734)
+    # The chart's lower half: grey patches from white to black, in the warm light that falls on them; red, green, blue.
+    def patch(y, x):
+        return picture[:, y - 15:y + 15, x - 15:x + 15].mean(dim=(1, 2)).tolist()
+
+    greys = [sum(patch(930, x)) for x in (702, 814, 926, 1038, 1150, 1262)]
+    assert greys == sorted(greys, reverse=True) and greys[0] > 5 * greys[-1]
+    for x, strongest in ((926, 0), (814, 1), (708, 2)):
+        colour = patch(822, x)
+        assert colour.index(max(colour)) == strongest

@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
 from basicsr.utils import logger as basicsr_logger
 
 from jddb_plugin import compat
+from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
+from jddb_plugin.data.metadata import CameraMetadata
 from jddb_plugin.test import main as run_test
 from jddb_plugin.train import main as run_train
 
@@ -119,6 +122,26 @@ def test_synthesis_on_the_device_trains_to_the_same_weights(texture_lmdb):
         weights.append(torch.load('experiments/demo/models/net_g_2.pth', weights_only=True)['params'])
     for key, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][key], rtol=0, atol=5e-3)  # Adam's first steps magnify last digits
+
+
+def test_real_bursts_without_truth_are_restored_and_not_scored(texture_lmdb):
+    assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
+    rng = np.random.default_rng(0)
+    with BurstLmdbWriter('raw.lmdb') as writer:
+        for index in range(5):
+            writer.put_image('scene', index, rng.integers(64, 1000, (50, 62), np.uint16))
+        writer.put_metadata('scene', CameraMetadata(
+            cfa='gbrg', bits=10, black_level=(64.0,) * 4, white_level=(1000.0,) * 4, white_balance=(2.0, 1.0, 1.5),
+            color_matrix=((1.0234, -0.2969, -0.2266), (-0.5625, 1.6328, -0.0469), (-0.0703, 0.2188, 0.6406))))
+    _forget_logger()
+    dataset = {'name': 'real', 'type': 'RawBurstTestDataset', 'dataroot_lq': 'raw.lmdb', 'references': 'middle'}
+    common = ['-opt', str(ROOT / 'options' / 'test' / 'demo.yml'), '--set', 'network_g.num_feat=8', 'network_g.dpbm.tile=16',
+              'network_g.deformable_groups=2', 'path.pretrain_network_g=experiments/demo/models/net_g_latest.pth']
+    assert run_test([*common, 'datasets.test=' + json.dumps({**dataset, 'noise': 'estimate', '_delete_': True})]) == 0
+    assert [p.name for p in Path('results/demo/visualization/real/scene').iterdir()] == ['00000002_demo.png']
+    assert cv2.imread('results/demo/visualization/real/scene/00000002_demo.png').shape == (48, 62, 3)
+    assert not Path('results/demo/metrics_real.json').exists()
+    assert 'no ground truth, so no metrics' in _log('results/demo')
 
 
 def test_two_learning_rates_and_their_schedule(texture_lmdb):
