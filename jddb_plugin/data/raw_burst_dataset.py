@@ -15,7 +15,7 @@ from jddb_plugin.checks import DataError, OptionError, check_choice
 from jddb_plugin.data.frame_source import Clip, FrameSource
 from jddb_plugin.data.images import to_float
 from jddb_plugin.data.metadata import CameraMetadata
-from jddb_plugin.data.sampling import TemporalOptions, draw_burst, sample_generator
+from jddb_plugin.data.sampling import TemporalOptions, draw_burst, index_test_clips, sample_generator
 from jddb_plugin.data.unprocessed_burst_dataset import HOST_KEYS
 from jddb_plugin.ops.bayer import demosaic_bilinear, pack, unpack
 from jddb_plugin.ops.cfa import cell_to_rggb, flip_mosaic, normalise, orient, restore_frame, to_rggb
@@ -277,21 +277,9 @@ class RawBurstTestDataset(Dataset):
         check_choice(options.padding, ('replicate', 'reflection', 'reflection_circle', 'circle'), f'{where}.padding')
         _check_noise(options.noise, where)
         self.mosaics = _Mosaics(options, where)
-        self.data_info: dict[str, list[Any]] = {'lq_path': [], 'folder': [], 'idx': [], 'border': []}
-        self.samples: list[tuple[Clip, int]] = []
-        half = options.num_frame // 2
-        for clip in self.mosaics.clips(options.clips, ()):
-            count = len(clip.keys)
-            if count < options.num_frame:
-                raise DataError(f'{self.mosaics.source.root}: clip {clip.name} has {count} frames, a burst needs '
-                                f'{options.num_frame}; leave it out by clips, or lower num_frame.')
-            numbers = range(count) if options.references == 'all' else [half]
-            for position, i in enumerate(numbers):
-                self.samples.append((clip, i))
-                self.data_info['lq_path'].append(clip.keys[i])
-                self.data_info['folder'].append(clip.name)
-                self.data_info['idx'].append(f'{position}/{len(numbers)}')
-                self.data_info['border'].append(int(i < half or i >= count - half))
+        self.samples, self.data_info = index_test_clips(
+            self.mosaics.clips(options.clips, ()), options.num_frame, self.mosaics.source.root,
+            middle=options.references == 'middle')
         self._recent: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
 
     def __len__(self) -> int:

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 import torch
 
 from jddb_plugin.checks import DataError, OptionError
+from jddb_plugin.data.frame_source import Clip
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,39 @@ class TemporalOptions:
             raise DataError(f'{where}: clip {clip} has {count} frames, a burst of {self.num_frame} needs {needed}; leave it out '
                             'by exclude_clips or lower num_frame.')
         return found
+
+
+def index_test_clips(clips: Sequence[Clip], num_frame: int, root: object, *, middle: bool = False) -> tuple[
+        list[tuple[Clip, int]], dict[str, list[Any]]]:
+    """References of test clips, and what the toolbox's validation wants to know of each.
+
+    Args:
+        clips: in order.
+        num_frame: frames per burst, odd.
+        root: where they lie, for messages.
+        middle: one burst per clip, of its first ``num_frame`` frames, in place of one per frame.
+
+    Returns:
+        (clip, frame) of each sample, and lists of lq_path, folder, idx ('i/n') and border (1 where a neighbour is missing).
+
+    Raises:
+        DataError: a clip is shorter than a burst.
+    """
+    samples, info = [], {'lq_path': [], 'folder': [], 'idx': [], 'border': []}
+    half = num_frame // 2
+    for clip in clips:
+        count = len(clip.keys)
+        if count < num_frame:
+            raise DataError(f'{root}: clip {clip.name} has {count} frames, a burst needs {num_frame}; leave it out by clips, or '
+                            'lower num_frame.')
+        frames = [half] if middle else range(count)
+        for position, i in enumerate(frames):
+            samples.append((clip, i))
+            info['lq_path'].append(clip.keys[i])
+            info['folder'].append(clip.name)
+            info['idx'].append(f'{position}/{len(frames)}')
+            info['border'].append(int(i < half or i >= count - half))
+    return samples, info
 
 
 def draw_burst(options: TemporalOptions, reference: int, count: int, draw: Callable[[int], int]) -> list[int]:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from jddb_plugin.checks import DataError, OptionError, check_choice, nearest
 from jddb_plugin.data.frame_source import REDS4, Clip, FrameSource
 from jddb_plugin.data.images import to_float
-from jddb_plugin.data.sampling import TemporalOptions, draw_burst, sample_generator
+from jddb_plugin.data.sampling import TemporalOptions, draw_burst, index_test_clips, sample_generator
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.isp import Camera, reference_camera, sample_camera, unprocess
 from jddb_plugin.ops.noise import TEST_LEVELS, add_test_noise, noise_std, sample_noise_level
@@ -134,9 +134,11 @@ class UnprocessedBurstDataset(Dataset):
         #: Side of what is cut of a frame, in RGB pixels.
         self.region = options.gt_size
         if options.tile is not None:
-            if options.tile < SCALE or options.tile % SCALE or options.reach < 0 or options.tile > options.gt_size // 2:
-                raise OptionError(f'{where}: tile must be a multiple of {SCALE} that fits into gt_size / 2 = '
-                                  f'{options.gt_size // 2}, and reach not negative, got {options.tile} and {options.reach}.')
+            if options.tile < SCALE or options.tile % SCALE or options.tile > options.gt_size // 2:
+                raise OptionError(f'{where}.tile: must be a multiple of {SCALE} that fits into gt_size / 2 = '
+                                  f'{options.gt_size // 2}, got {options.tile}.')
+            if options.reach < 0 or options.reach % SCALE:
+                raise OptionError(f'{where}.reach: must be a multiple of {SCALE}, at least 0, got {options.reach}.')
             self.region = min(2 * (options.tile + 2 * options.reach), options.gt_size) // (2 * SCALE) * (2 * SCALE)
         without = list(options.exclude_clips)
         if options.val_partition is not None:
@@ -178,7 +180,8 @@ class UnprocessedBurstDataset(Dataset):
             places = (options.gt_size // 2 - options.tile) // SCALE + 1
             # The region lies around the tile as far as the crop allows, so that all samples are of one size.
             tile = [draw(places) * SCALE for _ in range(2)]
-            start = [min(max(t - options.reach, 0), options.gt_size // 2 - size // 2) for t in tile]
+            last = (options.gt_size // 2 - size // 2) // SCALE * SCALE
+            start = [min(max(t - options.reach, 0), last) for t in tile]
             position = [t - s for t, s in zip(tile, start)]
             corner = [c + 2 * s for c, s in zip(corner, start)]
         crops = [self.source.read(clip, i, window=(*corner, size, size)) for i in frames]
@@ -274,21 +277,10 @@ class UnprocessedBurstTestDataset(Dataset):
         self.shot, self.read = _noise_level(options.noise, where)
         self.camera = reference_camera()
         self.source = FrameSource(options.dataroot_gt, options.io_backend, where, stage_dir=options.stage_dir)
-        self.data_info: dict[str, list[Any]] = {'lq_path': [], 'folder': [], 'idx': [], 'border': []}
-        self.samples: list[tuple[Clip, int]] = []
-        half = options.num_frame // 2
-        for clip in self.source.select(options.clips, (), where):
-            count = len(clip.keys)
-            if count < options.num_frame:
-                raise DataError(f'{self.source.root}: clip {clip.name} has {count} frames, a burst needs {options.num_frame}; '
-                                'leave it out by clips, or lower num_frame.')
+        clips = self.source.select(options.clips, (), where)
+        self.samples, self.data_info = index_test_clips(clips, options.num_frame, self.source.root)
+        for clip in clips:
             self._check_crop(clip, where)
-            for i, key in enumerate(clip.keys):
-                self.samples.append((clip, i))
-                self.data_info['lq_path'].append(key)
-                self.data_info['folder'].append(clip.name)
-                self.data_info['idx'].append(f'{i}/{count}')
-                self.data_info['border'].append(int(i < half or i >= count - half))
         self._recent: OrderedDict[tuple[str, int], tuple[Tensor, Tensor]] = OrderedDict()
 
     def _check_crop(self, clip: Clip, where: str) -> None:

@@ -13,12 +13,10 @@ import sys
 from pathlib import Path
 
 from jddb_plugin.checks import OptionError, one_line_errors
-from jddb_plugin.data.build import build
-from jddb_plugin.data.burst_lmdb import ENCODINGS
+from jddb_plugin.data.build import add_build_arguments, build_as_asked
 from jddb_plugin.data.metadata import CFA_PATTERNS
 from jddb_plugin.data.source_clips import find_clips
 from jddb_plugin.data.verify import verify
-from jddb_plugin.data.workers import default_workers
 
 
 @one_line_errors
@@ -28,15 +26,11 @@ def main() -> int:
     parser.add_argument('--input', type=Path, help='folder that holds the clips')
     parser.add_argument('--output', help='LMDB to write, ends in .lmdb')
     parser.add_argument('--verify', type=Path, metavar='LMDB', help='check every value of a finished LMDB instead')
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing LMDB, and start an interrupted build anew')
-    parser.add_argument('--resume', action='store_true', help='complete an interrupted build')
-    parser.add_argument('--workers', type=int, default=default_workers(), help='processes, 0 for none (default: %(default)s)')
+    add_build_arguments(parser)
     parser.add_argument('--cfa', choices=CFA_PATTERNS, help='Bayer pattern of raw files that do not say it')
     parser.add_argument('--start', type=int, default=0, help='first frame to take of a video')
     parser.add_argument('--count', type=int, help='frames to take of a video (default: all)')
     parser.add_argument('--step', type=int, default=1, help='take every step-th frame of a video')
-    parser.add_argument('--encoding', choices=ENCODINGS, default='png',
-                        help='tiff stores frames without compression: about twice as large, and decoded many times faster')
     args = parser.parse_args()
     if args.verify is not None:
         summary, problems = verify(args.verify, workers=max(1, args.workers))
@@ -46,7 +40,7 @@ def main() -> int:
     if args.input is None or args.output is None:
         raise OptionError('expected --input and --output, or --verify; see --help.')
     clips = find_clips(args.input.expanduser(), start=args.start, count=args.count, step=args.step, cfa=args.cfa)
-    build(clips, args.output, overwrite=args.overwrite, resume=args.resume, workers=args.workers, encoding=args.encoding)
+    build_as_asked(clips, args)
     return 0
 
 

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Sequence
 
 from jddb_plugin.checks import DataError, one_line_errors
-from jddb_plugin.data.build import build
-from jddb_plugin.data.burst_lmdb import ENCODINGS
+from jddb_plugin.data.build import add_build_arguments, build_as_asked
 from jddb_plugin.data.source_clips import SourceClip, find_clips
-from jddb_plugin.data.workers import default_workers
 
 CLIPS = {240: 'train_sharp', 30: 'val_sharp'}
 FRAMES = 100
@@ -43,18 +41,14 @@ def main() -> int:
     parser.add_argument('--input', required=True, type=Path, help='zip file, or folder that holds 000, 001, ...')
     parser.add_argument('--output', default='datasets/REDS/train_sharp.lmdb', help='LMDB to write (default: %(default)s)')
     parser.add_argument('--subset', action='store_true', help='accept fewer clips or frames than REDS has')
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing LMDB, and start an interrupted build anew')
-    parser.add_argument('--resume', action='store_true', help='complete an interrupted build')
-    parser.add_argument('--workers', type=int, default=default_workers(), help='processes, 0 for none (default: %(default)s)')
-    parser.add_argument('--encoding', choices=ENCODINGS, default='png',
-                        help='tiff stores frames without compression: larger, and decoded many times faster')
+    add_build_arguments(parser)
     args = parser.parse_args()
     source = args.input.expanduser()
     if source.is_file() and source.suffix.lower() != '.zip':
         raise DataError(f'{source}: expected a zip file or a folder.')
     clips = find_clips(source)
     check_clips(clips, source, subset=args.subset)
-    build(clips, args.output, overwrite=args.overwrite, resume=args.resume, workers=args.workers, encoding=args.encoding)
+    build_as_asked(clips, args)
     return 0
 
 

@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 
 from jddb_plugin.checks import DataError, one_line_errors
-from jddb_plugin.data.build import build
-from jddb_plugin.data.burst_lmdb import ENCODINGS
+from jddb_plugin.data.build import add_build_arguments, build_as_asked
 from jddb_plugin.data.images import in_order, natural_key
 from jddb_plugin.data.metadata import CFA_PATTERNS
 from jddb_plugin.data.source_clips import raw_clip
-from jddb_plugin.data.workers import default_workers
 
 
 @one_line_errors
@@ -25,11 +23,7 @@ def main() -> int:
     parser.add_argument('--output', default='datasets/SC_burst/test.lmdb', help='LMDB to write (default: %(default)s)')
     parser.add_argument('--frames', type=int, default=5, help='frames of each scene, from the first (default: %(default)s)')
     parser.add_argument('--cfa', choices=CFA_PATTERNS, help='Bayer pattern of files that do not say it')
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing LMDB, and start an interrupted build anew')
-    parser.add_argument('--resume', action='store_true', help='complete an interrupted build')
-    parser.add_argument('--workers', type=int, default=default_workers(), help='processes, 0 for none (default: %(default)s)')
-    parser.add_argument('--encoding', choices=ENCODINGS, default='png',
-                        help='tiff stores frames without compression: larger, and decoded many times faster')
+    add_build_arguments(parser)
     args = parser.parse_args()
     folder = args.input.expanduser()
     if not folder.is_dir():
@@ -44,7 +38,7 @@ def main() -> int:
             raise DataError(f'{scene}: has {len(files)} .mat files, expected at least {args.frames}; unpack it again, or choose '
                             'another number above 0 with --frames.')
         clips.append(raw_clip(files[:args.frames], scene.name, str(scene), cfa=args.cfa))
-    build(clips, args.output, overwrite=args.overwrite, resume=args.resume, workers=args.workers, encoding=args.encoding)
+    build_as_asked(clips, args)
     return 0
 
 

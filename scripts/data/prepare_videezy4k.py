@@ -9,11 +9,9 @@ import sys
 from pathlib import Path
 
 from jddb_plugin.checks import DataError, one_line_errors
-from jddb_plugin.data.build import build
-from jddb_plugin.data.burst_lmdb import ENCODINGS
+from jddb_plugin.data.build import add_build_arguments, build_as_asked
 from jddb_plugin.data.images import in_order
 from jddb_plugin.data.source_clips import VIDEO_SUFFIXES, video_clip
-from jddb_plugin.data.workers import default_workers
 
 
 @one_line_errors
@@ -25,11 +23,7 @@ def main() -> int:
     parser.add_argument('--start', type=int, default=0, help='first frame to take (default: %(default)s)')
     parser.add_argument('--count', type=int, default=20, help='frames to take (default: %(default)s)')
     parser.add_argument('--step', type=int, default=1, help='take every step-th frame (default: %(default)s)')
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing LMDB, and start an interrupted build anew')
-    parser.add_argument('--resume', action='store_true', help='complete an interrupted build')
-    parser.add_argument('--workers', type=int, default=default_workers(), help='processes, 0 for none (default: %(default)s)')
-    parser.add_argument('--encoding', choices=ENCODINGS, default='png',
-                        help='tiff stores frames without compression: larger, and decoded many times faster')
+    add_build_arguments(parser)
     args = parser.parse_args()
     folder = args.input.expanduser()
     if not folder.is_dir():
@@ -38,7 +32,7 @@ def main() -> int:
     if not videos:
         raise DataError(f'{folder}: holds no videos; expected files that end in {", ".join(VIDEO_SUFFIXES)}.')
     clips = [video_clip(video, start=args.start, count=args.count, step=args.step) for video in videos]
-    build(clips, args.output, overwrite=args.overwrite, resume=args.resume, workers=args.workers, encoding=args.encoding)
+    build_as_asked(clips, args)
     return 0
 
 

@@ -69,7 +69,7 @@ def test_all_frames_get_the_same_crop_and_camera(texture_lmdb, textures):
 
 
 def test_synthesis_on_the_device_gives_what_a_worker_makes(texture_lmdb):
-    worker, device = (_train(texture_lmdb, synthesis=where, tile=8, reach=2) for where in ('worker', 'device'))
+    worker, device = (_train(texture_lmdb, synthesis=where, tile=8, reach=4) for where in ('worker', 'device'))
     samples = [device[k] for k in range(3)]
     assert samples[0]['srgb'].dtype == torch.uint8 and 'lq' not in samples[0]
     batch = torch.utils.data.default_collate(samples)
