@@ -161,7 +161,13 @@ def _encode_file(file: Path) -> EncodedFrame:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f'{file}: cannot be read ({error}).') from error
-    return _encode_image(content, str(file))
+    try:
+        return _encode_image(content, str(file))
+    except DataError as error:
+        if file.suffix.lower() in _TIFF:
+            raise DataError(f'{error} If it is a Bayer mosaic, its camera is described in metadata.json beside it, see '
+                            'docs/data.md.') from error
+        raise
 
 
 @functools.lru_cache(maxsize=1)

@@ -155,6 +155,13 @@ def write_video(path, frames):
     video.release()
 
 
+def test_a_mosaic_without_metadata_is_told_what_it_lacks(tmp_path):
+    (tmp_path / 'in' / 'clip').mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / 'in' / 'clip' / '0.tiff'), np.zeros((8, 8), np.float32))
+    with pytest.raises(DataError, match='0.tiff: .* If it is a Bayer mosaic, its camera is described in metadata.json beside it'):
+        build(find_clips(tmp_path / 'in'), str(tmp_path / 'x.lmdb'))
+
+
 @pytest.mark.parametrize('name', ['a.avi', 'a.mp4'])
 def test_videos(tmp_path, name):
     write_video(tmp_path / 'in' / name, 20)
