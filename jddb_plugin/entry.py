@@ -22,7 +22,7 @@ from jddb_plugin.config import dump_options, load_options, parse_override
 from jddb_plugin.data.unprocessed_burst_dataset import HOST_KEYS
 from jddb_plugin.hooks import build_hooks
 from jddb_plugin.models.hooked_model import HookMixin
-from jddb_plugin.options import check_call, check_keys, read_options
+from jddb_plugin.options import check_call, check_keys, read_options, registered
 
 _TOP = ('name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'datasets', 'path', 'train', 'val', 'logger', 'dist_params',
         'find_unused_parameters', 'network_g', 'channels_last')
@@ -42,18 +42,6 @@ def _parse_arguments(arguments: Sequence[str], prog: str, description: str) -> a
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
-
-
-def _registered(registry: Any, options: Any, where: str) -> tuple[Any, dict[str, Any]]:
-    """The class that a section's ``type`` names, and the section's other keys."""
-    if not isinstance(options, Mapping) or 'type' not in options:
-        raise OptionError(f"{where}: expected a mapping with a 'type', got {options!r}.")
-    arguments = dict(options)
-    kind = arguments.pop('type')
-    for name in (kind, f'{kind}_basicsr'):
-        if name in registry:
-            return registry.get(name), arguments
-    raise OptionError(f"{where}.type: '{kind}' is not registered; {nearest(kind, registry.keys())}")
 
 
 def _section(opt: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -98,7 +86,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
     if not networks:
         raise OptionError("'network_g' is missing.")
     for key in networks:
-        network, arguments = _registered(ARCH_REGISTRY, opt[key], key)
+        network, arguments = registered(ARCH_REGISTRY, opt[key], key)
         check_call(network, arguments, key)
         if network.__module__.startswith('jddb_plugin.'):
             network(**arguments)  # refuses values that do not fit together
@@ -113,7 +101,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
         if not isinstance(val['metrics'], (dict, type(None))):
             raise OptionError(f"val.metrics: expected a mapping of names to metrics, got {val['metrics']!r}.")
         for name, metric in (val['metrics'] or {}).items():
-            function, arguments = _registered(METRIC_REGISTRY, metric, f'val.metrics.{name}')
+            function, arguments = registered(METRIC_REGISTRY, metric, f'val.metrics.{name}')
             # The toolbox's metrics swallow unknown keys.
             check_keys(arguments, [*inspect.signature(function).parameters, 'better'], f'val.metrics.{name}')
         if is_train and val['save_img'] and issubclass(model, VideoBaseModel) and not hasattr(model, 'check_options'):
@@ -146,7 +134,7 @@ def _check_datasets(opt: dict[str, Any], *, is_train: bool) -> None:
         where = f'datasets.{phase}'
         if phase.split('_')[0] not in known:
             raise OptionError(f"{where}: unknown phase; expected {' or '.join(known)}, or with a suffix, e.g. val_2.")
-        dataset, _ = _registered(DATASET_REGISTRY, section, where)
+        dataset, _ = registered(DATASET_REGISTRY, section, where)
         if not isinstance(section.get('name'), str):
             raise OptionError(f"{where}: 'name' is missing, or not text.")
         if hasattr(dataset, 'Options'):
@@ -181,7 +169,7 @@ def _check_training(opt: dict[str, Any], model: type) -> None:
         opt.pop('val', None)
     for key in train:
         if key.endswith('_opt') and isinstance(train[key], Mapping):
-            loss, arguments = _registered(LOSS_REGISTRY, train[key], f'train.{key}')
+            loss, arguments = registered(LOSS_REGISTRY, train[key], f'train.{key}')
             check_call(loss, arguments, f'train.{key}')
     _check_optimisation(train, ours=hasattr(model, 'check_options'))
     hooks = build_hooks(train.get('hooks') or [])

@@ -75,6 +75,22 @@ def _describe(hint: Any) -> str:
     return names.get(origin or hint, str(hint))
 
 
+def registered(registry: Any, options: Any, where: str) -> tuple[Any, dict[str, Any]]:
+    """The class that a section's ``type`` names, and the section's other keys.
+
+    Raises:
+        OptionError: there is no ``type``, or it is not registered.
+    """
+    if not isinstance(options, Mapping) or 'type' not in options:
+        raise OptionError(f"{where}: expected a mapping with a 'type', got {options!r}.")
+    arguments = dict(options)
+    kind = arguments.pop('type')
+    for name in (kind, f'{kind}_basicsr'):
+        if name in registry:
+            return registry.get(name), arguments
+    raise OptionError(f"{where}.type: '{kind}' is not registered; {nearest(kind, registry.keys())}")
+
+
 def check_call(function: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
     """Check that ``function`` (or class) accepts keyword ``arguments``, without calling it.
 

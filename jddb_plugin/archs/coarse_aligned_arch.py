@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from jddb_plugin.archs.dpbm_arch import DPBM
 from jddb_plugin.archs.tile_walk import walk_tiles
-from jddb_plugin.checks import OptionError, ShapeError, check_choice, check_ndim, nearest
+from jddb_plugin.checks import OptionError, ShapeError, check_choice, check_ndim
 from jddb_plugin.ops.bayer import demosaic_bilinear, half_size_rgb
-from jddb_plugin.options import check_call
+from jddb_plugin.options import check_call, registered
 
 #: Burst length of the toolbox's networks that have no ``num_frame``; they restore the middle.
 _FRAMES = {'TOFlow': 7, 'DUF': 7}
@@ -126,15 +126,8 @@ class CoarseAligned(nn.Module):
 
 def _build(options: Mapping[str, Any]) -> tuple[nn.Module, str, Optional[int]]:
     """The network, its name, and the number of frames it takes if that is fixed."""
-    options = dict(options)
-    name = options.pop('type', None)
-    if name is None:
-        raise OptionError("network_g.network: 'type' is missing; expected the name of a registered network, e.g. EDVR.")
-    registered = next((n for n in (name, f'{name}_basicsr') if n in ARCH_REGISTRY), None)
-    if registered is None:
-        raise OptionError(f"network_g.network.type: '{name}' is not registered; {nearest(name, ARCH_REGISTRY.keys())}")
-    network = ARCH_REGISTRY.get(registered)
-    check_call(network, options, 'network_g.network')
+    network, arguments = registered(ARCH_REGISTRY, options, 'network_g.network')
+    check_call(network, arguments, 'network_g.network')
     parameter = inspect.signature(network).parameters.get('num_frame')
-    num_frame = _FRAMES.get(name) if parameter is None else options.get('num_frame', parameter.default)
-    return network(**options), name, num_frame
+    num_frame = _FRAMES.get(options['type']) if parameter is None else arguments.get('num_frame', parameter.default)
+    return network(**arguments), options['type'], num_frame
