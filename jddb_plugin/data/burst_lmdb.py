@@ -230,7 +230,7 @@ class BurstLmdbWriter:
         if (shape[2], bits) not in ((3, 8), (3, 16), (1, 16)):
             raise DataError(f'{key}: expected an image with 3 channels of 8 or 16 bits, or 1 of 16, '
                             f'got {shape[2]} of {bits}.')
-        self._put(key, image)
+        self._put(key, image, shape)
 
     def put_image(self, clip: str, index: int, image: np.ndarray) -> None:
         """Add a frame given as RGB [H, W, 3], uint8 or uint16, or as a Bayer mosaic [H, W], uint16."""
@@ -242,19 +242,19 @@ class BurstLmdbWriter:
         """Add the camera metadata of a clip of Bayer mosaics."""
         self._put(metadata_key(clip), metadata.check(metadata_key(clip)).to_json().encode())
 
-    def _put(self, key: str, value: bytes) -> None:
+    def _put(self, key: str, value: bytes, shape: Optional[tuple[int, int, int]] = None) -> None:
         if not key.isprintable() or len(key.encode()) > 500:  # meta_info.txt has one line per key, LMDB keys 511 bytes
             raise DataError(f'{key!r}: names of clips must be of printable characters and below 480 bytes; rename the clip.')
         self._pending.append((key, value))
         self._pending_bytes += len(value)
-        self._record(key, value)
+        self._record(key, value, shape)
         if self._pending_bytes >= _COMMIT_BYTES or len(self._pending) >= _COMMIT_VALUES:
             self._commit()
 
-    def _record(self, key: str, value: bytes) -> None:
+    def _record(self, key: str, value: bytes, shape: Optional[tuple[int, int, int]] = None) -> None:
         self._checksums[key] = zlib.crc32(value)
         if not key.endswith(f'/{METADATA}'):
-            self._shapes[key] = image_header(value, key)[0]
+            self._shapes[key] = shape or image_header(value, key)[0]  # known already unless it was there before
             self._suffixes[key] = image_suffix(value)
 
     def _commit(self) -> None:
