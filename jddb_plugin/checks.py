@@ -31,6 +31,10 @@ class CheckpointError(JDDBError, RuntimeError):
     """A checkpoint is missing, damaged or belongs to another configuration."""
 
 
+class TrainingError(JDDBError, RuntimeError):
+    """A training cannot go on."""
+
+
 def check_ndim(tensor: Tensor, layout: str, name: str) -> None:
     """Raise ShapeError unless ``tensor`` has as many dimensions as ``layout`` names.
 

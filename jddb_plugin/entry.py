@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import logging
 import os
 import shlex
 import sys
@@ -12,21 +13,23 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 import torch
 from basicsr.models import lr_scheduler
-from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
 from jddb_plugin.archs.dpbm_arch import DPBM
 from jddb_plugin.checks import CheckpointError, DataError, JDDBError, OptionError, nearest
-from jddb_plugin.compat import optimizer_class
+from jddb_plugin.compat.training import optimizer_class
 from jddb_plugin.config import dump_options, load_options, parse_override
 from jddb_plugin.data.unprocessed_burst_dataset import HOST_KEYS
 from jddb_plugin.hooks import build_hooks
 from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.options import check_call, check_keys, read_options, registered
+from jddb_plugin.runtime import preemption, processes
+
+_logger = logging.getLogger('jddb_plugin')
 
 _TOP = ('name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'datasets', 'path', 'train', 'val', 'logger', 'dist_params',
         'find_unused_parameters', 'network_g', 'channels_last')
-_LOGGER = ('print_freq', 'save_checkpoint_freq', 'use_tb_logger', 'wandb')
+_LOGGER = ('print_freq', 'save_checkpoint_freq', 'keep_last', 'keep_every', 'use_tb_logger', 'wandb')
 _PATH = ('pretrain_network_g', 'strict_load_g', 'param_key_g', 'resume_state', 'ignore_resume_networks')
 
 
@@ -51,7 +54,7 @@ def _section(opt: Mapping[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
+def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = 'none') -> dict[str, Any]:
     """Check resolved options as far as can be known before anything is built, and fill in what the toolbox needs.
 
     Every ``type`` must be registered, and the arguments of networks, losses, metrics and hooks must be known to it.
@@ -73,6 +76,8 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
     opt.setdefault('path', {})
     opt['path'] = opt['path'] or {}
     opt.setdefault('num_gpu', 'auto')
+    opt['manual_seed'] = opt.get('manual_seed') or 0  # the toolbox draws one, another in every process and after a resume
+    processes.configure(opt.get('dist_params'))
     for key in ('datasets', 'path', *(('train', 'logger') if is_train else ())):
         _section(opt, key)
     if opt.get('val') is not None:
@@ -81,7 +86,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
         check_keys(opt, _TOP, 'options')
         check_keys(opt['path'], _PATH, 'path')
         model.check_options(opt)
-    _check_device(opt)
+    _check_device(opt, launcher)
     networks = [key for key in opt if key.startswith('network_')]
     if not networks:
         raise OptionError("'network_g' is missing.")
@@ -90,6 +95,8 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
         check_call(network, arguments, key)
         if network.__module__.startswith('jddb_plugin.'):
             network(**arguments)  # refuses values that do not fit together
+    if is_train:
+        _share_batch(opt, launcher)
     _check_datasets(opt, is_train=is_train)
     val = opt.get('val')
     if val is None and not is_train:
@@ -104,8 +111,6 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
             function, arguments = registered(METRIC_REGISTRY, metric, f'val.metrics.{name}')
             # The toolbox's metrics swallow unknown keys.
             check_keys(arguments, [*inspect.signature(function).parameters, 'better'], f'val.metrics.{name}')
-        if is_train and val['save_img'] and issubclass(model, VideoBaseModel) and not hasattr(model, 'check_options'):
-            raise OptionError('val.save_img: the toolbox cannot save images of its video models while training; use false.')
     if is_train:
         _check_training(opt, model)
         if val is not None and val.get('matching_figure'):
@@ -117,14 +122,33 @@ def check_options(opt: dict[str, Any], *, is_train: bool) -> dict[str, Any]:
     return opt
 
 
-def _check_device(opt: Mapping[str, Any]) -> None:
+def _check_device(opt: dict[str, Any], launcher: str) -> None:
     available = torch.cuda.device_count()
+    if launcher == 'none' and opt['num_gpu'] == 'auto' and available > 1:
+        # The toolbox would train by DataParallel, which copies the network in every iteration.
+        _logger.warning('%d GPUs are visible, and one is used; for all of them: torchrun --nproc_per_node %d '
+                        '-m jddb_plugin.train -opt FILE --launcher pytorch', available, available)
+        opt['num_gpu'] = 1
     if opt['num_gpu'] != 'auto' and (not isinstance(opt['num_gpu'], int) or opt['num_gpu'] > available):
         raise OptionError(f"num_gpu: {opt['num_gpu']!r} asked for, but {available} CUDA devices are here; use num_gpu: auto.")
     if available == 0:
         for phase, dataset in (opt.get('datasets') or {}).items():
             if isinstance(dataset, Mapping) and dataset.get('prefetch_mode') == 'cuda':
                 raise OptionError(f'datasets.{phase}.prefetch_mode: cuda needs a CUDA device, and none is here; use ~ or cpu.')
+
+
+def _share_batch(opt: Mapping[str, Any], launcher: str) -> None:
+    """Divide ``datasets.train.batch_size`` among the processes: whatever their number, the training is the same."""
+    train = opt['datasets'].get('train')
+    if not isinstance(train, dict) or 'batch_size' not in train:
+        return
+    batch, processes_in_all = train.pop('batch_size'), processes.place_of(launcher)[1]
+    if not isinstance(batch, int) or batch < 1 or batch % processes_in_all:
+        raise OptionError(f'datasets.train.batch_size: expected a whole number that {processes_in_all} processes can share '
+                          f'equally, got {batch!r}.')
+    if 'batch_size_per_gpu' in train:
+        raise OptionError('datasets.train: give batch_size (over all processes) or batch_size_per_gpu, not both.')
+    train['batch_size_per_gpu'] = batch // processes_in_all
 
 
 def _check_datasets(opt: dict[str, Any], *, is_train: bool) -> None:
@@ -162,6 +186,10 @@ def _check_training(opt: dict[str, Any], model: type) -> None:
         if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 1 or value != int(value):
             raise OptionError(f'{section}.{key}: expected a positive whole number, got {value!r}.')
         opt[section][key] = int(value)
+    for key, least in (('keep_last', 1), ('keep_every', 0)):
+        value = logger.get(key)
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise OptionError(f'logger.{key}: expected a whole number from {least} on, got {value!r}.')
     logger.setdefault('use_tb_logger', False)
     if opt.get('val') is not None and not isinstance(opt['val'].get('val_freq'), (int, float)):
         raise OptionError("val.val_freq is missing, or not a number.")
@@ -241,35 +269,48 @@ def run(pipeline: Callable[[str], None], *, is_train: bool, arguments: Optional[
         arguments: command line; that of the process if None.
 
     Returns:
-        Exit status: 0, or 2 after an error that is the user's to mend, told in one line.
+        Exit status: 0; 2 after an error that is the user's to mend, told in one line; 75 after a signal that asked the
+        run to stop, once its state is saved.
     """
     command = 'train' if is_train else 'test'
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = _parse_arguments(given, f'python -m jddb_plugin.{command}', f'{command.capitalize()} by an option file.')
     saved = sys.argv
     try:
-        overrides = [parse_override(text) for text in args.set]
-        overrides += [parse_override(text, separator=':') for text in args.force_yml]
-        opt = check_options(load_options(args.opt, overrides), is_train=is_train)
-        check_files(opt)
-        if not is_train and hasattr(MODEL_REGISTRY.get(opt['model_type']), 'check_options') and not opt['path'].get(
-                'pretrain_network_g'):
-            raise OptionError("path: 'pretrain_network_g' is missing; a network with random weights is not worth testing.")
-        with tempfile.TemporaryDirectory(prefix='jddb_plugin_') as folder:
-            resolved = Path(folder) / Path(args.opt).name
-            header = f'# Resolved from: {args.opt}\n# by: python -m jddb_plugin.{command} {" ".join(shlex.join(given).split())}\n'
-            resolved.write_text(header + dump_options(opt), encoding='utf-8')
-            flags = [flag for flag in ('auto_resume', 'debug') if getattr(args, flag)]
-            sys.argv = [f'jddb_plugin.{command}', '-opt', str(resolved), '--launcher', args.launcher,
-                        *(f'--{flag}' for flag in flags)]
-            pipeline(os.getcwd())
+        with preemption.watch():
+            _run(pipeline, args, given, command)
+        processes.stop()
+    except preemption.Preempted as stopped:
+        processes.stop()
+        sys.stderr.write(f'{stopped}\n')
+        return preemption.EXIT_STATUS
     except JDDBError as error:
         # A loader's worker wraps the message into a traceback: its last line is the message.
         message = str(error).strip().splitlines()[-1]
         if str(error).startswith('Caught '):
             message = message.partition(': ')[2]
-        sys.stderr.write(f'error: {message}\n')
+        rank = torch.distributed.get_rank() if processes.is_distributed() else 0
+        sys.stderr.write(f'error: {message}\n' if rank == 0 else f'error in process {rank}: {message}\n')
         return 2
     finally:
         sys.argv = saved
     return 0
+
+
+def _run(pipeline: Callable[[str], None], args: argparse.Namespace, given: Sequence[str], command: str) -> None:
+    is_train = command == 'train'
+    overrides = [parse_override(text) for text in args.set]
+    overrides += [parse_override(text, separator=':') for text in args.force_yml]
+    opt = check_options(load_options(args.opt, overrides), is_train=is_train, launcher=args.launcher)
+    check_files(opt)
+    if not is_train and hasattr(MODEL_REGISTRY.get(opt['model_type']), 'check_options') and not opt['path'].get(
+            'pretrain_network_g'):
+        raise OptionError("path: 'pretrain_network_g' is missing; a network with random weights is not worth testing.")
+    with tempfile.TemporaryDirectory(prefix='jddb_plugin_') as folder:
+        resolved = Path(folder) / Path(args.opt).name
+        header = f'# Resolved from: {args.opt}\n# by: python -m jddb_plugin.{command} {" ".join(shlex.join(given).split())}\n'
+        resolved.write_text(header + dump_options(opt), encoding='utf-8')
+        flags = [flag for flag in ('auto_resume', 'debug') if getattr(args, flag)]
+        sys.argv = [f'jddb_plugin.{command}', '-opt', str(resolved), '--launcher', args.launcher,
+                    *(f'--{flag}' for flag in flags)]
+        pipeline(os.getcwd())

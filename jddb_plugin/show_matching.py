@@ -17,12 +17,12 @@ from torch import Tensor
 
 from jddb_plugin.archs.dpbm_arch import DPBM
 from jddb_plugin.checks import CheckpointError, DataError, OptionError, one_line_errors
-from jddb_plugin.compat import load_checkpoint
 from jddb_plugin.data.frame_source import FrameSource
 from jddb_plugin.data.images import decode_srgb, list_images, to_float
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.isp import reference_camera, unprocess
 from jddb_plugin.ops.noise import TEST_LEVELS, add_test_noise
+from jddb_plugin.runtime.checkpoints import load_checkpoint
 from jddb_plugin.visual.matching import draw_matching
 
 

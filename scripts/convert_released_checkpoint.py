@@ -16,7 +16,7 @@ import torch
 from jddb_plugin.archs.jddb_arch import TwoStageJDDB
 from jddb_plugin.archs.released import convert_released, released_name
 from jddb_plugin.checks import CheckpointError, one_line_errors
-from jddb_plugin.compat import load_checkpoint, save_atomically
+from jddb_plugin.runtime.checkpoints import load_checkpoint, save_atomically
 
 
 def _network_for(state: Mapping[str, torch.Tensor], path: str) -> TwoStageJDDB:

@@ -35,11 +35,22 @@ class TileOutput(NamedTuple):
         restored: linear camera RGB [B, 3, 2 tile, 2 tile].
         interpolated: the reference as reconstructed from the other frames alone (the paper's x-hat-i).
         match: what the coarse alignment saw; None without coarse alignment.
+        offset_size: mean absolute offset of the deformable convolutions at levels 1 to 3, in px of the level; empty
+            without refined alignment.
     """
 
     restored: Tensor
     interpolated: Tensor
     match: Optional[Match]
+    offset_size: Tensor
+
+
+class Restored(NamedTuple):
+    """Result of :class:`RefinedStage`, see :class:`TileOutput`; ``interpolated`` is None unless asked for."""
+
+    restored: Tensor
+    interpolated: Optional[Tensor]
+    offset_size: Tensor
 
 
 class RefinedStage(nn.Module):
@@ -63,20 +74,16 @@ class RefinedStage(nn.Module):
         self.fuse = BidirectionalFusion(num_feat)
         self.reconstruct = Reconstruction(num_feat)
 
-    def forward(self, tiles: Tensor, ref_idx: int, *, interpolate: bool = False) -> tuple[Tensor, Optional[Tensor]]:
-        """Restore ``tiles`` [B, N, 8, H, W] (H and W multiples of 4).
-
-        Returns:
-            Linear camera RGB [B, 3, 2H, 2W], and the interpolation of the reference if asked for.
-        """
+    def forward(self, tiles: Tensor, ref_idx: int, *, interpolate: bool = False) -> Restored:
+        """Restore ``tiles`` [B, N, 8, H, W] (H and W multiples of 4) to linear camera RGB [B, 3, 2H, 2W]."""
         features = self.extract(tiles.flatten(0, 1)).unflatten(0, tiles.shape[:2])
+        size = tiles.new_zeros(0)
         if self.align is not None:
-            features = self.align(features, ref_idx)
+            features, size = self.align(features, ref_idx)
         fused, between = self.fuse(features, ref_idx, interpolate=interpolate)
         if between is None:
-            return self.reconstruct(fused), None
-        restored, interpolated = self.reconstruct(torch.cat((fused, between))).chunk(2)
-        return restored, interpolated
+            return Restored(self.reconstruct(fused), None, size)
+        return Restored(*self.reconstruct(torch.cat((fused, between))).chunk(2), size)
 
 
 @ARCH_REGISTRY.register()
@@ -158,19 +165,21 @@ class TwoStageJDDB(nn.Module):
         size = (self.tile, self.tile)
         positions = positions[:, None]
         aligned, match = self._align(_crop_to_scale(lq), positions, size)
-        restored, interpolated = self.refine(aligned[:, 0], self._reference(lq), interpolate=True)
-        return TileOutput(restored, interpolated, match)
+        result = self.refine(aligned[:, 0], self._reference(lq), interpolate=True)
+        return TileOutput(result.restored, result.interpolated, match, result.offset_size)
 
     def _align(self, frames: Tensor, positions: Tensor, size: tuple[int, int]) -> tuple[Tensor, Optional[Match]]:
         if self.coarse is None:
             return still_tiles(frames, positions, size), None
-        match = self.coarse.match(frames, positions, size)
-        return self.coarse.align(frames, positions, size, match), match
+        with torch.autocast(frames.device.type, enabled=False):  # small, and bfloat16 would blur which tile is nearest
+            match = self.coarse.match(frames, positions, size)
+            return self.coarse.align(frames, positions, size, match), match
 
     def _forward_frame(self, lq: Tensor) -> Tensor:
         grid = make_grid(*lq.shape[-2:], tile=self.tile, overlap=self.overlap, multiple=SCALE, layout=self.layout)
         ref_idx = self._reference(lq)
-        return walk_tiles(lq, grid, lambda tiles: self.refine(tiles, ref_idx)[0], coarse=self.coarse, tile_batch=self.tile_batch)
+        return walk_tiles(lq, grid, lambda tiles: self.refine(tiles, ref_idx).restored, coarse=self.coarse,
+                          tile_batch=self.tile_batch)
 
 
 def _crop_to_scale(lq: Tensor) -> Tensor:

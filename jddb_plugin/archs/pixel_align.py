@@ -29,13 +29,18 @@ class DeformConvPack(ModulatedDeformConvPack):
         super().__init__(channels, channels, 3, stride=1, padding=1, deformable_groups=deformable_groups)
         self.backend = backend
 
-    def forward(self, x: Tensor, feat: Tensor) -> Tensor:
-        """Convolve ``x`` [B, C, H, W] with offsets and mask predicted from ``feat`` of the same shape."""
+    def forward(self, x: Tensor, feat: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolve ``x`` [B, C, H, W] with offsets and mask predicted from ``feat`` of the same shape.
+
+        Returns:
+            The result, and the mean absolute offset in pixels (without gradient).
+        """
         first, second, mask = self.conv_offset(feat).chunk(3, dim=1)
-        return deform_conv2d(
-            x, torch.cat((first, second), dim=1), torch.sigmoid(mask), self.weight, self.bias, stride=self.stride,
-            padding=self.padding, dilation=self.dilation, deformable_groups=self.deformable_groups,
-            backend=self.backend)
+        offset = torch.cat((first, second), dim=1)
+        result = deform_conv2d(
+            x, offset, torch.sigmoid(mask), self.weight, self.bias, stride=self.stride, padding=self.padding,
+            dilation=self.dilation, deformable_groups=self.deformable_groups, backend=self.backend)
+        return result, offset.detach().abs().mean(dtype=torch.float32)
 
 
 class _Level(nn.Module):
@@ -52,17 +57,18 @@ class _Level(nn.Module):
         self.act = act()
         self.coarsest = coarsest
 
-    def forward(self, frame: Tensor, reference: Tensor, above: Optional[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Return (offset features, aligned features before the activation)."""
+    def forward(self, frame: Tensor, reference: Tensor,
+                above: Optional[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (offset features, aligned features before the activation, mean absolute offset)."""
         offset = self.act(self.offset1(torch.cat((frame, reference), dim=1)))
         if self.coarsest:
             offset = self.act(self.offset3(offset))
-            return offset, self.dcn(frame, offset)
+            return (offset, *self.dcn(frame, offset))
         # Offsets are in pixels of their own level, so they double with the resolution.
         offset = self.act(self.offset2(torch.cat((offset, _double(above[0]) * 2), dim=1)))
         offset = self.act(self.offset3(offset))
-        aligned = self.dcn(frame, offset)
-        return offset, self.join(torch.cat((aligned, _double(above[1])), dim=1))
+        aligned, size = self.dcn(frame, offset)
+        return offset, self.join(torch.cat((aligned, _double(above[1])), dim=1)), size
 
 
 def _double(x: Tensor) -> Tensor:
@@ -87,8 +93,12 @@ class PyramidAlign(nn.Module):
         self.level1 = _Level(channels, deformable_groups, backend, coarsest=False)
         self.act = act()
 
-    def forward(self, features: Tensor, ref_idx: int) -> Tensor:
-        """Align ``features`` [B, N, C, H, W] (H and W multiples of 4) to frame ``ref_idx``; same shape."""
+    def forward(self, features: Tensor, ref_idx: int) -> tuple[Tensor, Tensor]:
+        """Align ``features`` [B, N, C, H, W] (H and W multiples of 4) to frame ``ref_idx``.
+
+        Returns:
+            Aligned features of the same shape, and the mean absolute offset of levels 1, 2 and 3 in their pixels.
+        """
         batch, num_frames = features.shape[:2]
         frames1 = features.flatten(0, 1)
         frames2 = self.down2(frames1)
@@ -98,7 +108,7 @@ class PyramidAlign(nn.Module):
             ref = frames.unflatten(0, (batch, num_frames))[:, ref_idx:ref_idx + 1]
             return ref.expand(-1, num_frames, -1, -1, -1).flatten(0, 1)
 
-        offset, aligned = self.level3(frames3, reference(frames3), None)
-        offset, aligned = self.level2(frames2, reference(frames2), (offset, self.act(aligned)))
-        _, aligned = self.level1(frames1, reference(frames1), (offset, self.act(aligned)))
-        return aligned.unflatten(0, (batch, num_frames))
+        offset, aligned, size3 = self.level3(frames3, reference(frames3), None)
+        offset, aligned, size2 = self.level2(frames2, reference(frames2), (offset, self.act(aligned)))
+        _, aligned, size1 = self.level1(frames1, reference(frames1), (offset, self.act(aligned)))
+        return aligned.unflatten(0, (batch, num_frames)), torch.stack((size1, size2, size3))

@@ -10,6 +10,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 
 from jddb_plugin.checks import OptionError
 from jddb_plugin.hooks import build_hooks
+from jddb_plugin.models.evaluation import middle_frames
 from jddb_plugin.visual.matching import draw_matching
 
 
@@ -59,9 +60,7 @@ class HookMixin:
         if not (tb_logger and self._draws_matching()):  # rank 0 alone has a logger
             return
         dataset = dataloader.dataset
-        folders = dataset.data_info['folder']
-        for folder in dict.fromkeys(folders):
-            index = folders.index(folder) + folders.count(folder) // 2
+        for folder, index in middle_frames(dataset).items():
             image = draw_matching(dataset[index]['lq'].to(self.device), self._coarse_stage())
             tb_logger.add_image(f"matching/{dataset.opt['name']}/{folder}", image, current_iter, dataformats='HWC')
 

@@ -1,33 +1,29 @@
 """Training and validation of joint denoising and demosaicking of bursts."""
 from __future__ import annotations
 
+import dataclasses
 import inspect
-import json
-import os
-from collections import Counter, OrderedDict
-from typing import Any, Mapping, Optional
+from collections import OrderedDict
+from typing import Any, Mapping
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from basicsr.losses import build_loss
-from basicsr.metrics import calculate_metric
-from basicsr.models.video_base_model import VideoBaseModel
-from basicsr.utils import get_root_logger, imwrite, tensor2img
-from basicsr.utils.dist_util import get_dist_info
+from basicsr.utils import get_root_logger
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from jddb_plugin.archs.dpbm_arch import DPBM, SCALE
 from jddb_plugin.archs.jddb_arch import UPSCALE, TileOutput
 from jddb_plugin.checks import OptionError, ShapeError
+from jddb_plugin.models.evaluation import EvaluatedModel
 from jddb_plugin.models.hooked_model import HookMixin
-from jddb_plugin.ops.block_matching import distances_along
-from jddb_plugin.ops.isp import process, tone_map
+from jddb_plugin.models.step import SkipCounter, StepOptions, clip_gradients, joined_loss, joined_values
+from jddb_plugin.ops.block_matching import distances_along, match_entropy
 from jddb_plugin.ops.synthesis import synthesise_batch
-from jddb_plugin.options import check_keys
+from jddb_plugin.options import check_keys, read_options
 
 _TENSORS = ('lq', 'gt', 'clean', 'red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb', 'positions')
 #: Of samples with ``synthesis: device``.
@@ -35,8 +31,19 @@ _SYNTHESIS = ('srgb', 'shot', 'read', 'seed')
 _LOSSES = ('interpolation_opt', 'one_hot_opt', 'bm_opt')
 
 
-class _JDDBSteps(VideoBaseModel):
-    """One step, validation and logging; hooks are added by :class:`JDDBModel`."""
+#: Keys of ``train`` that are not switches of the step.
+_TRAIN = ('ema_decay', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'pixel_opt', *_LOSSES, 'hooks')
+
+
+def _step_options(train: Mapping[str, Any]) -> StepOptions:
+    """The switches of the step; other keys of the section must be known."""
+    options = read_options(StepOptions, train, 'train', ignore=_TRAIN)
+    options.check()
+    return options
+
+
+class _TrainedModel(EvaluatedModel):
+    """One step and its log; hooks are added by :class:`JDDBModel`."""
 
     #: Takes batches of data sets with ``synthesis: device``.
     synthesises = True
@@ -46,6 +53,7 @@ class _JDDBSteps(VideoBaseModel):
     def init_training_settings(self) -> None:
         """Build EMA, pixel loss, optimiser and schedulers (the toolbox's), and the other loss terms."""
         train_opt = self.opt['train']
+        self.skipped = SkipCounter(self.step_options.max_skipped)
         for key in _LOSSES:
             loss_opt = train_opt.get(key)
             setattr(self, 'cri_' + key[:-len('_opt')], build_loss(loss_opt).to(self.device) if loss_opt else None)
@@ -73,6 +81,10 @@ class _JDDBSteps(VideoBaseModel):
         """As the toolbox does it; ``channels_last: true`` lays convolutions out for speed, at equal results."""
         if self.opt.get('channels_last'):
             net = net.to(memory_format=torch.channels_last)
+        if self.is_train:
+            self.step_options = _step_options(self.opt['train'])
+            if self.step_options.compile:
+                net.refine.compile()  # in place: names of parameters stay as they are
         return super().model_to_device(net)
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
@@ -99,18 +111,43 @@ class _JDDBSteps(VideoBaseModel):
         return torch.from_numpy(generator.integers(0, choices, size=(batch, 2)) * SCALE).to(self.device)
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One optimisation step on one random tile per sample, eq. (9)."""
+        """One optimisation step on one random tile per sample, eq. (9); skipped if anything is not finite."""
         positions = self.tile_positions(current_iter)
         self.optimizer_g.zero_grad(set_to_none=True)
-        output = self.net_g(self.lq, positions)
-        losses = self.losses(output, positions)
-        total = sum(losses.values())
-        total.backward()
-        self.optimizer_g.step()
-        losses['l_total'] = total.detach()
-        self.log_dict = self.reduce_loss_dict(losses)
-        if self.ema_decay > 0:
-            self.model_ema(decay=self.ema_decay)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.step_options.precision == 'bf16'):
+            output = self.net_g(self.lq, positions)
+        output = output._replace(restored=output.restored.float(), interpolated=output.interpolated.float())
+        terms = self.losses(output, positions)
+        sums = [name for name in terms if self._criterion(name).reduction == 'sum']
+        joined_loss(terms, sums).backward()
+        values = OrderedDict(terms)
+        values['grad_norm'] = clip_gradients(self.net_g.parameters(), self.step_options.max_grad_norm)
+        values.update(self._observations(output))
+        log = joined_values(values, sums)
+        if self.skipped.accepts(log, current_iter):
+            self.optimizer_g.step()
+            if self.ema_decay > 0:
+                self.model_ema(decay=self.ema_decay)
+        else:
+            get_root_logger().warning(f'Iteration {current_iter}: not finite, so the step is skipped '
+                                      f'({self.skipped.in_a_row} in a row): {log}')
+        log['l_total'] = sum(log[name] for name in terms)
+        if self.skipped.in_all:
+            log['skipped_steps'] = float(self.skipped.in_all)
+        self.log_dict = log
+
+    def _criterion(self, term: str) -> torch.nn.Module:
+        """The loss behind a name of the log: ``l_pix`` -> ``cri_pix``."""
+        return getattr(self, 'cri_' + term[len('l_'):])
+
+    @staticmethod
+    def _observations(output: TileOutput) -> dict[str, Tensor]:
+        """What tells whether the alignment goes well: mean size of the offsets (px of their level), entropy of the match."""
+        seen = {f'dcn_offset_l{level}': size for level, size in enumerate(output.offset_size, start=1)}
+        if output.match is not None and output.match.coarse.weight is not None:
+            seen['match_entropy'] = match_entropy(output.match.coarse)
+            seen['match_entropy_fine'] = match_entropy(output.match.fine)
+        return seen
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Move the averaged network towards the current one; all parameters in one call."""
@@ -130,7 +167,10 @@ class _JDDBSteps(VideoBaseModel):
             terms['l_one_hot'] = self.cri_one_hot(output.match.coarse, output.match.fine)
         if self.cri_bm:
             match = output.match
-            terms['l_bm'] = self.cri_bm((match.coarse.distance, match.fine.distance), self._clean_distances(match, positions))
+            found = match.coarse.distance, match.fine.distance
+            # With weight 0 the term stays in the graph, for gradients of 0, but the clean burst need not be searched.
+            target = self._clean_distances(match, positions) if self.cri_bm.loss_weight else found
+            terms['l_bm'] = self.cri_bm(found, target)
         return terms
 
     @torch.no_grad()
@@ -144,116 +184,6 @@ class _JDDBSteps(VideoBaseModel):
         side = net.tile // SCALE
         return distances_along(small.unflatten(0, clean.shape[:2]), positions[:, None] // SCALE, (side, side), match,
                                ref_idx=net.coarse.reference(clean), window=net.coarse.window)
-
-    # ------------------------------------------------------------------------------------ validation
-
-    def test(self) -> None:
-        """Restore ``lq`` by the averaged network if there is one."""
-        # The bare network: under DDP a forward pass may wait for ranks that have no frame to validate.
-        net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
-        training = net.training
-        net.eval()
-        with torch.no_grad():
-            self.output = net(self.lq)
-        net.train(training)
-
-    def _develop(self, linear: Tensor) -> Tensor:
-        """Linear camera RGB -> sRGB in [0, 1], unrounded."""
-        return process(linear, **{key: self.batch[key] for key in ('red_gain', 'blue_gain', 'cam2rgb', 'rgb_gain')})
-
-    def get_current_visuals(self) -> dict[str, Tensor]:
-        """The result and the ground truth as pictures: sRGB with tone curve, [B, 3, H, W] in [0, 1]."""
-        visuals = OrderedDict(lq=self.lq.detach().cpu(), result=tone_map(self._develop(self.output)).cpu())
-        if self.gt is not None:
-            visuals['gt'] = tone_map(self._develop(self.gt)).cpu()
-        return visuals
-
-    def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
-        """Restore every frame of the data set; PSNR and SSIM after the ISP, in floating point (section 4.2).
-
-        A clip's score is the mean over its frames ("all"), and over those that have real neighbours on both sides
-        ("centre"). Clips count equally. Frames are shared out among the ranks.
-        """
-        dataset = dataloader.dataset
-        name = dataset.opt['name']
-        metrics = self.opt['val'].get('metrics') or {}
-        rank, world_size = get_dist_info()
-        counts = Counter(dataset.data_info['folder'])
-        results = {folder: torch.zeros(count, len(metrics), dtype=torch.float32, device=self.device)
-                   for folder, count in counts.items()}
-        progress = tqdm(total=len(dataset), unit='frame', desc=f'Test {name}', disable=rank != 0)
-        for index in range(rank, len(dataset), world_size):
-            sample = dataset[index]
-            self.feed_data({key: value[None] for key, value in sample.items() if torch.is_tensor(value)})
-            self.test()
-            if save_img:
-                self._save_image(name, sample, current_iter)
-            if metrics and self.gt is not None:
-                images = {'img': self._as_image(self.output), 'img2': self._as_image(self.gt)}
-                frame = int(sample['idx'].split('/')[0])
-                for k, metric in enumerate(metrics.values()):
-                    results[sample['folder']][frame, k] = float(calculate_metric(images, metric))
-            progress.update(min(world_size, len(dataset) - progress.n))
-        progress.close()
-        has_truth = self.gt is not None
-        del self.batch, self.lq, self.gt, self.output
-        if metrics and not has_truth:
-            get_root_logger().info(f'Validation {name}: no ground truth, so no metrics.')
-        elif metrics:
-            if self.opt['dist']:
-                for values in results.values():
-                    torch.distributed.reduce(values, 0)
-                torch.distributed.barrier()
-            if rank == 0:
-                self._initialize_best_metric_results(name)
-                self._report(results, dataset, current_iter, tb_logger)
-
-    def _as_image(self, linear: Tensor) -> np.ndarray:
-        """[H, W, 3] in [0, 255], float64, not rounded: what the toolbox's metrics work on."""
-        return self._develop(linear)[0].permute(1, 2, 0).cpu().numpy().astype(np.float64) * 255
-
-    def _save_image(self, name: str, sample: Mapping[str, Any], current_iter: Any) -> None:
-        picture = tensor2img([self.get_current_visuals()['result']])
-        stem = os.path.splitext(os.path.basename(sample['lq_path']))[0]
-        suffix = current_iter if self.is_train else self.opt['val'].get('suffix') or self.opt['name']
-        imwrite(picture, os.path.join(self.opt['path']['visualization'], name, sample['folder'], f'{stem}_{suffix}.png'))
-
-    def _report(self, results: Mapping[str, Tensor], dataset: Any, current_iter: Any, tb_logger: Any) -> None:
-        """Log "all" and "centre" per clip and over clips, keep the best, and write a file when testing."""
-        name = dataset.opt['name']
-        border = np.array(dataset.data_info['border'], dtype=bool)
-        folders = np.array(dataset.data_info['folder'])
-        table: dict[str, dict[str, dict[str, Optional[float]]]] = {}
-        for k, metric in enumerate(self.opt['val']['metrics']):
-            per_clip = {}
-            for folder, values in results.items():
-                values = values[:, k].double().cpu().numpy()
-                centre = values[~border[folders == folder]]
-                per_clip[folder] = {'all': float(values.mean()), 'centre': float(centre.mean()) if len(centre) else None}
-            means = {}
-            for kind in ('all', 'centre'):
-                known = [clip[kind] for clip in per_clip.values() if clip[kind] is not None]
-                means[kind] = float(np.mean(known)) if known else None
-            table[metric] = {'average': means, **per_clip}
-            self._update_best_metric_result(name, metric, means['all'], current_iter)
-        lines = [f'Validation {name}']
-        for metric, clips in table.items():
-            for clip, scores in clips.items():
-                centre = 'none' if scores['centre'] is None else f"{scores['centre']:.4f}"
-                lines.append(f"\t # {metric} {clip}: all {scores['all']:.4f}, centre {centre}")
-            best = self.best_metric_results[name][metric]
-            lines.append(f"\t # {metric} best: {best['val']:.4f} @ {best['iter']} iter")
-        get_root_logger().info('\n'.join(lines))
-        if tb_logger:
-            for metric, clips in table.items():
-                for clip, scores in clips.items():
-                    for kind, value in scores.items():
-                        if value is not None:
-                            tb_logger.add_scalar(f'metrics/{name}/{metric}_{kind}/{clip}', value, current_iter)
-        if not self.is_train:
-            path = os.path.join(self.opt['path']['results_root'], f'metrics_{name}.json')
-            with open(path, 'w') as file:
-                json.dump(table, file, indent=2)
 
 
 def _check_region(opt: Mapping[str, Any]) -> None:
@@ -279,14 +209,18 @@ def _check_region(opt: Mapping[str, Any]) -> None:
 
 
 @MODEL_REGISTRY.register()
-class JDDBModel(HookMixin, _JDDBSteps):
+class JDDBModel(HookMixin, _TrainedModel):
     """Model of the two-stage network, with two learning rates, the losses of eq. (9) and hooks.
 
     Options: the toolbox's, and ``channels_last`` (default: false); under ``train`` the toolbox's, and
 
     * ``optim_g.lr_coarse``: learning rate of the coarse stage. Default: ``lr``.
     * ``pixel_opt``, ``interpolation_opt``, ``one_hot_opt``, ``bm_opt``: the loss terms; all but the first may be left out.
+    * ``precision``, ``compile``, ``max_grad_norm``, ``max_skipped``: see :class:`StepOptions`.
     * ``hooks``: list of hooks.
+
+    Under ``val`` the toolbox's, and ``pictures: true`` (restored frames in TensorBoard), ``matching_figure: true`` (what
+    the matching sees) and ``save_best: true`` (keeps the network that scores best on each set by the first metric).
     """
 
     @staticmethod
@@ -305,11 +239,11 @@ class JDDBModel(HookMixin, _JDDBSteps):
                                   'burst; they must be the same.')
         _check_region(opt)
         val = opt.get('val') or {}
-        check_keys(val, ('val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'matching_figure'), 'val')
+        check_keys(val, ('val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'matching_figure', 'pictures', 'save_best'), 'val')
         train = opt.get('train')
         if train is None:
             return
-        check_keys(train, ('ema_decay', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'pixel_opt', *_LOSSES, 'hooks'),
-                   'train')
+        check_keys(train, (*_TRAIN, *(field.name for field in dataclasses.fields(StepOptions))), 'train')
+        _step_options(train)
         if not train.get('pixel_opt'):
             raise OptionError("train: 'pixel_opt' is missing.")

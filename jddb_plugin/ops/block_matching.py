@@ -131,6 +131,17 @@ def soft_weights(distance: Tensor, valid: Tensor, temperature: float) -> Tensor:
     return torch.softmax((-distance / temperature).masked_fill(~valid, -torch.inf), dim=-1)
 
 
+def match_entropy(search: Search) -> Tensor:
+    """Mean entropy of the weights of a soft search: 0 where they are one-hot, 1 where all candidates weigh the same.
+
+    Searches with one candidate, which have no choice, do not count.
+    """
+    count = search.valid.sum(dim=-1)
+    entropy = torch.special.entr(search.weight).sum(dim=-1) / count.clamp(min=2).log()
+    several = count > 1
+    return (entropy * several).sum() / several.sum().clamp(min=1)
+
+
 def _check(features: Tensor, positions: Tensor, size: tuple[int, int], ref_idx: int) -> None:
     check_ndim(features, 'B N C H W', 'features')
     if positions.ndim != 3 or positions.shape[0] != features.shape[0] or positions.shape[2] != 2:

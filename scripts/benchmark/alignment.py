@@ -27,12 +27,12 @@ from tqdm import tqdm
 from jddb_plugin.archs.dpbm_arch import DPBM
 from jddb_plugin.archs.released import convert_released
 from jddb_plugin.checks import DataError, one_line_errors
-from jddb_plugin.compat import load_checkpoint
 from jddb_plugin.data.images import decode_srgb, list_images, to_float
 from jddb_plugin.data.photographs import PHOTOGRAPHS, photograph
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.isp import reference_camera, unprocess
 from jddb_plugin.ops.noise import TEST_LEVELS, add_noise
+from jddb_plugin.runtime.checkpoints import load_checkpoint
 
 #: Largest displacements of the planted bursts: that of the first and last of five frames.
 SHIFTS = (0, 15, 30, 60, 90, 120)

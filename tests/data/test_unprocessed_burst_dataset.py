@@ -7,13 +7,13 @@ from basicsr.data import build_dataset
 from torch.utils.data import DataLoader
 
 from jddb_plugin.checks import DataError, OptionError
-from jddb_plugin.compat import EpochIndex
 from jddb_plugin.data.images import to_float
 from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset, UnprocessedBurstTestDataset, _flip, _flip_corner
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.isp import Camera, reference_camera, unprocess
 from jddb_plugin.ops.noise import add_test_noise, noise_std
 from jddb_plugin.ops.synthesis import synthesise_batch
+from jddb_plugin.runtime.position import EpochIndex
 
 
 def _train(path, **options):

@@ -1,0 +1,115 @@
+"""Building and feeding a model in basicsr 1.4.2."""
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from typing import Any, Callable, Mapping
+
+import torch
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from jddb_plugin.checks import OptionError, nearest
+from jddb_plugin.runtime.meter import waiting
+from jddb_plugin.runtime.position import PLACE, SeededSamples, start_worker
+from jddb_plugin.runtime.preemption import shield_children
+
+
+def optimizer_class(optim_type: str) -> type:
+    """Optimiser of torch.optim by its name.
+
+    Raises:
+        OptionError: there is none of that name.
+    """
+    known = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type) and name != 'Optimizer'}
+    if optim_type not in known:
+        raise OptionError(f"train.optim_g.type: unknown optimizer '{optim_type}'; {nearest(optim_type, known)}")
+    return known[optim_type]
+
+
+def get_optimizer(self: Any, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
+    """models/base_model.py:101 knows Adam only."""
+    return optimizer_class(optim_type)(params, lr=lr, **kwargs)
+
+
+def model_to_device(self: Any, net: torch.nn.Module) -> torch.nn.Module:
+    """models/base_model.py:98 names a CUDA device for processes that have none."""
+    net = net.to(self.device)
+    if self.opt['dist']:
+        devices = [torch.cuda.current_device()] if self.device.type == 'cuda' else None
+        return DistributedDataParallel(net, device_ids=devices,
+                                       find_unused_parameters=self.opt.get('find_unused_parameters', False))
+    return DataParallel(net) if self.opt['num_gpu'] > 1 else net
+
+
+def mend_build_model(build: Callable[..., Any]) -> Callable[..., Any]:
+    """Supervise the model that is trained."""
+
+    @functools.wraps(build)
+    def build_model(opt: dict[str, Any]) -> Any:
+        """models/__init__.py: the class that the options name, supervised (see runtime/supervised.py)."""
+        from basicsr.utils.registry import MODEL_REGISTRY
+
+        from jddb_plugin.runtime.supervised import supervise
+        opt = copy.deepcopy(opt)
+        return supervise(MODEL_REGISTRY.get(opt['model_type']))(opt)
+
+    return build_model
+
+
+def make_prefetcher_class(base: type) -> type:
+    """A prefetcher that draws nothing in vain, and is timed."""
+
+    class Prefetcher(base):
+        """data/prefetch_dataloader.py draws a first batch of epoch 0 that it throws away; here waiting is timed too."""
+
+        def __init__(self, loader: Any, *args: Any) -> None:
+            super().__init__([], *args)
+            self.ori_loader = loader
+
+        def reset(self) -> None:
+            with shield_children(), waiting():
+                super().reset()
+
+        def next(self) -> Any:
+            with waiting():
+                return super().next()
+
+    return Prefetcher
+
+
+def mend_build_dataloader(build: Callable[..., Any]) -> Callable[..., Any]:
+    """A training loader whose batches are a function of the iteration."""
+
+    @functools.wraps(build)
+    def build_dataloader(dataset: Any, dataset_opt: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """train.py:47 rounds iterations per epoch up while the loader drops the last batch: training stops early.
+
+        The epoch is filled up to whole batches instead; fewer samples than one batch are an error. A resumed run
+        starts at the epoch and the batch of its iteration, whatever the batch size was before. Workers live as long as
+        the run (they are spawned, which takes seconds), and do not die of signals that are meant for it.
+        """
+        sampler = kwargs.get('sampler')
+        if dataset_opt.get('phase') != 'train' or sampler is None:
+            return build(dataset, dataset_opt, *args, **kwargs)
+        dataset_opt = dict(dataset_opt)
+        if dataset_opt['num_worker_per_gpu'] > 0:
+            dataset_opt.setdefault('persistent_workers', True)
+        loader = build(SeededSamples(dataset, kwargs.pop('seed')), dataset_opt, *args, **kwargs)
+        loader.worker_init_fn = start_worker
+        if sampler.num_samples < loader.batch_size:
+            raise OptionError(
+                f"datasets.train: {len(dataset)} samples (times dataset_enlarge_ratio) do not fill one batch of "
+                f'{loader.batch_size} on each of {sampler.num_replicas} processes; use a smaller batch_size_per_gpu or a '
+                'larger dataset_enlarge_ratio.')
+        # On several GPUs without a launcher the loader's batch is larger than what iterations are counted by.
+        PLACE.batches = math.ceil(sampler.num_samples / dataset_opt['batch_size_per_gpu'])
+        sampler.num_samples = PLACE.batches * loader.batch_size
+        sampler.total_size = sampler.num_samples * sampler.num_replicas
+        if PLACE.resumed is not None:
+            epoch, done = divmod(PLACE.resumed['iter'], PLACE.batches)
+            PLACE.resumed['epoch'] = epoch
+            sampler.start_at(epoch, done * loader.batch_size)
+        return loader
+
+    return build_dataloader

@@ -1,0 +1,161 @@
+"""Validation and testing of joint denoising and demosaicking: whole frames, scores after the ISP, pictures."""
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, OrderedDict
+from typing import Any, Mapping, Optional
+
+import numpy as np
+import torch
+from basicsr.metrics import calculate_metric
+from basicsr.models.video_base_model import VideoBaseModel
+from basicsr.utils import get_root_logger, imwrite, tensor2img
+from basicsr.utils.dist_util import get_dist_info
+from torch import Tensor
+from tqdm import tqdm
+
+from jddb_plugin.ops.bayer import demosaic_bilinear
+from jddb_plugin.ops.isp import process, tone_map
+from jddb_plugin.runtime import processes
+
+
+class EvaluatedModel(VideoBaseModel):
+    """The part of the JDD-B model that restores whole frames and scores them."""
+
+    def test(self) -> None:
+        """Restore ``lq`` by the averaged network if there is one."""
+        # The bare network: under DDP a forward pass may wait for ranks that have no frame to validate.
+        net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
+        training = net.training
+        net.eval()
+        with torch.no_grad():
+            self.output = net(self.lq)
+        net.train(training)
+
+    def _develop(self, linear: Tensor) -> Tensor:
+        """Linear camera RGB -> sRGB in [0, 1], unrounded."""
+        return process(linear, **{key: self.batch[key] for key in ('red_gain', 'blue_gain', 'cam2rgb', 'rgb_gain')})
+
+    def get_current_visuals(self) -> dict[str, Tensor]:
+        """The result and the ground truth as pictures: sRGB with tone curve, [B, 3, H, W] in [0, 1]."""
+        visuals = OrderedDict(lq=self.lq.detach().cpu(), result=tone_map(self._develop(self.output)).cpu())
+        if self.gt is not None:
+            visuals['gt'] = tone_map(self._develop(self.gt)).cpu()
+        return visuals
+
+    def _restore(self, sample: Mapping[str, Any]) -> None:
+        self.feed_data({key: value[None] for key, value in sample.items() if torch.is_tensor(value)})
+        self.test()
+
+    def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
+        """Restore every frame of the data set; PSNR and SSIM after the ISP, in floating point (section 4.2).
+
+        A clip's score is the mean over its frames ("all"), and over those that have real neighbours on both sides
+        ("centre"). Clips count equally. Frames are shared out among the ranks, of which some may have none.
+        """
+        dataset = dataloader.dataset
+        name = dataset.opt['name']
+        metrics = self.opt['val'].get('metrics') or {}
+        rank, world_size = get_dist_info()
+        counts = Counter(dataset.data_info['folder'])
+        results = {folder: torch.zeros(count, len(metrics), dtype=torch.float64, device=self.device)
+                   for folder, count in counts.items()}
+        has_truth = False
+        progress = tqdm(total=len(dataset), unit='frame', desc=f'Test {name}', disable=rank != 0)
+        for first in range(0, len(dataset), world_size):
+            if hasattr(self, 'stop_if_asked'):  # while training
+                self.stop_if_asked(current_iter)
+            if first + rank >= len(dataset):
+                continue
+            sample = dataset[first + rank]
+            self._restore(sample)
+            if save_img:
+                self._save_image(name, sample, current_iter)
+            has_truth = self.gt is not None
+            if metrics and has_truth:
+                images = {'img': self._as_image(self.output), 'img2': self._as_image(self.gt)}
+                frame = int(sample['idx'].split('/')[0])
+                for k, metric in enumerate(metrics.values()):
+                    results[sample['folder']][frame, k] = float(calculate_metric(images, metric))
+            progress.update(min(world_size, len(dataset) - progress.n))
+        progress.close()
+        if tb_logger and self.opt['val'].get('pictures'):
+            self._add_pictures(dataset, current_iter, tb_logger)
+        self.batch = self.lq = self.gt = self.output = None
+        if not metrics:
+            return
+        if not processes.any_of(has_truth):
+            get_root_logger().info(f'Validation {name}: no ground truth, so no metrics.')
+            return
+        if self.opt['dist']:
+            for values in results.values():
+                torch.distributed.reduce(values, 0)
+        if rank == 0:
+            self._initialize_best_metric_results(name)
+            self._report(results, dataset, current_iter, tb_logger)
+
+    def _as_image(self, linear: Tensor) -> np.ndarray:
+        """[H, W, 3] in [0, 255], float64, not rounded: what the toolbox's metrics work on."""
+        return self._develop(linear)[0].permute(1, 2, 0).cpu().numpy().astype(np.float64) * 255
+
+    def _save_image(self, name: str, sample: Mapping[str, Any], current_iter: Any) -> None:
+        picture = tensor2img([self.get_current_visuals()['result']])
+        stem = os.path.splitext(os.path.basename(sample['lq_path']))[0]
+        suffix = current_iter if self.is_train else self.opt['val'].get('suffix') or self.opt['name']
+        imwrite(picture, os.path.join(self.opt['path']['visualization'], name, sample['folder'], f'{stem}_{suffix}.png'))
+
+    def _add_pictures(self, dataset: Any, current_iter: int, tb_logger: Any) -> None:
+        """The middle frame of every clip for TensorBoard, side by side: noisy, restored, and the truth if there is one."""
+        for folder, index in middle_frames(dataset).items():
+            self._restore(dataset[index])
+            reference = self.lq.shape[1] // 2
+            noisy = demosaic_bilinear(self.lq[:, reference, :4]).clamp(0, 1)
+            visuals = self.get_current_visuals()
+            row = [tone_map(self._develop(noisy)).cpu(), visuals['result'], *([visuals['gt']] if 'gt' in visuals else [])]
+            picture = torch.cat([part[0] for part in row], dim=-1).clamp(0, 1)
+            tb_logger.add_image(f"restored/{dataset.opt['name']}/{folder}", picture, current_iter)
+
+    def _report(self, results: Mapping[str, Tensor], dataset: Any, current_iter: Any, tb_logger: Any) -> None:
+        """Log "all" and "centre" per clip and over clips, keep the best, and write a file when testing."""
+        name = dataset.opt['name']
+        border = np.array(dataset.data_info['border'], dtype=bool)
+        folders = np.array(dataset.data_info['folder'])
+        table: dict[str, dict[str, dict[str, Any]]] = {}
+        for k, metric in enumerate(self.opt['val']['metrics']):
+            per_clip = {}
+            for folder, values in results.items():
+                values = values[:, k].cpu().numpy()
+                centre = values[~border[folders == folder]]
+                per_clip[folder] = {'all': float(values.mean()), 'centre': float(centre.mean()) if len(centre) else None,
+                                    'frames': values.tolist()}
+            means: dict[str, Optional[float]] = {}
+            for kind in ('all', 'centre'):
+                known = [clip[kind] for clip in per_clip.values() if clip[kind] is not None]
+                means[kind] = float(np.mean(known)) if known else None
+            table[metric] = {'average': means, **per_clip}
+            self._update_best_metric_result(name, metric, means['all'], current_iter)
+        lines = [f'Validation {name}']
+        for metric, clips in table.items():
+            for clip, scores in clips.items():
+                centre = 'none' if scores['centre'] is None else f"{scores['centre']:.4f}"
+                lines.append(f"\t # {metric} {clip}: all {scores['all']:.4f}, centre {centre}")
+            best = self.best_metric_results[name][metric]
+            lines.append(f"\t # {metric} best: {best['val']:.4f} @ {best['iter']} iter")
+        get_root_logger().info('\n'.join(lines))
+        if tb_logger:
+            for metric, clips in table.items():
+                for clip, scores in clips.items():
+                    for kind in ('all', 'centre'):
+                        if scores[kind] is not None:
+                            tb_logger.add_scalar(f'metrics/{name}/{metric}_{kind}/{clip}', scores[kind], current_iter)
+        if not self.is_train:
+            path = os.path.join(self.opt['path']['results_root'], f'metrics_{name}.json')
+            with open(path, 'w') as file:
+                json.dump(table, file, indent=2)
+
+
+def middle_frames(dataset: Any) -> dict[str, int]:
+    """Index of the middle frame of every clip of a test set."""
+    folders = dataset.data_info['folder']
+    return {folder: folders.index(folder) + folders.count(folder) // 2 for folder in dict.fromkeys(folders)}

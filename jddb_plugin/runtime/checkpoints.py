@@ -1,0 +1,138 @@
+"""Checkpoints and training states on disk: complete or not there, and which of them to keep."""
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Any, Iterator, Optional, Sequence
+
+import torch
+
+from jddb_plugin.checks import CheckpointError
+
+
+def save_atomically(content: Any, path: str) -> None:
+    """Write a checkpoint so that ``path`` is either the old file or the complete new one, even after a power cut.
+
+    Raises:
+        CheckpointError: it could not be written (disk full, quota, permissions); the old file is untouched.
+    """
+    partial = f'{path}.partial'
+    try:
+        with open(partial, 'wb') as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(os.path.dirname(path) or '.')
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        if not isinstance(error, (OSError, RuntimeError)):
+            raise
+        raise CheckpointError(f'{path}: the checkpoint could not be written ({_reason(error)}); the ones before it are whole. '
+                              'Free some space, or keep fewer by logger.keep_last, and go on with --auto_resume.') from error
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said; torch hides it behind an error of its archive writer."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return 'the quota is used up' if error.errno == getattr(errno, 'EDQUOT', None) else str(error.strerror or error)
+        last, error = error, error.__context__
+    return str(last).splitlines()[0]
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a rename durable; file systems that cannot do it are left alone."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def load_checkpoint(path: str) -> dict[str, Any]:
+    """Read a checkpoint without running code from it.
+
+    Raises:
+        CheckpointError: missing, truncated, or not a checkpoint of tensors and plain values.
+    """
+    if not os.path.isfile(path):
+        raise CheckpointError(f'{path}: no such checkpoint.')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch.load raises many types for damaged files
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise CheckpointError(f'{path}: truncated, or not a checkpoint that can be loaded safely ({reason}).') from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f'{path}: expected a checkpoint (a dict), found {type(content).__name__}.')
+    return content
+
+
+def iterations(states: str) -> list[int]:
+    """Iterations of the training states in a folder, newest first."""
+    stems = (path.stem for path in Path(states).glob('*.state'))
+    return sorted((int(stem) for stem in stems if stem.isdigit()), reverse=True)
+
+
+def network_file(models: str, label: str, iteration: int) -> str:
+    """Where the toolbox keeps network ``label`` (``g`` of ``network_g``) of an iteration."""
+    return os.path.join(models, f'net_{label}_{iteration}.pth')
+
+
+def newest_readable(states: str, models: str, labels: Sequence[str]) -> tuple[Optional[str], list[str]]:
+    """The newest training state that can be read together with its networks.
+
+    Returns:
+        Its path (None if there is none at all), and one line about each newer one that was skipped.
+
+    Raises:
+        CheckpointError: there are states, and none can be read.
+    """
+    skipped = []
+    for iteration in iterations(states):
+        path = os.path.join(states, f'{iteration}.state')
+        try:
+            check_state(load_checkpoint(path), path)
+            for label in labels:
+                load_checkpoint(network_file(models, label, iteration))
+        except CheckpointError as error:
+            skipped.append(f'auto_resume skips iteration {iteration}: {error}')
+            continue
+        return path, skipped
+    if skipped:
+        raise CheckpointError(f'{states}: none of its training states can be read; restore or remove them, or start anew without '
+                              f'--auto_resume. The last one tried: {skipped[-1]}')
+    return None, []
+
+
+def check_state(state: dict[str, Any], path: str) -> None:
+    """Check that a file holds what a run goes on from.
+
+    Raises:
+        CheckpointError: something is missing.
+    """
+    for key in ('epoch', 'iter', 'optimizers', 'schedulers'):
+        if key not in state:
+            raise CheckpointError(f"{path}: not a training state ('{key}' is missing).")
+
+
+def _outdated(states: str, keep_last: int, keep_every: int) -> Iterator[int]:
+    for position, iteration in enumerate(iterations(states)):
+        if position >= keep_last and not (keep_every and iteration % keep_every == 0):
+            yield iteration
+
+
+def remove_outdated(states: str, models: str, labels: Sequence[str], *, keep_last: int, keep_every: int) -> None:
+    """Remove states and their networks, but for the last ``keep_last`` and every ``keep_every``-th iteration (0: none).
+
+    A state goes before its networks: what is left is a whole pair, or networks without a state.
+    """
+    for iteration in list(_outdated(states, keep_last, keep_every)):
+        for path in (os.path.join(states, f'{iteration}.state'),
+                     *(network_file(models, label, iteration) for label in labels)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)

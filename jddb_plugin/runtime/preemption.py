@@ -1,0 +1,78 @@
+"""Signals that ask a run to stop: SIGTERM, and SIGUSR1, which Slurm sends as a warning (--signal=USR1@120).
+
+The handler only takes a note. The training loop finishes its iteration, saves, and ends by :class:`Preempted`,
+which the command turns into the exit status 75: "try again later", for the batch script to requeue the job.
+"""
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from multiprocessing import resource_tracker
+from typing import Any, Iterator, Optional
+
+#: EX_TEMPFAIL of sysexits.h.
+EXIT_STATUS = 75
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+_received: Optional[str] = None
+
+
+class Preempted(Exception):
+    """The run was asked to stop and has saved its state."""
+
+
+def _note(number: int, _: Any) -> None:
+    global _received
+    _received = signal.Signals(number).name
+
+
+def received() -> Optional[str]:
+    """Name of the signal that has asked this process to stop; None if there was none."""
+    return _received
+
+
+@contextlib.contextmanager
+def watch() -> Iterator[None]:
+    """Take a note of the signals while the context lasts, instead of dying of them."""
+    global _received
+    _received = None
+    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+        yield
+        return
+    before = {number: signal.signal(number, _note) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def shield_children() -> Iterator[None]:
+    """Processes that are started in this context never die of the signals, which Slurm sends to all of a job step's.
+
+    A child inherits which signals are blocked, from its first instruction on. Signals to this process wait until
+    the context ends. A worker of a data loader must then call :func:`obey_parent_only`.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    resource_tracker.ensure_running()  # shields itself from SIGTERM, and unblocks it here when it does
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def obey_parent_only() -> None:
+    """In a shielded worker: end by SIGTERM if the parent sends it, and not if anybody else does."""
+    parent = os.getppid()
+
+    def wait() -> None:
+        while True:
+            if signal.sigwaitinfo({signal.SIGTERM}).si_pid in (parent, os.getpid()):
+                os._exit(0)
+
+    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
+        threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,181 @@
+"""Processes of a distributed run: how they find each other, and what they decide together.
+
+Two launchers are known. ``torchrun`` tells every process its rank, its rank on the node and where to meet by
+RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Slurm's ``srun`` tells SLURM_PROCID, SLURM_NTASKS,
+SLURM_LOCALID, the nodes and the job; from these the rest is derived.
+"""
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import Any, Mapping, Optional
+
+import torch
+import torch.distributed as dist
+
+from jddb_plugin.checks import JDDBError, OptionError
+from jddb_plugin.options import read_options
+
+#: Where ports of Slurm jobs lie: above those of services, below those that systems hand out by themselves.
+_FIRST_PORT, _PORTS = 10000, 20000
+
+
+@dataclass(frozen=True)
+class DistOptions:
+    """Section ``dist_params`` of an option file.
+
+    Attributes:
+        backend: 'nccl' or 'gloo'; without a GPU it is gloo in any case. Default: nccl with GPUs.
+        port: where rank 0 listens, under Slurm. Default: $MASTER_PORT, or one derived from the job's number.
+        timeout_minutes: how long a process waits for the others, e.g. while rank 0 validates alone.
+    """
+
+    backend: Optional[str] = None
+    port: Optional[int] = None
+    timeout_minutes: float = 60
+
+
+_options = DistOptions()
+#: Group for decisions: on the CPU, so that asking does not wait for a GPU.
+_control: Optional[Any] = None
+
+
+def configure(section: Optional[Mapping[str, Any]]) -> None:
+    """Take ``dist_params`` of the option file, before the toolbox starts the processes' group.
+
+    Raises:
+        OptionError: an unknown key, or a value that cannot be used.
+    """
+    global _options
+    options = read_options(DistOptions, section or {}, 'dist_params')
+    if options.backend not in (None, 'nccl', 'gloo'):
+        raise OptionError(f"dist_params.backend: expected nccl or gloo, got '{options.backend}'.")
+    if options.port is not None and not 1 <= options.port <= 65535:
+        raise OptionError(f'dist_params.port: expected 1 .. 65535, got {options.port}.')
+    if options.timeout_minutes <= 0:
+        raise OptionError(f'dist_params.timeout_minutes: must be positive, got {options.timeout_minutes}.')
+    _options = options
+
+
+#: Where a launcher tells rank, number of processes and rank on the node.
+_ENVIRONMENT = {'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')}
+
+
+def place_of(launcher: str) -> tuple[int, int, int]:
+    """Rank, number of processes, and rank on the node, as the launcher told this process.
+
+    Raises:
+        OptionError: it told nothing.
+    """
+    if launcher == 'none':
+        return 0, 1, 0
+    for name in _ENVIRONMENT[launcher]:
+        if not os.environ.get(name, '').isdigit():
+            start = 'torchrun ... -m jddb_plugin.train' if launcher == 'pytorch' else 'srun'
+            raise OptionError(f'--launcher {launcher}: the environment has no {name}; start with {start}, or without a launcher.')
+    return tuple(int(os.environ[name]) for name in _ENVIRONMENT[launcher])
+
+
+def slurm_port(environment: Mapping[str, str]) -> int:
+    """A port of a job step's own: two jobs on one node take different ones unless their numbers are 1250 apart."""
+    job, step = environment.get('SLURM_JOB_ID', ''), environment.get('SLURM_STEP_ID', '')
+    if not job.isdigit():
+        raise OptionError('--launcher slurm: the environment has no SLURM_JOB_ID; start with srun inside a job, or set '
+                          'dist_params.port.')
+    return _FIRST_PORT + (int(job) * 16 + (int(step) % 16 if step.isdigit() else 0)) % _PORTS
+
+
+def first_host(nodes: str) -> str:
+    """The first of Slurm's ``nodes``, e.g. gpu001 of gpu[001-004,007]."""
+    if '[' not in nodes and ',' not in nodes:
+        return nodes
+    try:
+        result = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, 'stderr', None) or str(error)
+        raise OptionError(f"--launcher slurm: 'scontrol show hostnames {nodes}' failed ({reason.strip()}); set MASTER_ADDR to "
+                          "the first node's name.") from error
+    return result.stdout.split()[0]
+
+
+def start_pytorch(backend: str = 'nccl', **_: Any) -> None:
+    """Join the group of processes that torchrun started."""
+    _start(backend, place_of('pytorch')[2])
+
+
+def start_slurm(backend: str = 'nccl', port: Optional[int] = None, **_: Any) -> None:
+    """Join the group of processes that srun started."""
+    environment = os.environ
+    port = _options.port or port
+    if port is not None or 'MASTER_PORT' not in environment:
+        environment['MASTER_PORT'] = str(port or slurm_port(environment))
+    if 'MASTER_ADDR' not in environment:
+        nodes = [environment[name] for name in ('SLURM_STEP_NODELIST', 'SLURM_JOB_NODELIST', 'SLURM_NODELIST')
+                 if environment.get(name)]
+        if not nodes:
+            raise OptionError('--launcher slurm: the environment has no SLURM_JOB_NODELIST; start with srun.')
+        environment['MASTER_ADDR'] = first_host(nodes[0])
+    place = place_of('slurm')
+    environment.update(zip(_ENVIRONMENT['pytorch'], map(str, place)))
+    _start(backend, place[2])
+
+
+def _start(backend: str, local_rank: int) -> None:
+    global _control
+    devices = torch.cuda.device_count()
+    backend = (_options.backend or backend) if devices else 'gloo'
+    if devices:
+        # A task that was bound to one GPU sees that one only, whatever its number on the node is.
+        if 1 < devices <= local_rank:
+            raise OptionError(f'process {local_rank} of this node has no GPU of its own: {devices} are visible; start one '
+                              'process per GPU.')
+        torch.cuda.set_device(local_rank % devices)
+    timeout = datetime.timedelta(minutes=_options.timeout_minutes)
+    try:
+        dist.init_process_group(backend=backend, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise JDDBError(f'the processes could not meet at {address} by {backend} ({str(error).splitlines()[0]}).') from error
+    _control = None if backend == 'gloo' else dist.new_group(backend='gloo', timeout=timeout)
+
+
+def is_distributed() -> bool:
+    """Whether this process is one of a group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def stop() -> None:
+    """Leave the group, if there is one."""
+    global _control
+    _control = None
+    if is_distributed():
+        dist.destroy_process_group()
+
+
+def any_of(flag: bool) -> bool:
+    """Whether ``flag`` is set in any process; every process must ask, and all get the same answer."""
+    if not is_distributed():
+        return flag
+    value = torch.tensor([int(flag)], dtype=torch.int32)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX, group=_control)
+    return bool(value.item())
+
+
+def from_rank_0(value: Any) -> Any:
+    """Rank 0's ``value`` (plain Python), in every process."""
+    if not is_distributed():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=_control)
+    return box[0]
+
+
+def fail_together(error: Optional[JDDBError], what: str) -> None:
+    """Raise in every process if one of them has met an error: none is left waiting for it.
+
+    Also waits until every process has come here.
+    """
+    if any_of(error is not None):
+        raise error or JDDBError(f'{what} failed in another process, which says why.')

@@ -1,0 +1,143 @@
+"""What a long run adds to any model of the toolbox: it stops when asked, knows its best scores, and tells its speed.
+
+The toolbox's trainer calls a model's methods in a fixed order, once per iteration: ``update_learning_rate``,
+``feed_data``, ``optimize_parameters``, then, when due, ``get_current_log``, ``save`` and ``validation``.
+:class:`Supervised` stands in front of the model's own class and acts between those calls.
+"""
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from typing import Any, Mapping, Optional
+
+from basicsr.utils import get_root_logger
+
+from jddb_plugin.checks import CheckpointError
+from jddb_plugin.runtime import history, preemption, processes
+from jddb_plugin.runtime.checkpoints import remove_outdated
+from jddb_plugin.runtime.meter import Meter
+from jddb_plugin.runtime.position import PLACE, seed_step
+
+
+class Supervised:
+    """Mixin for models of the toolbox while they train, see :func:`supervise`."""
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        super().__init__(opt)
+        per_process = opt['datasets']['train']['batch_size_per_gpu'] * (1 if opt['dist'] else max(opt['num_gpu'], 1))
+        self._meter: Optional[Meter] = None
+        self._batch = per_process * opt['world_size']
+        self._saved_at = -1
+        self._validated: dict[str, int] = {}
+
+    # ------------------------------------------------------------------------------------ iterations
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """First call of an iteration: global random numbers start from (seed, rank, iteration)."""
+        if self._meter is None:
+            self._meter = Meter(self._batch, self.device)
+        seed_step(self.opt['manual_seed'], self.opt['rank'], current_iter)
+        super().update_learning_rate(current_iter, warmup_iter=warmup_iter)
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """The model's step; then the run stops here if it was asked to."""
+        super().optimize_parameters(current_iter)
+        self._meter.count()
+        self.stop_if_asked(current_iter)
+
+    def stop_if_asked(self, current_iter: int) -> None:
+        """Save and end the run if any of its processes has received a signal; all processes must call this together.
+
+        Raises:
+            Preempted: with the iteration that was saved.
+        """
+        if not processes.any_of(preemption.received() is not None):
+            return
+        if self._saved_at != current_iter:
+            self.save(PLACE.epoch_of(current_iter), current_iter)
+        signal = preemption.received() or 'a signal to another process'
+        raise preemption.Preempted(f'{signal}: saved iteration {current_iter} and stopped; go on with --auto_resume.')
+
+    def get_current_log(self) -> dict[str, Any]:
+        """The model's log, then speed and memory."""
+        return OrderedDict(super().get_current_log(), **self._meter.read())
+
+    # ------------------------------------------------------------------------------------- checkpoints
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """Save, in rank 0, and remove what ``logger.keep_last`` and ``keep_every`` do not keep.
+
+        Raises:
+            CheckpointError: it could not be written. All processes raise together.
+        """
+        begin, error = time.perf_counter(), None
+        try:
+            super().save(epoch, current_iter)
+            self._remove_outdated()
+        except (CheckpointError, OSError) as caught:
+            error = caught if isinstance(caught, CheckpointError) else CheckpointError(f'checkpoints: {caught}')
+        processes.fail_together(error, 'saving a checkpoint')
+        self._saved_at = current_iter
+        self._pause(begin)
+
+    def _remove_outdated(self) -> None:
+        keep_last = self.opt['logger'].get('keep_last')
+        if keep_last is None or self.opt['rank'] != 0:
+            return
+        labels = [key[len('network_'):] for key in self.opt if key.startswith('network_')]
+        remove_outdated(self.opt['path']['training_states'], self.opt['path']['models'], labels, keep_last=keep_last,
+                        keep_every=self.opt['logger'].get('keep_every') or 0)
+
+    def resume_training(self, resume_state: Mapping[str, Any]) -> None:
+        """The model's own, and the best scores so far."""
+        super().resume_training(resume_state)
+        self._saved_at = resume_state['iter']
+        metrics = (self.opt.get('val') or {}).get('metrics') or {}
+        folder = os.path.dirname(os.path.dirname(self.opt['path']['resume_state']))
+        for iteration, name, metric, value in history.read(folder, resume_state['iter']):
+            if metric in metrics:
+                self._initialize_best_metric_results(name)
+                super()._update_best_metric_result(name, metric, value, iteration)
+
+    # -------------------------------------------------------------------------------------- validation
+
+    def validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool = False) -> None:
+        """Validate, once per iteration and data set; the toolbox counts the last iteration one too far (train.py:191)."""
+        current_iter = min(current_iter, int(self.opt['train']['total_iter']))
+        name = dataloader.dataset.opt['name']
+        if self._validated.get(name) == current_iter:
+            return
+        begin = time.perf_counter()
+        self.stop_if_asked(current_iter)
+        super().validation(dataloader, current_iter, tb_logger, save_img)
+        self._validated[name] = current_iter
+        self._keep_best(name, current_iter)
+        self._pause(begin)
+
+    def _update_best_metric_result(self, dataset_name: str, metric: str, val: float, current_iter: int) -> None:
+        history.append(self.opt['path']['experiments_root'], current_iter, dataset_name, metric, val)
+        super()._update_best_metric_result(dataset_name, metric, float(val), current_iter)
+
+    def _keep_best(self, name: str, current_iter: int) -> None:
+        """With ``val.save_best``, keep the network that scored best on a data set by the first metric."""
+        error = None
+        best = getattr(self, 'best_metric_results', {}).get(name)  # rank 0 has it
+        if self.opt['val'].get('save_best') and best and next(iter(best.values()))['iter'] == current_iter:
+            averaged = getattr(self, 'net_g_ema', None)
+            nets, keys = ([self.net_g, averaged], ['params', 'params_ema']) if averaged is not None else (self.net_g, 'params')
+            try:
+                self.save_network(nets, 'net_g', f'best_{name}', param_key=keys)
+                get_root_logger().info(f'Kept as the best so far on {name}: net_g_best_{name}.pth.')
+            except CheckpointError as caught:
+                error = caught
+        processes.fail_together(error, 'saving a checkpoint')
+
+    def _pause(self, begin: float) -> None:
+        if self._meter is not None:
+            self._meter.pause(time.perf_counter() - begin)
+
+
+def supervise(cls: type) -> type:
+    """A model's class with :class:`Supervised` in front."""
+    return type(cls.__name__, (Supervised, cls), {'__module__': cls.__module__, '__doc__': cls.__doc__})
