@@ -140,13 +140,14 @@ def _check_device(opt: dict[str, Any], launcher: str) -> None:
 def _share_batch(opt: Mapping[str, Any], launcher: str) -> None:
     """Divide ``datasets.train.batch_size`` among the processes: whatever their number, the training is the same."""
     train = opt['datasets'].get('train')
-    if not isinstance(train, dict) or 'batch_size' not in train:
+    batch = train.pop('batch_size', None) if isinstance(train, dict) else None
+    if batch is None:
         return
-    batch, processes_in_all = train.pop('batch_size'), processes.place_of(launcher)[1]
+    processes_in_all = processes.place_of(launcher)[1]
     if not isinstance(batch, int) or batch < 1 or batch % processes_in_all:
         raise OptionError(f'datasets.train.batch_size: expected a whole number that {processes_in_all} processes can share '
                           f'equally, got {batch!r}.')
-    if 'batch_size_per_gpu' in train:
+    if train.get('batch_size_per_gpu') is not None:
         raise OptionError('datasets.train: give batch_size (over all processes) or batch_size_per_gpu, not both.')
     train['batch_size_per_gpu'] = batch // processes_in_all
 

@@ -1,0 +1,302 @@
+"""Known defects of the toolbox (basicsr 1.4.2), each answered for its stock video model run by our entry points.
+
+What is tested elsewhere: option files that run code (tests/test_config.py), LMDB writers (tests/data/test_burst_lmdb.py),
+several processes (tests/runtime/test_distributed.py), our own model (tests/models/test_pipelines.py).
+"""
+import errno
+import logging
+import os
+import pickle
+import random
+import re
+from pathlib import Path
+
+import cv2
+import lmdb
+import numpy as np
+import pytest
+import torch
+import yaml
+from basicsr.utils import FileClient, imfrombytes
+from basicsr.utils import logger as basicsr_logger
+from basicsr.utils.registry import DATASET_REGISTRY
+
+from jddb_plugin.checks import DataError
+from jddb_plugin.runtime import checkpoints
+from jddb_plugin.train import main
+
+from ..small_run import equal, weights
+
+
+class WorkerRandomClips(torch.utils.data.Dataset):
+    """Draws from the worker's global generators, as the toolbox's data sets do, and keeps what it drew."""
+
+    def __init__(self, opt):
+        self.opt = opt
+
+    def __len__(self):
+        return self.opt.get('size', 6)
+
+    def __getitem__(self, index):
+        drawn = [random.random(), np.random.rand(), torch.rand(()).item()]
+        with open(self.opt['draws'], 'a') as file:
+            file.write(f'{int(index)} {drawn}\n')
+        frames = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(int(index))) * (0.5 + 0.5 * drawn[0])
+        return {'lq': frames + 0.1 * drawn[1], 'gt': torch.nn.functional.interpolate(frames[2:3], scale_factor=4)[0]}
+
+
+@pytest.fixture(autouse=True)
+def _workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(DATASET_REGISTRY._obj_map, 'WorkerRandomClips', WorkerRandomClips)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    basicsr_logger.initialized_logger.clear()
+    yield
+    torch.set_num_threads(threads)
+    for handler in list(logging.getLogger('basicsr').handlers):
+        handler.close()
+        logging.getLogger('basicsr').removeHandler(handler)
+    basicsr_logger.initialized_logger.clear()
+
+
+@pytest.fixture
+def train(tmp_path, textures):
+    """Run a stock EDVR with changes to its options (dotted keys); returns the exit status."""
+    for name, frames in textures.items():
+        for side, folder in ((64, 'gt'), (16, 'lq')):
+            (tmp_path / folder / name).mkdir(parents=True)
+            for index, frame in enumerate(frames):
+                small = cv2.resize(frame[:64, :64], (side, side), interpolation=cv2.INTER_AREA)
+                cv2.imwrite(str(tmp_path / folder / name / f'{index:08d}.png'), small)
+    clips = {'type': 'VideoTestDataset', 'dataroot_gt': str(tmp_path / 'gt'), 'dataroot_lq': str(tmp_path / 'lq'),
+             'io_backend': {'type': 'disk'}, 'num_frame': 5, 'padding': 'reflection_circle', 'cache_data': False}
+    options = {
+        'name': 'edvr', 'model_type': 'VideoBaseModel', 'scale': 4, 'num_gpu': 'auto', 'manual_seed': 0,
+        'datasets': {'train': {'name': 'clips', 'type': 'WorkerRandomClips', 'draws': str(tmp_path / 'draws.txt'),
+                               'num_worker_per_gpu': 0, 'batch_size_per_gpu': 2},
+                     'val': {'name': 'REDS4', **clips}},
+        'network_g': {'type': 'EDVR', 'num_feat': 8, 'num_frame': 5, 'deformable_groups': 2, 'num_extract_block': 1,
+                      'num_reconstruct_block': 1, 'center_frame_idx': 2},
+        'path': {'pretrain_network_g': None},
+        'train': {'ema_decay': 0.9, 'optim_g': {'type': 'Adam', 'lr': 0.001}, 'total_iter': 2,
+                  'pixel_opt': {'type': 'CharbonnierLoss'},
+                  'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [9], 'restart_weights': [1]}},
+        'val': {'val_freq': 100, 'save_img': False, 'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}},
+        'logger': {'print_freq': 1, 'save_checkpoint_freq': 1, 'use_tb_logger': False},
+    }
+
+    def run(*flags, **changes):
+        Path('edvr.yml').write_text(yaml.safe_dump(options))
+        sets = [f'{key}={value}' for key, value in changes.items()]
+        return main(['-opt', 'edvr.yml', *flags, *(['--set', *sets] if sets else [])])
+
+    return run
+
+
+def _draws(path='draws.txt'):
+    lines = Path(path).read_text().splitlines()
+    Path(path).unlink()
+    return lines
+
+
+def _log():
+    return '\n'.join(path.read_text() for path in sorted(Path('experiments').glob('*/*.log'), key=os.path.getmtime))
+
+
+def test_1_random_numbers_do_not_repeat_and_survive_a_resume(train):
+    """Without the mend a worker draws the same in every epoch, and again after a resume."""
+    assert train(**{'train.total_iter': 6}) == 0  # two epochs of three iterations
+    whole = weights('experiments/edvr', 'net_g_6.pth'), weights('experiments/edvr', 'net_g_6.pth', 'params_ema')
+    draws = _draws()[:12]  # and a batch that was one too many
+    assert len(draws) == 12 and len({line.split(' ', 1)[1] for line in draws}) == 12
+    assert train(**{'train.total_iter': 4, 'datasets.train.num_worker_per_gpu': 1, 'name': 'again'}) == 0
+    first = _draws()
+    # A resume in the middle of the second epoch, with another number of workers.
+    assert train('--auto_resume', **{'train.total_iter': 6, 'datasets.train.num_worker_per_gpu': 2, 'name': 'again'}) == 0
+    assert set(draws) <= set(first + _draws())  # workers draw ahead of what is trained on
+    assert equal(whole[0], weights('experiments/again', 'net_g_6.pth'))
+    assert equal(whole[1], weights('experiments/again', 'net_g_6.pth', 'params_ema'))
+
+
+def test_2_a_full_disk_stops_the_run_and_leaves_the_last_pair(train, monkeypatch, capsys):
+    """Without the mend every checkpoint is truncated, the exit status is 0, and auto_resume dies of them."""
+    sync, files = os.fsync, []
+
+    def full(handle):
+        files.append(handle)
+        if len(files) > 4:  # the network and its folder, the state and its folder
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        sync(handle)
+
+    with monkeypatch.context() as context:
+        context.setattr(checkpoints.os, 'fsync', full)
+        assert train(**{'train.total_iter': 3}) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert 'net_g_2.pth: the checkpoint could not be written (No space left on device)' in message
+    assert 'logger.keep_last' in message
+    assert {p.name for p in Path('experiments/edvr').rglob('*') if p.suffix in ('.pth', '.state', '.partial')} == {
+        'net_g_1.pth', '1.state'}
+    assert train('--auto_resume', **{'train.total_iter': 3}) == 0
+    assert 'iter: 1.' in _log() and Path('experiments/edvr/models/net_g_3.pth').is_file()
+
+
+def test_2_a_truncated_pair_is_passed_over(train, caplog):
+    assert train() == 0
+    network = Path('experiments/edvr/models/net_g_2.pth')
+    network.write_bytes(network.read_bytes()[:1000])
+    assert train('--auto_resume') == 0
+    assert re.search(r'auto_resume skips iteration 2: \S*net_g_2.pth: truncated', caplog.text)
+
+
+def test_2_a_quota_is_named(tmp_path, monkeypatch):
+    def over(_):
+        raise OSError(errno.EDQUOT, 'Disk quota exceeded')
+
+    monkeypatch.setattr(checkpoints.os, 'fsync', over)
+    with pytest.raises(checkpoints.CheckpointError, match='the quota is used up'):
+        checkpoints.save_atomically({'a': torch.ones(1)}, str(tmp_path / 'x.pth'))
+
+
+def test_3_the_resumed_state_is_the_experiments_own(train, tmp_path, monkeypatch):
+    """The toolbox looks below the current directory whatever the experiment's folder is."""
+    from basicsr.train import load_resume_state
+    assert train() == 0
+    opt = {'auto_resume': True, 'name': 'edvr', 'rank': 0, 'network_g': {},
+           'path': {key: str(tmp_path / 'experiments/edvr' / (key if key != 'experiments_root' else ''))
+                    for key in ('models', 'training_states', 'visualization', 'experiments_root')}}
+    (tmp_path / 'elsewhere').mkdir()
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    assert load_resume_state(opt)['iter'] == 2
+
+
+def test_4_the_command_line_is_not_executed(train, tmp_path):
+    code = f"__import__('os').mkdir('{tmp_path}/executed')"
+    Path('edvr.yml').write_text(yaml.safe_dump({'name': 'x'}))
+    main(['-opt', 'edvr.yml', '--force_yml', f'name=[{code}]', f'name"]={code}#=1'])
+    Path('edvr.yml').write_text(f'name: !!python/object/apply:os.mkdir ["{tmp_path}/executed"]\n')
+    assert main(['-opt', 'edvr.yml']) == 2
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_5_sets_with_the_same_folder_names_have_their_own_scores_and_best(train, textures, tmp_path):
+    """The toolbox keeps one buffer by folder name for all sets: KeyError, or one set's scores in the other's mean."""
+    for folder in ('gt', 'lq'):
+        for index in (5, 6):  # the second set's clip "a" is shorter
+            path = tmp_path / folder / 'a' / f'{index:08d}.png'
+            (tmp_path / 'two' / folder / 'a').mkdir(parents=True, exist_ok=True)
+            path.rename(tmp_path / 'two' / folder / 'a' / path.name)
+        for index in range(5):
+            name = f'a/{index:08d}.png'
+            (tmp_path / 'two' / folder / name).write_bytes((tmp_path / folder / name).read_bytes()[:])
+        for index in (5, 6):
+            (tmp_path / folder / 'b' / f'{index:08d}.png').unlink()
+    second = {'name': 'vid4', 'type': 'VideoTestDataset', 'dataroot_gt': str(tmp_path / 'two/gt'),
+              'dataroot_lq': str(tmp_path / 'two/lq'), 'io_backend': '{type: disk}', 'num_frame': 5,
+              'padding': 'reflection_circle', 'cache_data': 'false'}
+    changes = {f'datasets.val_2.{key}': value for key, value in second.items()}
+    changes.update({'val.val_freq': 1, 'val.save_best': 'true'})
+    assert train(**changes) == 0
+    log = _log()
+    one = re.findall(r'Validation REDS4\n\s*# psnr: ([\d.]+)\s+# a: ([\d.]+)\s+# b: ([\d.]+)', log)
+    two = re.findall(r'Validation vid4\n\s*# psnr: ([\d.]+)\s+# a: ([\d.]+)\n\s*Best: ([\d.]+) @ (\d) iter', log)
+    assert len(one) == len(two) == 2  # and not once more at the end
+    for mean, a, b in one:
+        assert float(mean) == pytest.approx((float(a) + float(b)) / 2, abs=1e-3)
+    for mean, a, _, _ in two:
+        assert mean == a and a not in {row[1] for row in one}
+    assert {p.name for p in Path('experiments/edvr/models').glob('*best*')} == {'net_g_best_REDS4.pth', 'net_g_best_vid4.pth'}
+
+
+def test_6_images_can_be_saved_while_training(train):
+    """The toolbox raises NotImplementedError."""
+    assert train(**{'val.val_freq': 2, 'val.save_img': 'true'}) == 0
+    pictures = sorted(p.name for p in Path('experiments/edvr/visualization/REDS4/a').iterdir())
+    assert pictures == [f'{index:08d}_2.png' for index in range(7)]
+
+
+def test_7_a_missing_key_is_named_and_a_client_goes_to_a_worker(tmp_path):
+    """The toolbox gives None, which fails later as a ValueError of numpy, and cannot pickle an open environment."""
+    with lmdb.open(str(tmp_path / 'x.lmdb')) as env, env.begin(write=True) as txn:
+        txn.put(b'here', b'value')
+    client = FileClient('lmdb', db_paths=str(tmp_path / 'x.lmdb'), client_keys='lq')
+    with pytest.raises(DataError, match="x.lmdb.*holds no key 'gone'"):
+        client.get('gone', 'lq')
+    pickled = pickle.dumps(client)
+    client.client._client['lq'].close()  # one process may open it once; a worker is another
+    assert bytes(pickle.loads(pickled).get('here', 'lq')) == b'value'
+    with pytest.raises(DataError, match='a frame of 5 bytes is not a readable image'):
+        imfrombytes(b'value')
+
+
+def test_8_a_run_is_as_long_as_it_was_asked_to_be(train):
+    """Three samples, batch 2: the toolbox stops at 6 of 10 iterations with exit status 0."""
+    assert train(**{'datasets.train.size': 3, 'train.total_iter': 10, 'train.scheduler.periods': '[10]',
+                    'logger.save_checkpoint_freq': 5}) == 0
+    assert Path('experiments/edvr/models/net_g_10.pth').is_file()
+    assert train(**{'datasets.train.size': 1, 'name': 'one'}) == 2
+
+
+def test_9_the_last_validation_is_logged_where_it_was(train):
+    """The toolbox says iteration total_iter + 1."""
+    assert train(**{'val.val_freq': 2, 'train.total_iter': 3}) == 0
+    assert re.findall(r'Best: \S+ @ +(\d+) iter', _log())[-1] in ('2', '3')
+    lines = Path('experiments/edvr/validation.jsonl').read_text().splitlines()
+    assert [yaml.safe_load(line)['iter'] for line in lines] == [2, 3]
+
+
+def test_9_the_best_is_known_after_a_resume(train):
+    """The toolbox forgets it. The state of an iteration is saved before its validation, which counts all the same."""
+    assert train(**{'val.val_freq': 1, 'val.metrics.psnr.better': 'lower', 'train.total_iter': 3}) == 0
+    best = re.findall(r'Best: (\S+) @ +(\d+) iter', _log())
+    assert train('--auto_resume', **{'val.val_freq': 1, 'val.metrics.psnr.better': 'lower', 'train.total_iter': 4}) == 0
+    after = re.findall(r'# psnr: (\S+)[^@]*Best: (\S+) @ +(\d+) iter', _log())[-1]
+    assert after[1] == min(best[-1][0], after[0], key=float)
+    torn = Path('experiments/edvr/validation.jsonl')
+    torn.write_text(torn.read_text() + '{"iter": 4, "se')
+    assert train('--auto_resume', **{'val.val_freq': 1, 'train.total_iter': 5}) == 0
+
+
+def test_9_a_run_can_be_made_longer(train):
+    """The toolbox takes the old periods from the state and ends in a TypeError."""
+    assert train(**{'train.scheduler.periods': '[2]'}) == 0
+    assert train('--auto_resume', **{'train.scheduler.periods': '[2, 4]', 'train.scheduler.restart_weights': '[1, 0.5]',
+                                     'train.total_iter': 6}) == 0
+    assert re.findall(r'lr:\(([^,]+),', _log()) == ['1.000e-03', '5.000e-04', '0.000e+00', '4.268e-04', '2.500e-04', '7.322e-05']
+
+
+def test_9_a_run_can_go_on_under_another_name(train):
+    """The toolbox looks for the networks in the new experiment, and makes no folder for its log."""
+    assert train(**{'train.total_iter': 2}) == 0
+    whole = train(**{'train.total_iter': 3, 'name': 'whole'})
+    assert whole == 0
+    assert train(**{'train.total_iter': 3, 'name': 'other', 'path.resume_state': 'experiments/edvr/training_states/2.state'}) == 0
+    assert equal(weights('experiments/other', 'net_g_3.pth'), weights('experiments/whole', 'net_g_3.pth'))
+
+
+@pytest.mark.parametrize(('dtype', 'largest'), [(np.uint8, 255), (np.uint16, 65535)])
+def test_10_bit_depth_is_respected(dtype, largest):
+    """The toolbox divides by 255 in any case. Its data sets import the function by name."""
+    from basicsr.data import reds_dataset
+    content = cv2.imencode('.png', np.full((4, 4, 3), largest, dtype))[1].tobytes()
+    assert reds_dataset.imfrombytes is imfrombytes
+    image = imfrombytes(content, 'unchanged', float32=True)
+    assert image.dtype == np.float32 and image.min() == image.max() == 1
+    assert imfrombytes(content, 'unchanged').dtype == dtype
+
+
+def test_state_of_another_model_is_told(train, capsys):
+    assert train() == 0
+    state = torch.load('experiments/edvr/training_states/2.state', weights_only=True)
+    state['optimizers'][0]['param_groups'].append(state['optimizers'][0]['param_groups'][0])
+    torch.save(state, 'experiments/edvr/training_states/2.state')
+    assert train('--auto_resume') == 2
+    assert 'its optimizer belongs to another configuration' in capsys.readouterr().err
+
+
+def test_old_checkpoints_are_removed_as_asked(train):
+    assert train(**{'train.total_iter': 7, 'logger.keep_last': 2, 'logger.keep_every': 3}) == 0
+    root = Path('experiments/edvr')
+    assert sorted(int(p.stem) for p in root.glob('training_states/*')) == [3, 6, 7]
+    assert sorted(p.name for p in root.glob('models/*')) == ['net_g_3.pth', 'net_g_6.pth', 'net_g_7.pth', 'net_g_latest.pth']
+    assert train(**{'logger.keep_last': 0}) == 2
