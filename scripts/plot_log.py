@@ -51,6 +51,7 @@ _SPEED = {'samples_per_second': 'samples per second', 'iterations_per_second': '
 #: Kinds of training values in the order of their panels; some are smoothed, and the names of some call for a logarithmic axis.
 _KINDS = ('loss', 'learning rate', 'scheduled', 'other', 'speed')
 _SMOOTHED = ('loss', 'other', 'speed')
+_STEADY = ('peak_memory_gb', 'skipped_steps')
 _LOGARITHMIC = ('l_', 'lr ', 'temperature', 'grad')
 #: A panel in inches: itself, what is left of it for labels, right of the last one, and between rows.
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _GAP = 3.5, 2.0, 0.62, 0.25, 0.66
@@ -266,6 +267,8 @@ def panels(runs: Iterable[Run]) -> list[Any]:
     names = dict.fromkeys(name for run in runs for name, points in run.training.items() if points)
     scores = dict.fromkeys(name for run in runs for name, points in run.validation.items() if points)
 
+    if all(run.training.get('samples_per_second') for run in runs):
+        names.pop('iterations_per_second', None)  # says the same
     names = sorted(names, key=lambda name: (_KINDS.index(_kind(name)), list(_SPEED).index(name) if name in _SPEED else 0))
     losses = [name for name in names if _kind(name) == 'loss']
     return losses + list(scores) + names[len(losses):]
@@ -362,7 +365,7 @@ def _panel(axes: Any, name: Any, runs: Sequence[Run], colours: Sequence[Any], co
             shift = _inches(axes, k % _NOTES * _WIDTH / _NOTES, -0.36 - _LINE * (k // _NOTES))
             axes.text(0, 0, f'$\\bigstar$ {text}', color=colour, fontsize=8, transform=axes.transAxes + shift)
     else:
-        smoothed = count if _kind(name) in _SMOOTHED else 1
+        smoothed = count if _kind(name) in _SMOOTHED and name not in _STEADY else 1
         for _, points, colour in drawn:
             _line(axes, points, colour, smoothed)
     _style(axes, _title(name, runs))

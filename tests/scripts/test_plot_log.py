@@ -138,13 +138,16 @@ def test_a_picture_is_written_in_its_size(script, tmp_path):
     assert script.main([*runs, '-o', str(output), '--smooth', '2', '--columns', '4']) == 0
     wanted = script.panels([script.read_run(tmp_path / 'a')])
     assert wanted == ['l_pix', 'l_signed', ('REDS4', 'psnr'), ('REDS4', 'niqe'), 'lr 1', 'lr 2', 'temperature', 'weight_bm',
-                      'grad_norm', 'samples_per_second', 'iterations_per_second', 'data_wait', 'peak_memory_gb']
+                      'grad_norm', 'samples_per_second', 'data_wait', 'peak_memory_gb']
+    stock = read(script, line(2, l_pix=1.0))
+    assert script.panels([stock]) == ['l_pix', 'lr 1', 'lr 2', 'iterations_per_second', 'data_wait']
+    assert 'iterations_per_second' in script.panels([stock, script.read_run(tmp_path / 'a')])
     figure = script.draw([script.read_run(tmp_path / name) for name in ('a', 'b')], ['a', 'b'], columns=4)
     assert len(figure.axes) == len(wanted) and [text.get_text() for text in figure.legends[0].get_texts()] == ['a', 'b']
     psnr = figure.axes[2]
     assert [text.get_text() for text in psnr.texts] == ['$\\bigstar$ 30.12 at 4'] * 2 + ['psnr on REDS4 (dashed: centre frames)']
     height, width = cv2.imread(str(output)).shape[:2]
-    assert (width, height) == tuple(round(float(side)) for side in figure.get_size_inches() * figure.dpi)
+    assert (width, height) == pytest.approx(tuple(figure.get_size_inches() * figure.dpi), abs=1)
     assert figure.axes[0].get_yscale() == 'log' and figure.axes[1].get_yscale() == 'linear'
     script.plt.close(figure)
 
