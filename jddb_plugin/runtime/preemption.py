@@ -49,6 +49,12 @@ def watch() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def ignore() -> None:
+    """From here on the signals change nothing: the process is about to end, with a status of its own."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def shield_children() -> Iterator[None]:
     """Processes that are started in this context never die of the signals, which Slurm sends to all of a job step's.
