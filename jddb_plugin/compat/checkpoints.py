@@ -123,7 +123,7 @@ def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
 
 
 def resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
-    """models/base_model.py:336 lets the old periods replace those of the options: a longer run ends in a TypeError."""
+    """models/base_model.py:340 lets the old periods replace those of the options: a longer run ends in a TypeError."""
     for kind in ('optimizers', 'schedulers'):
         if len(resume_state[kind]) != len(getattr(self, kind)):
             raise CheckpointError(f"{self.opt['path']['resume_state']}: holds {len(resume_state[kind])} {kind}, the model has "

@@ -14,7 +14,7 @@ def mend_imfrombytes(decode: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(decode)
     def imfrombytes(content: bytes, flag: str = 'color', float32: bool = False) -> Any:
-        """utils/img_util.py:130 divides by 255 whatever the bit depth, and fails obscurely for what is no image."""
+        """utils/img_util.py:131 divides by 255 whatever the bit depth, and fails obscurely for what is no image."""
         image = decode(content, flag, False) if content else None
         if image is None:
             raise DataError(f'a frame of {len(content or b"")} bytes is not a readable image.')
@@ -27,7 +27,7 @@ def mend_imfrombytes(decode: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def mend_lmdb(backend: type) -> None:
-    """utils/file_client.py:88: a key that is not there comes back as None, and an open one cannot go to a worker."""
+    """utils/file_client.py:125: a key that is not there comes back as None, and an open one cannot go to a worker."""
     get = backend.get
 
     def get_or_raise(self: Any, filepath: Any, client_key: str) -> bytes:

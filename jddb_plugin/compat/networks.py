@@ -17,7 +17,7 @@ def mend_validation(validate: Callable[..., None], video: type) -> Callable[...,
 
         Buffers are made fresh, on the model's device, before each data set; ``val`` without ``metrics`` is none; the
         bare network is called, since DDP would wait for ranks that have no frame to validate. Images can be saved
-        while training (:77 and :133 raise NotImplementedError): their names end with the iteration.
+        while training (:71 and :137 raise NotImplementedError): their names end with the iteration.
         """
         metrics = self.opt['val'].setdefault('metrics', None)
         if metrics is not None and issubclass(type(self), video):

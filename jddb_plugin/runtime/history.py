@@ -6,8 +6,9 @@ goes on from was saved before the validation of its iteration, as the toolbox do
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterable
 
 FILE = 'validation.jsonl'
 
@@ -19,14 +20,26 @@ def append(folder: str, iteration: int, name: str, metric: str, value: float) ->
         file.write(json.dumps(entry) + '\n')
 
 
-def read(folder: str, up_to: int) -> Iterator[tuple[int, str, str, float]]:
-    """(iteration, data set, metric, value) of the validations up to an iteration; a torn line is left out."""
-    path = Path(folder) / FILE
-    for line in path.read_text(encoding='utf-8').splitlines() if path.is_file() else ():
+def _complete(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
+    for line in lines:
         try:
-            entry: dict[str, Any] = json.loads(line)
-            score = entry['iter'], entry['set'], entry['metric'], entry['value']
-        except (ValueError, KeyError, TypeError):  # killed while writing
+            entry = json.loads(line)
+        except ValueError:  # killed while writing
             continue
-        if score[0] <= up_to:
-            yield score
+        if isinstance(entry, dict) and {'iter', 'set', 'metric', 'value'} <= entry.keys():
+            yield entry
+
+
+def take_over(source: str, target: str, up_to: int) -> list[dict[str, Any]]:
+    """Scores of experiment ``source`` up to an iteration, which become the history of ``target`` (often the same).
+
+    What comes later belongs to a time that the resumed run has not come to, and is left out, as is a torn line.
+    """
+    path = Path(source) / FILE
+    if not path.is_file():
+        return []
+    entries = [entry for entry in _complete(path.read_text(encoding='utf-8').splitlines()) if entry['iter'] <= up_to]
+    partial = Path(target) / f'{FILE}.partial'
+    partial.write_text(''.join(json.dumps(entry) + '\n' for entry in entries), encoding='utf-8')
+    os.replace(partial, Path(target) / FILE)
+    return entries

@@ -93,17 +93,19 @@ class Supervised:
         """The model's own, and the best scores so far."""
         super().resume_training(resume_state)
         self._saved_at = resume_state['iter']
+        if self.opt['rank'] != 0:  # rank 0 alone scores
+            return
         metrics = (self.opt.get('val') or {}).get('metrics') or {}
-        folder = os.path.dirname(os.path.dirname(self.opt['path']['resume_state']))
-        for iteration, name, metric, value in history.read(folder, resume_state['iter']):
-            if metric in metrics:
-                self._initialize_best_metric_results(name)
-                super()._update_best_metric_result(name, metric, value, iteration)
+        source = os.path.dirname(os.path.dirname(self.opt['path']['resume_state']))
+        for entry in history.take_over(source, self.opt['path']['experiments_root'], resume_state['iter']):
+            if entry['metric'] in metrics:
+                self._initialize_best_metric_results(entry['set'])
+                super()._update_best_metric_result(entry['set'], entry['metric'], entry['value'], entry['iter'])
 
     # -------------------------------------------------------------------------------------- validation
 
     def validation(self, dataloader: Any, current_iter: int, tb_logger: Any, save_img: bool = False) -> None:
-        """Validate, once per iteration and data set; the toolbox counts the last iteration one too far (train.py:191)."""
+        """Validate, once per iteration and data set; the toolbox counts the last iteration one too far (train.py:208)."""
         current_iter = min(current_iter, int(self.opt['train']['total_iter']))
         name = dataloader.dataset.opt['name']
         if self._validated.get(name) == current_iter:

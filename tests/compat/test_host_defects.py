@@ -4,6 +4,7 @@ What is tested elsewhere: option files that run code (tests/test_config.py), LMD
 several processes (tests/runtime/test_distributed.py), our own model (tests/models/test_pipelines.py).
 """
 import errno
+import json
 import logging
 import os
 import pickle
@@ -247,14 +248,21 @@ def test_9_the_last_validation_is_logged_where_it_was(train):
 
 def test_9_the_best_is_known_after_a_resume(train):
     """The toolbox forgets it. The state of an iteration is saved before its validation, which counts all the same."""
-    assert train(**{'val.val_freq': 1, 'val.metrics.psnr.better': 'lower', 'train.total_iter': 3}) == 0
-    best = re.findall(r'Best: (\S+) @ +(\d+) iter', _log())
-    assert train('--auto_resume', **{'val.val_freq': 1, 'val.metrics.psnr.better': 'lower', 'train.total_iter': 4}) == 0
-    after = re.findall(r'# psnr: (\S+)[^@]*Best: (\S+) @ +(\d+) iter', _log())[-1]
-    assert after[1] == min(best[-1][0], after[0], key=float)
-    torn = Path('experiments/edvr/validation.jsonl')
-    torn.write_text(torn.read_text() + '{"iter": 4, "se')
-    assert train('--auto_resume', **{'val.val_freq': 1, 'train.total_iter': 5}) == 0
+    assert train(**{'val.val_freq': 1, 'train.total_iter': 3}) == 0
+    history = Path('experiments/edvr/validation.jsonl')
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    assert [line['iter'] for line in lines] == [1, 2, 3]
+    assert [f"{line['value']:.4f}" for line in lines] == re.findall(r'# psnr: (\S+)', _log())
+    lines[1]['value'] = 99.0  # which nothing to come will beat
+    lines.append({**lines[2], 'iter': 7, 'value': 100.0})  # of a time that the resumed run has not come to
+    history.write_text('\n'.join(map(json.dumps, lines)) + '\n{"iter": 4, "se')  # killed while writing
+    assert train('--auto_resume', **{'val.val_freq': 1, 'train.total_iter': 4}) == 0
+    assert re.findall(r'Best: (\S+) @ +(\d+) iter', _log())[-1] == ('99.0000', '2')
+    assert [json.loads(line)['iter'] for line in history.read_text().splitlines()] == [1, 2, 3, 4]
+    # Under another name the history comes along.
+    state = 'experiments/edvr/training_states/4.state'
+    assert train(**{'val.val_freq': 1, 'train.total_iter': 5, 'name': 'other', 'path.resume_state': state}) == 0
+    assert 'Best: 99.0000 @ 2 iter' in next(Path('experiments/other').glob('*.log')).read_text()
 
 
 def test_9_a_run_can_be_made_longer(train):
