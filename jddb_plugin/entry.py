@@ -80,6 +80,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = 'none'
     processes.configure(opt.get('dist_params'))
     for key in ('datasets', 'path', *(('train', 'logger') if is_train else ())):
         _section(opt, key)
+    opt['datasets'] = {phase: section for phase, section in opt['datasets'].items() if section is not None}
     if opt.get('val') is not None:
         _section(opt, 'val')
     if hasattr(model, 'check_options'):

@@ -262,7 +262,8 @@ def test_9_the_best_is_known_after_a_resume(train):
     # Under another name the history comes along.
     state = 'experiments/edvr/training_states/4.state'
     assert train(**{'val.val_freq': 1, 'train.total_iter': 5, 'name': 'other', 'path.resume_state': state}) == 0
-    assert 'Best: 99.0000 @ 2 iter' in next(Path('experiments/other').glob('*.log')).read_text()
+    assert re.findall(r'Best: (\S+) @ +(\d+) iter', _log())[-1] == ('99.0000', '2')
+    assert Path('experiments/other/validation.jsonl').read_text().count('\n') == 5
 
 
 def test_9_a_run_can_be_made_longer(train):

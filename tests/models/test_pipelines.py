@@ -12,10 +12,8 @@ import torch
 import yaml
 from basicsr.utils import logger as basicsr_logger
 
-from jddb_plugin.checks import CheckpointError
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 from jddb_plugin.data.metadata import CameraMetadata
-from jddb_plugin.runtime import checkpoints
 from jddb_plugin.test import main as run_test
 from jddb_plugin.train import main as run_train
 
@@ -91,19 +89,6 @@ def test_the_demo_trains_saves_resumes_and_tests(texture_lmdb):
     average = (table['psnr']['a']['all'] + table['psnr']['b']['all']) / 2
     assert table['psnr']['average']['all'] == pytest.approx(average)
     assert len(list(Path('results/demo/visualization/unseen/b').glob('*_demo.png'))) == 7
-
-
-def test_a_resumed_run_equals_an_uninterrupted_one(texture_lmdb):
-    # The toolbox restarts the epoch's data on resume, so the interruption lies between two epochs of three iterations.
-    small = {'train.total_iter': 6, 'logger.save_checkpoint_freq': 3}
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **small)]) == 0
-    whole = torch.load('experiments/demo/models/net_g_6.pth', weights_only=True)['params']
-    for name in ('net_g_6.pth', 'net_g_latest.pth'):
-        os.unlink(f'experiments/demo/models/{name}')
-    os.unlink('experiments/demo/training_states/6.state')
-    assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb, **small)]) == 0
-    resumed = torch.load('experiments/demo/models/net_g_6.pth', weights_only=True)['params']
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def test_a_run_resumed_with_longer_epochs_goes_on(texture_lmdb):
@@ -234,6 +219,12 @@ def test_auto_resume_does_not_start_anew_when_nothing_is_readable(texture_lmdb, 
     assert Path('experiments/demo/models/net_g_2.pth').is_file()
 
 
+def test_an_inherited_validation_set_can_be_left_out(texture_lmdb):
+    validation = _small(texture_lmdb, **_validation(texture_lmdb), **{'train.total_iter': 2})
+    assert run_train(['-opt', DEMO, *validation, 'datasets.val=~']) == 0
+    assert 'Validation' not in _log()
+
+
 def test_debug_mode_works_without_a_validation_set(texture_lmdb):
     assert run_train(['-opt', DEMO, '--debug', *_small(texture_lmdb)]) == 0
     assert Path('experiments/debug_demo').is_dir()
@@ -264,21 +255,6 @@ def test_a_test_without_weights_is_refused(texture_lmdb, capsys):
     overrides = [f'datasets.test.dataroot_gt={texture_lmdb}', 'path.pretrain_network_g=~', 'network_g.dpbm.tile=16']
     assert run_test(['-opt', str(ROOT / 'options' / 'test' / 'demo.yml'), '--set', *overrides]) == 2
     assert "path: 'pretrain_network_g' is missing" in capsys.readouterr().err
-
-
-def test_checkpoints_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / 'x.pth'
-    checkpoints.save_atomically({'a': torch.ones(2)}, str(path))
-
-    def full(*args):
-        args[1].write(b'half')
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(torch, 'save', full)
-    with pytest.raises(CheckpointError, match='could not be written.*No space left'):
-        checkpoints.save_atomically({'a': torch.zeros(2)}, str(path))
-    assert os.listdir(tmp_path) == ['x.pth']
-    assert checkpoints.load_checkpoint(str(path))['a'].tolist() == [1, 1]
 
 
 def test_force_yml_is_parsed_safely(texture_lmdb, capsys):
