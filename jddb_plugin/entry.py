@@ -77,7 +77,8 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = 'none'
     opt['path'] = opt['path'] or {}
     opt.setdefault('num_gpu', 'auto')
     opt['manual_seed'] = opt.get('manual_seed') or 0  # the toolbox draws one, another in every process and after a resume
-    processes.configure(opt.get('dist_params'))
+    dist_params = opt.get('dist_params') or {}
+    processes.configure({**dist_params, 'backend': 'gloo'} if opt['num_gpu'] == 0 else dist_params)
     for key in ('datasets', 'path', *(('train', 'logger') if is_train else ())):
         _section(opt, key)
     opt['datasets'] = {phase: section for phase, section in opt['datasets'].items() if section is not None}
@@ -132,6 +133,10 @@ def _check_device(opt: dict[str, Any], launcher: str) -> None:
         opt['num_gpu'] = 1
     if opt['num_gpu'] != 'auto' and (not isinstance(opt['num_gpu'], int) or opt['num_gpu'] > available):
         raise OptionError(f"num_gpu: {opt['num_gpu']!r} asked for, but {available} CUDA devices are here; use num_gpu: auto.")
+    ours = hasattr(MODEL_REGISTRY.get(opt['model_type']), 'check_options')
+    if ours and launcher == 'none' and opt['num_gpu'] not in ('auto', 0, 1):
+        raise OptionError(f"num_gpu: {opt['model_type']} trains on several GPUs by one process each: torchrun --nproc_per_node "
+                          f"{opt['num_gpu']} -m jddb_plugin.train -opt FILE --launcher pytorch")
     if available == 0:
         for phase, dataset in (opt.get('datasets') or {}).items():
             if isinstance(dataset, Mapping) and dataset.get('prefetch_mode') == 'cuda':

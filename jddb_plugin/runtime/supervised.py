@@ -30,6 +30,7 @@ class Supervised:
         self._batch = per_process * opt['world_size']
         self._saved_at = -1
         self._validated: dict[str, int] = {}
+        self._unwritten: Optional[CheckpointError] = None
 
     # ------------------------------------------------------------------------------------ iterations
 
@@ -112,28 +113,33 @@ class Supervised:
             return
         begin = time.perf_counter()
         self.stop_if_asked(current_iter)
+        self._unwritten = None
         super().validation(dataloader, current_iter, tb_logger, save_img)
-        self._validated[name] = current_iter
         self._keep_best(name, current_iter)
+        processes.fail_together(self._unwritten, 'writing scores')
+        self._validated[name] = current_iter
         self._pause(begin)
 
     def _update_best_metric_result(self, dataset_name: str, metric: str, val: float, current_iter: int) -> None:
-        history.append(self.opt['path']['experiments_root'], current_iter, dataset_name, metric, val)
+        try:
+            history.append(self.opt['path']['experiments_root'], current_iter, dataset_name, metric, val)
+        except OSError as error:  # raised when all processes can
+            self._unwritten = CheckpointError(f"{self.opt['path']['experiments_root']}: scores could not be written ({error}).")
         super()._update_best_metric_result(dataset_name, metric, float(val), current_iter)
 
     def _keep_best(self, name: str, current_iter: int) -> None:
         """With ``val.save_best``, keep the network that scored best on a data set by the first metric."""
-        error = None
         best = getattr(self, 'best_metric_results', {}).get(name)  # rank 0 has it
-        if self.opt['val'].get('save_best') and best and next(iter(best.values()))['iter'] == current_iter:
-            averaged = getattr(self, 'net_g_ema', None)
-            nets, keys = ([self.net_g, averaged], ['params', 'params_ema']) if averaged is not None else (self.net_g, 'params')
-            try:
-                self.save_network(nets, 'net_g', f'best_{name}', param_key=keys)
-                get_root_logger().info(f'Kept as the best so far on {name}: net_g_best_{name}.pth.')
-            except CheckpointError as caught:
-                error = caught
-        processes.fail_together(error, 'saving a checkpoint')
+        if not self.opt['val'].get('save_best') or not best or next(iter(best.values()))['iter'] != current_iter:
+            return
+        averaged = getattr(self, 'net_g_ema', None)
+        nets, keys = ([self.net_g, averaged], ['params', 'params_ema']) if averaged is not None else (self.net_g, 'params')
+        try:
+            self.save_network(nets, 'net_g', f'best_{name}', param_key=keys)
+        except CheckpointError as error:
+            self._unwritten = error
+            return
+        get_root_logger().info(f'Kept as the best so far on {name}: net_g_best_{name}.pth.')
 
     def _pause(self, begin: float) -> None:
         if self._meter is not None:

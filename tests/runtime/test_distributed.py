@@ -12,7 +12,9 @@ import torch
 import yaml
 
 from jddb_plugin.checks import JDDBError, OptionError
+from jddb_plugin.config import load_options
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
+from jddb_plugin.entry import check_options
 from jddb_plugin.runtime import processes
 from jddb_plugin.train import main
 
@@ -33,7 +35,7 @@ def test_two_processes_train_as_one_with_the_joined_batch(texture_lmdb, tmp_path
     """
     data, val = validation(texture_lmdb, save_best=True)
     options = write_options(
-        tmp_path, texture_lmdb, datasets={'train': {'dataroot_gt': str(texture_lmdb), 'gt_size': 48, 'num_worker_per_gpu': 0,
+        tmp_path, texture_lmdb, datasets={'train': {'dataroot_gt': str(texture_lmdb), 'gt_size': 48, 'num_worker_per_gpu': 1,
                                                     'dataset_enlarge_ratio': 1, 'batch_size': 4, 'batch_size_per_gpu': None},
                                           'val': data},
         val=val, train={'total_iter': 4, 'warmup_iter': -1, 'ema_decay': 0.9,
@@ -224,3 +226,14 @@ def test_a_batch_is_shared_or_refused(texture_lmdb, tmp_path, monkeypatch, capsy
         monkeypatch.setenv(name, value)
     assert main(['-opt', options, '--launcher', 'pytorch', '--set', 'datasets.train.batch_size=4']) == 2
     assert 'expected a whole number that 3 processes can share equally, got 4' in capsys.readouterr().err
+
+
+def test_several_gpus_need_several_processes(texture_lmdb, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 8)
+    options = write_options(tmp_path, texture_lmdb)
+    opt = check_options(load_options(options), is_train=True)
+    assert opt['num_gpu'] == 1 and 'torchrun --nproc_per_node 8' in caplog.text
+    with pytest.raises(OptionError, match='torchrun --nproc_per_node 4 -m jddb_plugin.train'):
+        check_options(load_options(options, [('num_gpu', 4)]), is_train=True)
+    monkeypatch.setenv('RANK', '0')
+    assert check_options(load_options(options, [('num_gpu', 'auto')]), is_train=True, launcher='pytorch')['num_gpu'] == 'auto'
