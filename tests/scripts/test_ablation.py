@@ -19,6 +19,7 @@ import yaml
 from basicsr.archs import build_network
 from basicsr.utils import logger as basicsr_logger
 
+from jddb_plugin.checks import DataError
 from jddb_plugin.config import load_options
 from jddb_plugin.data.frame_source import FrameSource
 from jddb_plugin.entry import check_options
@@ -71,23 +72,28 @@ def script(monkeypatch):
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    """The script's own clips, but few and small, and a real clip."""
-    folder = tmp_path_factory.mktemp('data')
+def few():
+    """The script's data, but few and small."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / 'scripts'))
-        patch.chdir(folder)
+        sys.modules.pop('ablation_data', None)
         module = importlib.import_module('ablation_data')
-        rng = np.random.default_rng(0)
-        for name, value in {'PHOTOGRAPHS': ('a.png', 'b.png'), 'TRAIN_SIDE': 64, 'TEST_SIDE': 64, 'CLIPS_PER_SPEED': 1,
-                            'photograph': lambda name: rng.integers(0, 255, (160, 170, 3), np.uint8)}.items():
+        image = np.random.default_rng(0).integers(0, 255, (160, 170, 3), np.uint8)
+        few = {'PHOTOGRAPHS': ('a.png', 'b.png', 'c.png'), 'TEST_PHOTOGRAPHS': ('c.png',), 'TRAIN_SIDE': 64, 'TEST_SIDE': 64,
+               'CLIPS_PER_SPEED': 1, 'photograph': lambda name: image}
+        for name, value in few.items():
             patch.setattr(module, name, value)
-        clip = folder / 'frames' / 'walk'
-        clip.mkdir(parents=True)
-        for k in range(8):
-            cv2.imwrite(str(clip / f'{k}.png'), rng.integers(0, 255, (70, 81, 3), np.uint8))
-        module.prepare(Path('datasets/ablation_small'), None, folder / 'frames')
-        sys.modules.pop('ablation_data')
+        yield module
+
+
+@pytest.fixture(scope='module')
+def data(few, tmp_path_factory):
+    """A folder with such data below it, and with a real clip."""
+    folder = tmp_path_factory.mktemp('data')
+    (folder / 'frames' / 'walk').mkdir(parents=True)
+    for k in range(8):
+        cv2.imwrite(str(folder / 'frames' / 'walk' / f'{k}.png'), np.full((70, 81, 3), 30 * k, np.uint8))
+    few.prepare(folder / 'datasets' / 'ablation_small', None, folder / 'frames')
     return folder
 
 
@@ -184,20 +190,24 @@ def test_scenes_are_held_out_and_move_as_they_say(data):
     sets = {name: FrameSource(str(root / f'{name}.lmdb'), {'type': 'lmdb'}, 'test')
             for name in ('train', 'small_shift', 'large_shift', 'real')}
     assert set(sets['train'].clips) == {f'{name}_{motion}_0' for name in 'ab' for motion in ('small', 'large')}
-    assert set(sets['small_shift'].clips) == set(sets['large_shift'].clips) == {'astronaut'}
+    assert set(sets['small_shift'].clips) == set(sets['large_shift'].clips) == {'c'}
     assert sets['real'].clips['walk'].size == (64, 64) and len(sets['real'].clips['walk'].keys) == 7
 
 
-def test_data_are_built_once_and_of_one_source(script, data, tmp_path, monkeypatch):
+def test_data_are_built_once_and_of_one_source(data, few, tmp_path, monkeypatch):
     monkeypatch.chdir(data)
-    prepare = script.prepare
-    before = os.stat('datasets/ablation_small/train.lmdb').st_mtime_ns
-    prepare(script.SMALL_DATA, None, data / 'frames')
-    assert os.stat('datasets/ablation_small/train.lmdb').st_mtime_ns == before
-    with pytest.raises(script.DataError, match='was built of other --photographs or --frames'):
-        prepare(script.SMALL_DATA, None, None)
-    with pytest.raises(script.DataError, match='holds no folders'):
-        prepare(script.SMALL_DATA, None, tmp_path)
+    root = Path('datasets/ablation_small')
+    before = os.stat(root / 'train.lmdb').st_mtime_ns
+    for frames in (None, data / 'frames'):
+        few.prepare(root, None, frames)
+    assert os.stat(root / 'train.lmdb').st_mtime_ns == before
+    (tmp_path / 'other').mkdir()
+    with pytest.raises(DataError, match='was built of other --photographs or --frames'):
+        few.prepare(root, None, tmp_path)
+    with pytest.raises(DataError, match='holds no folders'):
+        few.prepare(root, None, tmp_path / 'other')
+    with pytest.raises(DataError, match='expected a folder of more than 3 photographs, found 0'):
+        few.prepare(root, tmp_path, None)
 
 
 # ------------------------------------------------------------------------------------------ the whole
@@ -255,8 +265,8 @@ def test_the_whole_ablation(script, workplace, monkeypatch, capsys):
                 values = [tables[name][metric]['average']['centre'] for tables in per_seed]
                 assert found[name][metric]['values'] == values
                 assert found[name][metric]['std'] == pytest.approx(np.std(values, ddof=1))
-            clips = [statistics.mean((t['small_shift'][metric]['astronaut']['centre'], t['real'][metric]['walk']['centre'],
-                                      t['large_shift'][metric]['astronaut']['centre'])) for t in per_seed]
+            clips = [statistics.mean((t['small_shift'][metric]['c']['centre'], t['real'][metric]['walk']['centre'],
+                                      t['large_shift'][metric]['c']['centre'])) for t in per_seed]
             assert found['average'][metric]['values'] == pytest.approx(clips)
             row = next(line for line in printed if line.startswith(f'| {script.VARIANTS[variant]} |'))
             cell = row.split('|')[-2].split('/')[digits == 4].split('±')
