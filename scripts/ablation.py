@@ -294,10 +294,12 @@ def execute_all(runs: Sequence[Run], args: argparse.Namespace) -> int:
                     tqdm.write(f'error: {failure}', file=sys.stderr)
                 progress.update()
         except Stopped:
-            return children.stop_status
+            pass  # what runs still is waited for: one of them may end with status 75
         finally:
             for future in futures:
                 future.cancel()
+    if children.stop_status is not None:
+        return children.stop_status
     return 1 if failures else 0
 
 

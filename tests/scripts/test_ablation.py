@@ -45,8 +45,11 @@ with open('calls.txt', 'a') as file:
     file.write(f'{name} {phase} {"--auto_resume" in sys.argv}\\n')
 wanted = json.loads(Path('behaviour.json').read_text()).get(f'{name} {phase}', 0) if Path('behaviour.json').exists() else 0
 if wanted == 'wait':
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(75)))
     Path('waiting').touch()
+    time.sleep(30)
+if wanted == 'die':
+    Path('dying').touch()
     time.sleep(30)
 if phase == 'test' and not wanted:
     for section in opt['datasets'].values():
@@ -325,10 +328,12 @@ def test_a_training_that_is_preempted_ends_the_others_gently(script, fakes):
 
 @pytest.mark.parametrize(('number', 'status'), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_is_handed_on(script, fakes, number, status):
-    Path('behaviour.json').write_text(json.dumps({'ablation_full_seed0_small train': 'wait'}))
+    """The slower of two trainings says that it saved its state, the other just dies."""
+    behaviour = {'ablation_full_seed0_small train': 'wait', 'ablation_w_ra_seed0_small train': 'die'}
+    Path('behaviour.json').write_text(json.dumps(behaviour))
 
     def send():
-        while not Path('waiting').exists():
+        while not (Path('waiting').exists() and Path('dying').exists()):
             time.sleep(0.05)
         os.kill(os.getpid(), number)
 
@@ -336,10 +341,10 @@ def test_a_signal_is_handed_on(script, fakes, number, status):
     before = signal.getsignal(number)
     sender.start()
     start = time.monotonic()
-    assert script.main(['--small', '--variants', 'full', 'w_ra', '--seeds', '0']) == status
+    assert script.main(['--small', '--variants', 'full', 'w_ra', 'w_ca', '--seeds', '0', '--jobs', '2']) == status
     sender.join()
     assert time.monotonic() - start < 20 and signal.getsignal(number) is before
-    assert fakes() == ['full_seed0_small train True']
+    assert fakes() == ['full_seed0_small train True', 'w_ra_seed0_small train True']
 
 
 def test_results_of_other_options_do_not_meet_in_one_table(script, fakes, capsys):
