@@ -1,4 +1,4 @@
-"""Photographs that scikit-image carries, for demos and benchmarks that need nothing else."""
+"""Photographs that scikit-image carries, and clips made of them, for demos and benchmarks that need nothing else."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -26,3 +26,31 @@ def photograph(name: str) -> Optional[np.ndarray]:
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return image
+
+
+def moving_camera(image: np.ndarray, rng: np.random.Generator, *, size: tuple[int, int], frames: int,
+                  speed: tuple[float, float]) -> list[np.ndarray]:
+    """Frames seen by a camera that pans over ``image``, turning a little, with a shaking hand.
+
+    The middle frame is the middle of the photograph, give or take the shake. Beyond its borders the photograph is mirrored.
+
+    Args:
+        image: RGB [H, W, 3].
+        rng: draws direction, speed, turning (up to 0.4 degrees a frame) and shake (0.8 px).
+        size: height and width of a frame.
+        frames: how many, an odd number.
+        speed: slowest and fastest pan, in pixels a frame.
+    """
+    height, width = size
+    angle = rng.uniform(0, 2 * np.pi)
+    velocity = rng.uniform(*speed) * np.array([np.cos(angle), np.sin(angle)])
+    turning = rng.uniform(-0.4, 0.4)
+    centre = np.array(image.shape[1::-1]) / 2
+    clip = []
+    for t in range(frames):
+        time = t - frames // 2
+        x, y = centre + velocity * time + rng.normal(0, 0.8, 2)
+        matrix = cv2.getRotationMatrix2D((x, y), turning * time, 1.0)
+        matrix[:, 2] += (width / 2 - x, height / 2 - y)
+        clip.append(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT))
+    return clip

@@ -10,7 +10,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -18,30 +17,14 @@ from jddb_plugin.checks import DataError, one_line_errors
 from jddb_plugin.config import load_options
 from jddb_plugin.data.build import write_folders
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
-from jddb_plugin.data.photographs import PHOTOGRAPHS, photograph
+from jddb_plugin.data.photographs import PHOTOGRAPHS, moving_camera, photograph
 from jddb_plugin.entry import check_files, check_options
 
 TEST_PHOTOGRAPH = 'astronaut.png'
 FRAMES_PER_CLIP = 7
 CLIPS_PER_PHOTOGRAPH = 3
 MARGIN = 52
-
-
-def moving_camera(image: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Frames seen by a camera that pans over ``image`` by 4 to 12 px a frame, turning a little, with a shaking hand."""
-    height, width = ((side - 2 * MARGIN) // 2 * 2 for side in image.shape[:2])
-    angle = rng.uniform(0, 2 * np.pi)
-    velocity = rng.uniform(4, 12) * np.array([np.cos(angle), np.sin(angle)])
-    turning = rng.uniform(-0.4, 0.4)
-    centre = np.array(image.shape[1::-1]) / 2
-    frames = []
-    for t in range(FRAMES_PER_CLIP):
-        time = t - FRAMES_PER_CLIP // 2
-        x, y = centre + velocity * time + rng.normal(0, 0.8, 2)
-        matrix = cv2.getRotationMatrix2D((x, y), turning * time, 1.0)
-        matrix[:, 2] += (width / 2 - x, height / 2 - y)
-        frames.append(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT))
-    return frames
+SPEED = (4, 12)
 
 
 def write_photographs(writer: BurstLmdbWriter, names: tuple[str, ...], clips: int, seed: int) -> None:
@@ -54,7 +37,9 @@ def write_photographs(writer: BurstLmdbWriter, names: tuple[str, ...], clips: in
     for name in tqdm(names, unit='photograph', desc=f'Write {writer.path.name}'):
         image = photograph(name)
         for k in range(clips if image is not None else 0):
-            for index, frame in enumerate(moving_camera(np.roll(image, k, axis=2), rng)):
+            size = tuple((side - 2 * MARGIN) // 2 * 2 for side in image.shape[:2])
+            clip = moving_camera(np.roll(image, k, axis=2), rng, size=size, frames=FRAMES_PER_CLIP, speed=SPEED)
+            for index, frame in enumerate(clip):
                 writer.put_image(f'{Path(name).stem}_{k}', index, frame)
             written += 1
     if not written:
