@@ -40,6 +40,8 @@ import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
 from jddb_plugin.checks import DataError, OptionError, one_line_errors
 from jddb_plugin.config import dump_options, load_options, parse_override
 from jddb_plugin.entry import check_files, check_options
+from jddb_plugin.runtime import preemption
+from jddb_plugin.runtime.preemption import EXIT_STATUS
 
 OPTIONS = Path(__file__).resolve().parents[1] / 'options'
 #: Rows of the table by their files below options/train/ablation.
@@ -47,8 +49,6 @@ VARIANTS = {'wo_align': 'w/o Align', 'w_ca': 'w/ CA', 'w_ra': 'w/ RA', 'wo_e2e':
 METRICS = {'psnr': 2, 'ssim': 4}
 SMALL_DATA = Path('datasets/ablation_small')
 MODULES = {'train': 'jddb_plugin.train', 'test': 'jddb_plugin.test'}
-#: sysexits' EX_TEMPFAIL: stopped early, state saved.
-PREEMPTED = 75
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *(getattr(signal, name) for name in ('SIGHUP', 'SIGUSR1') if hasattr(signal, name)))
 
 
@@ -223,8 +223,8 @@ class Children:
             status = process.wait()
         with self._lock:
             self._running.discard(process)
-            if status == PREEMPTED:
-                self.stop(signal.SIGTERM, PREEMPTED)
+            if status == EXIT_STATUS:
+                self.stop(signal.SIGTERM, EXIT_STATUS)
             if self.stop_status is not None:
                 raise Stopped
         return status
@@ -233,7 +233,7 @@ class Children:
         """Hand a signal on and start nothing more; a second Ctrl-C kills."""
         with self._lock:
             again = self.stop_status is not None
-            self.stop_status = PREEMPTED if PREEMPTED in (status, self.stop_status) else status
+            self.stop_status = EXIT_STATUS if EXIT_STATUS in (status, self.stop_status) else status
             for process in self._running:
                 if not again:
                     process.send_signal(number)
@@ -243,7 +243,9 @@ class Children:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals that would end this process."""
-        before = {number: signal.signal(number, lambda number, _: self.stop(number, 128 + number)) for number in SIGNALS}
+        # After a scheduler's signals the command can be repeated, also where they hit a test, which has no state to save.
+        status = {number: EXIT_STATUS if number in preemption.SIGNALS else 128 + number for number in SIGNALS}
+        before = {number: signal.signal(number, lambda number, _: self.stop(number, status[number])) for number in SIGNALS}
         try:
             yield
         finally:
