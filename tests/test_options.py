@@ -10,7 +10,8 @@ from jddb_plugin.entry import check_options
 
 from .conftest import ROOT
 
-FILES = sorted((ROOT / 'options').rglob('*.yml'))
+#: All but the overlay that scripts/ablation.py merges onto others.
+FILES = sorted(set((ROOT / 'options').rglob('*.yml')) - {ROOT / 'options' / 'train' / 'ablation' / 'small.yml'})
 
 
 def _load(name='train/demo.yml'):
@@ -20,7 +21,7 @@ def _load(name='train/demo.yml'):
 @pytest.mark.usefixtures('random_vgg')
 @pytest.mark.parametrize('path', FILES, ids=lambda p: p.stem + '-' + p.parent.name)
 def test_every_option_file_is_valid_and_its_parts_can_be_built(path):
-    is_train = path.parent.name == 'train'
+    is_train = 'train' in path.relative_to(ROOT).parts
     opt = check_options(load_options(str(path)), is_train=is_train)
     build_network(opt['network_g'])
     for key, value in (opt.get('train') or {}).items():
@@ -100,8 +101,19 @@ def test_recipe_is_the_papers():
     assert (opt['train']['optim_g']['lr'], opt['train']['optim_g']['lr_coarse']) == (1e-4, 1e-5)
     weights = [opt['train'][key]['loss_weight'] for key in ('interpolation_opt', 'one_hot_opt', 'bm_opt')]
     assert weights == [1.0, 1e5, 1e3]
-    assert opt['datasets']['train']['gt_size'] == 720
+    assert opt['datasets']['train']['gt_size'] == 720 and opt['datasets']['train']['batch_size'] == 4
     assert opt['network_g']['num_feat'] == 64
+    assert not {'precision', 'compile', 'max_grad_norm', 'ema_decay'} & opt['train'].keys()
+
+
+def test_todays_practice_differs_by_its_switches_alone():
+    paper, modern = _load('train/jddb_reds.yml'), _load('train/jddb_reds_modern.yml')
+    switches = {key: modern['train'].pop(key) for key in ('precision', 'compile', 'max_grad_norm', 'max_skipped', 'ema_decay')}
+    assert switches['precision'] == 'bf16' and modern.pop('channels_last') and modern.pop('name') == 'jddb_reds_modern'
+    practice = {'type': 'AdamW', 'fused': True, 'weight_decay': 1e-4}
+    assert modern['train'].pop('optim_g') == {**paper['train'].pop('optim_g'), **practice}
+    del paper['name']
+    assert modern == paper
 
 
 def test_checking_does_not_need_what_it_fills_in():

@@ -92,7 +92,7 @@ def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
     experiment brings the networks that lie beside it.
     """
     from basicsr.utils import check_resume
-    PLACE.__init__()
+    PLACE.resumed = PLACE.batches = None
     path, labels = opt['path'].get('resume_state'), [key[len('network_'):] for key in opt if key.startswith('network_')]
     if opt['auto_resume']:
         path, skipped, error = None, [], None

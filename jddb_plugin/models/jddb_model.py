@@ -120,8 +120,9 @@ class _TrainedModel(EvaluatedModel):
         terms = self.losses(output, positions)
         sums = [name for name in terms if self._criterion(name).reduction == 'sum']
         joined_loss(terms, sums).backward()
-        values = OrderedDict(terms)
-        values['grad_norm'] = clip_gradients(self.net_g.parameters(), self.step_options.max_grad_norm)
+        values: OrderedDict[str, Tensor] = OrderedDict(terms)
+        for name, group in zip(('grad_norm', 'grad_norm_coarse'), self.optimizer_g.param_groups):
+            values[name] = clip_gradients(group['params'], self.step_options.max_grad_norm)
         values.update(self._observations(output))
         log = joined_values(values, sums)
         if self.skipped.accepts(log, current_iter):

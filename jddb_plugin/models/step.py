@@ -22,7 +22,8 @@ class StepOptions:
         precision: 'float32', or 'bf16' to run the refined stage's convolutions in bfloat16 (autocast). Matching, the
             sampling of the deformable convolutions and the losses stay in float32, and so does validation.
         compile: run the refined stage through torch.compile.
-        max_grad_norm: clip the norm of all gradients together. Default: none.
+        max_grad_norm: clip the gradients of the network, and those of its coarse stage, to this norm each: the matching's
+            losses are far larger than the others, and would be the measure of all. Default: none.
         max_skipped: steps in a row that may be skipped for a loss or gradient that is not finite.
     """
 
