@@ -94,7 +94,7 @@ class SkipCounter:
         self.in_a_row += 1
         self.in_all += 1
         if self.in_a_row > self.allowed:
-            raise TrainingError(f'iteration {iteration}: training has diverged, {self.in_a_row} steps in a row were skipped '
-                                f'because {", ".join(wrong)} was not finite. The checkpoints are from before; lower the '
-                                'learning rate or set train.max_grad_norm, and go on with --auto_resume.')
+            raise TrainingError(f'iteration {iteration}: training has diverged, {self.in_a_row} steps in a row were skipped. Not '
+                                f'finite: {", ".join(wrong)}. The checkpoints are from before; lower the learning rate or set '
+                                'train.max_grad_norm, and go on with --auto_resume.')
         return False
