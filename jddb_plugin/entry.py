@@ -79,6 +79,8 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = 'none'
     opt.setdefault('num_gpu', 'auto')
     opt['manual_seed'] = opt.get('manual_seed') or 0  # the toolbox draws one, another in every process and after a resume
     dist_params = opt.get('dist_params') or {}
+    if 'dist_params' in opt:
+        opt['dist_params'] = dist_params
     processes.configure({**dist_params, 'backend': 'gloo'} if opt['num_gpu'] == 0 else dist_params)
     for key in ('datasets', 'path', *(('train', 'logger') if is_train else ())):
         _section(opt, key)
@@ -173,6 +175,13 @@ def _check_datasets(opt: dict[str, Any], *, is_train: bool) -> None:
             if phase == 'train':
                 section.setdefault('seed', opt.get('manual_seed') or 0)
             read_options(dataset.Options, section, where, ignore=HOST_KEYS)
+    names = [section['name'] for section in datasets.values()]
+    twice = [name for name in names if names.count(name) > 1 and not is_train]
+    if is_train:
+        validated = [section['name'] for phase, section in datasets.items() if phase != 'train']
+        twice = [name for name in validated if validated.count(name) > 1]
+    if twice:
+        raise OptionError(f"datasets: two sets are called '{twice[0]}'; their results would be taken for each other's.")
     if is_train:
         train = datasets.get('train')
         if train is None:
@@ -183,6 +192,9 @@ def _check_datasets(opt: dict[str, Any], *, is_train: bool) -> None:
         for key in ('batch_size_per_gpu', 'num_worker_per_gpu'):
             if not isinstance(train.get(key), int) or train[key] < (key == 'batch_size_per_gpu'):
                 raise OptionError(f"datasets.train.{key}: expected an integer, got {train.get(key)!r}.")
+        if train.get('prefetch_mode') == 'cpu' and not train['num_worker_per_gpu']:
+            raise OptionError('datasets.train.prefetch_mode: cpu draws samples in a thread beside the training step, and both '
+                              'would share their random numbers; use num_worker_per_gpu: 1 or more, or prefetch_mode: ~.')
 
 
 def _check_training(opt: dict[str, Any], model: type) -> None:

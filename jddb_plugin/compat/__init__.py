@@ -76,6 +76,7 @@ def apply() -> None:
     train.build_dataloader = training.mend_build_dataloader(train.build_dataloader)
     train.build_model = training.mend_build_model(train.build_model)
     train.CPUPrefetcher = training.make_prefetcher_class(train.CPUPrefetcher)
+    training.mend_prefetch_generator(importlib.import_module('basicsr.data.prefetch_dataloader').PrefetchGenerator)
     train.CUDAPrefetcher = training.make_prefetcher_class(train.CUDAPrefetcher)
 
 

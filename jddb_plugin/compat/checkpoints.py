@@ -9,7 +9,14 @@ import torch
 
 from jddb_plugin.checks import CheckpointError
 from jddb_plugin.runtime import processes
-from jddb_plugin.runtime.checkpoints import check_state, load_checkpoint, network_file, newest_readable, save_atomically
+from jddb_plugin.runtime.checkpoints import (
+    check_state,
+    load_checkpoint,
+    network_file,
+    newest_readable,
+    save_atomically,
+    set_aside_later,
+)
 from jddb_plugin.runtime.position import PLACE
 
 _logger = logging.getLogger('jddb_plugin')
@@ -93,18 +100,19 @@ def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
     """
     from basicsr.utils import check_resume
     PLACE.resumed = PLACE.batches = None
-    path, labels = opt['path'].get('resume_state'), [key[len('network_'):] for key in opt if key.startswith('network_')]
+    path, ignored = opt['path'].get('resume_state'), opt['path'].get('ignore_resume_networks') or ()
+    labels = [key[len('network_'):] for key in opt if key.startswith('network_') and key not in ignored]
     if opt['auto_resume']:
-        path, skipped, error = None, [], None
+        newest, skipped, error = None, [], None
         if opt['rank'] == 0:
             try:
-                path, skipped = newest_readable(opt['path']['training_states'], opt['path']['models'], labels)
+                newest, skipped = newest_readable(opt['path']['training_states'], opt['path']['models'], labels)
             except CheckpointError as caught:
                 error = caught
         for line in skipped:
             _logger.warning(line)
         processes.fail_together(error, '--auto_resume')
-        path = processes.from_rank_0(path)
+        path = processes.from_rank_0(newest) or path  # a state of another experiment serves the first start
     if path is None:
         return None
     opt['path']['resume_state'] = path
@@ -114,28 +122,46 @@ def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
     models = os.path.join(os.path.dirname(os.path.dirname(path)), 'models')
     for label in labels:
         file = network_file(models, label, state['iter'])
-        if f'network_{label}' not in (opt['path'].get('ignore_resume_networks') or ()) and os.path.isfile(file):
+        opt['path'][f'param_key_{label}'] = 'params'  # whatever the file that the run once started from was like
+        if os.path.isfile(file):
             opt['path'][f'pretrain_network_{label}'] = file
     for key in ('experiments_root', 'models', 'training_states', 'visualization'):
         os.makedirs(opt['path'][key], exist_ok=True)
+    if opt['rank'] == 0:
+        later = set_aside_later(opt['path']['training_states'], state['iter']) if _is_own(path, opt) else []
+        if later:
+            _logger.warning('The run goes on from iteration %d; its later states are set aside as *.state.superseded: %s',
+                            state['iter'], ', '.join(map(str, later)))
     PLACE.resumed = state
     return state
 
 
+def _is_own(state: str, opt: Mapping[str, Any]) -> bool:
+    return os.path.realpath(os.path.dirname(state)) == os.path.realpath(opt['path']['training_states'])
+
+
 def resume_training(self: Any, resume_state: Mapping[str, Any]) -> None:
-    """models/base_model.py:340 lets the old periods replace those of the options: a longer run ends in a TypeError."""
+    """models/base_model.py:340 lets the old settings replace those of the options.
+
+    A run with more periods ended in a TypeError, and another learning rate, say after a divergence, was ignored.
+    """
     for kind in ('optimizers', 'schedulers'):
         if len(resume_state[kind]) != len(getattr(self, kind)):
             raise CheckpointError(f"{self.opt['path']['resume_state']}: holds {len(resume_state[kind])} {kind}, the model has "
                                   f'{len(getattr(self, kind))}; it belongs to another configuration.')
     for optimizer, state in zip(self.optimizers, resume_state['optimizers']):
+        asked = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
         try:
             optimizer.load_state_dict(state)
         except ValueError as error:
             raise CheckpointError(f"{self.opt['path']['resume_state']}: its optimizer belongs to another configuration "
                                   f'({error}).') from error
+        for group, options in zip(optimizer.param_groups, asked):
+            # The options' learning rate, at the place of its schedule where the run was.
+            rate = group['lr'] * (options['initial_lr'] / group['initial_lr']) if group['initial_lr'] else options['lr']
+            group.update({**options, 'lr': rate})
     for scheduler, state in zip(self.schedulers, resume_state['schedulers']):
-        progress = ('base_lrs', 'last_epoch', '_step_count', '_last_lr', '_get_lr_called_within_step')
+        progress = ('last_epoch', '_step_count', '_last_lr', '_get_lr_called_within_step')
         scheduler.load_state_dict({key: value for key, value in state.items() if key in progress})
 
 

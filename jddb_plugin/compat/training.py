@@ -78,6 +78,29 @@ def make_prefetcher_class(base: type) -> type:
     return Prefetcher
 
 
+def mend_prefetch_generator(cls: type) -> None:
+    """data/prefetch_dataloader.py:25: an error in the thread that draws ahead leaves the training waiting forever."""
+
+    def run(self: Any) -> None:
+        try:
+            for item in self.generator:
+                self.queue.put(item)
+            self.queue.put(None)
+        except Exception as error:  # raised where the batch is asked for
+            self.queue.put(error)
+
+    def following(self: Any) -> Any:
+        item = self.queue.get()
+        if item is None:
+            raise StopIteration
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    cls.run = run
+    cls.__next__ = following
+
+
 def mend_build_dataloader(build: Callable[..., Any]) -> Callable[..., Any]:
     """A training loader whose batches are a function of the iteration."""
 

@@ -120,6 +120,19 @@ def check_state(state: dict[str, Any], path: str) -> None:
             raise CheckpointError(f"{path}: not a training state ('{key}' is missing).")
 
 
+def set_aside_later(states: str, iteration: int) -> list[int]:
+    """Rename states of later iterations, ``.state`` -> ``.state.superseded``: a run that goes on from ``iteration`` leaves them.
+
+    They are damaged, or of a past that the run was taken back from. Else the next --auto_resume would go on from them, and
+    they would count as the newest when old ones are removed.
+    """
+    later = [other for other in iterations(states) if other > iteration]
+    for other in later:
+        path = os.path.join(states, f'{other}.state')
+        os.replace(path, f'{path}.superseded')
+    return later
+
+
 def _outdated(states: str, keep_last: int, keep_every: int) -> Iterator[int]:
     for position, iteration in enumerate(iterations(states)):
         if position >= keep_last and not (keep_every and iteration % keep_every == 0):

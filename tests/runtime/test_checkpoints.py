@@ -92,3 +92,15 @@ def test_history_is_taken_over_up_to_an_iteration(tmp_path):
     assert [(e['iter'], e['value']) for e in entries] == [(1, 20.0), (2, 21.5)]
     history.append(str(tmp_path / 'new'), 3, 'REDS4', 'psnr', 30.0)
     assert (tmp_path / 'new' / history.FILE).read_text().count('\n') == 3
+
+
+def test_a_run_that_was_taken_back_leaves_its_later_states(tmp_path):
+    """Else they would be kept as the newest in place of what the run saves now, and be resumed from."""
+    for iteration in (10, 20, 30):
+        _pair(tmp_path, iteration)
+    states, models = str(tmp_path / 'states'), str(tmp_path / 'models')
+    assert checkpoints.set_aside_later(states, 10) == [30, 20]
+    _pair(tmp_path, 12)
+    checkpoints.remove_outdated(states, models, ['g'], keep_last=1, keep_every=0)
+    assert _newest(tmp_path)[0].endswith('/12.state')
+    assert sorted(p.name for p in (tmp_path / 'states').iterdir()) == ['12.state', '20.state.superseded', '30.state.superseded']
