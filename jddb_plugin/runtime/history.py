@@ -1,7 +1,8 @@
 """Scores of every validation of a run, in a file beside its checkpoints: one JSON object a line.
 
 The best score is a function of this history. It is therefore known after a resume, also when the state that the run
-goes on from was saved before the validation of its iteration, as the toolbox does it.
+goes on from was saved before the validation of its iteration, as the toolbox does it. A validation that was interrupted
+leaves no score.
 """
 from __future__ import annotations
 
