@@ -175,13 +175,10 @@ def _check_datasets(opt: dict[str, Any], *, is_train: bool) -> None:
             if phase == 'train':
                 section.setdefault('seed', opt.get('manual_seed') or 0)
             read_options(dataset.Options, section, where, ignore=HOST_KEYS)
-    names = [section['name'] for section in datasets.values()]
-    twice = [name for name in names if names.count(name) > 1 and not is_train]
-    if is_train:
-        validated = [section['name'] for phase, section in datasets.items() if phase != 'train']
-        twice = [name for name in validated if validated.count(name) > 1]
-    if twice:
-        raise OptionError(f"datasets: two sets are called '{twice[0]}'; their results would be taken for each other's.")
+    scored = [section['name'] for phase, section in datasets.items() if phase != 'train']
+    for name in scored:
+        if scored.count(name) > 1:
+            raise OptionError(f"datasets: two sets are called '{name}'; their results would be taken for each other's.")
     if is_train:
         train = datasets.get('train')
         if train is None:

@@ -1,7 +1,6 @@
 """Training and validation of joint denoising and demosaicking of bursts."""
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections import OrderedDict
 from typing import Any, Mapping
@@ -244,7 +243,6 @@ class JDDBModel(HookMixin, _TrainedModel):
         train = opt.get('train')
         if train is None:
             return
-        check_keys(train, (*_TRAIN, *(field.name for field in dataclasses.fields(StepOptions))), 'train')
         _step_options(train)
         if not train.get('pixel_opt'):
             raise OptionError("train: 'pixel_opt' is missing.")
