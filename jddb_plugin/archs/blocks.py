@@ -57,4 +57,4 @@ class AttentionBlock(nn.Module):
             x = x + residual(x)
         channel_gate = torch.sigmoid(self.excite(self.act(self.squeeze(x.mean(dim=(-2, -1), keepdim=True)))))
         spatial_gate = torch.sigmoid(self.spatial(x))
-        return x + x * channel_gate + x * spatial_gate
+        return torch.addcmul(x * (1 + channel_gate), x, spatial_gate)

@@ -21,6 +21,8 @@ from jddb_plugin.ops.tiling import TileGrid, make_grid
 
 #: Pixels of the packed raw per feature pixel.
 SCALE = 4
+#: Pixels around a feature pixel that it depends on, a multiple of :data:`SCALE`: 13 of the downsampler, 8 of the bicubic filter.
+REACH = 16
 #: Tiles of whole frames that are aligned at once.
 _TILE_BATCH = 16
 
@@ -81,6 +83,11 @@ class DPBM(nn.Module):
 
     def extract(self, frames: Tensor) -> Tensor:
         """Features that are matched: [B, N, C, H, W] -> [B, N, F, H / 4, W / 4]; H and W multiples of 4."""
+        features = self.convolve(frames)
+        return features if self.downsample is None else self.downsample[-1](features.flatten(0, 1)).view_as(features)
+
+    def convolve(self, frames: Tensor) -> Tensor:
+        """:meth:`extract` without its last step, the norm over each whole frame. Looks :data:`REACH` pixels around."""
         check_ndim(frames, 'B N C H W', 'frames')
         if frames.shape[2] < self.match_channels or frames.shape[3] % SCALE or frames.shape[4] % SCALE:
             raise ShapeError(f'DPBM: expected frames [B, N, C >= {self.match_channels}, H, W] with H and W multiples of '
@@ -89,13 +96,13 @@ class DPBM(nn.Module):
         # What a frame's widest layer takes; with gradients every layer is kept anyway.
         frame_bytes = self.num_feat * flat[0, 0].numel() // 4 * flat.element_size()
         parts = [slice(None)] if torch.is_grad_enabled() else slices(len(flat), frame_bytes, flat.device)
-        return torch.cat([self._features(flat[part]) for part in parts]).unflatten(0, frames.shape[:2])
+        return torch.cat([self._convolve(flat[part]) for part in parts]).unflatten(0, frames.shape[:2])
 
-    def _features(self, frames: Tensor) -> Tensor:
+    def _convolve(self, frames: Tensor) -> Tensor:
         if self.downsample is None:
             return F.interpolate(frames, scale_factor=1 / SCALE, mode='bicubic', antialias=True, align_corners=False)
         # Channels last is what the matching wants, and more than twice as fast here on a CPU.
-        return self.downsample(frames.contiguous(memory_format=torch.channels_last))
+        return self.downsample[:-1](frames.contiguous(memory_format=torch.channels_last))
 
     def match(self, frames: Tensor, positions: Tensor, size: tuple[int, int]) -> Match:
         """Find tiles of the reference frame in the other frames.
@@ -110,10 +117,14 @@ class DPBM(nn.Module):
         Returns:
             The match in feature pixels.
         """
+        return self.match_features(self.extract(frames), positions, size)
+
+    def match_features(self, features: Tensor, positions: Tensor, size: tuple[int, int]) -> Match:
+        """:meth:`match` of what :meth:`extract` gave."""
         soft = self.training and self.downsample is not None
         return match_tiles(
-            self.extract(frames), positions // SCALE, (size[0] // SCALE, size[1] // SCALE),
-            ref_idx=self.reference(frames), window=self.window, temperature=self.temperature if soft else None)
+            features, positions // SCALE, (size[0] // SCALE, size[1] // SCALE), ref_idx=self.reference(features),
+            window=self.window, temperature=self.temperature if soft else None)
 
     def align(self, frames: Tensor, positions: Tensor, size: tuple[int, int], match: Match) -> Tensor:
         """Aligned tiles [B, T, N, C, *size]: blended where the match is soft, cut out where it is hard."""

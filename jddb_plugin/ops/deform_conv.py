@@ -24,6 +24,8 @@ from torch import Tensor
 
 from jddb_plugin.checks import OptionError, ShapeError, check_choice
 
+#: Samples that are computed at once on a CPU where no gradient is wanted.
+_CHUNK = 1 << 20
 BACKENDS = ('auto', 'torchvision', 'grid_sample', 'basicsr', 'mmcv')
 
 
@@ -86,17 +88,32 @@ def _grid_sample(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: 
     cols = torch.arange(out_w, device=device, dtype=dtype) * stride - padding
     tap_y = (torch.arange(kernel_h, device=device, dtype=dtype) * dilation).repeat_interleave(kernel_w)
     tap_x = (torch.arange(kernel_w, device=device, dtype=dtype) * dilation).repeat(kernel_h)
-    moved = offset.reshape(batch * groups, taps, 2, out_h, out_w)
-    grid_y = moved[:, :, 0] + tap_y.view(-1, 1, 1) + rows.view(-1, 1)
-    grid_x = moved[:, :, 1] + tap_x.view(-1, 1, 1) + cols
     # Pixel centres lie at odd multiples of 1 / size in grid_sample's coordinates (align_corners=False).
-    grid = torch.stack(((2 * grid_x + 1) / width - 1, (2 * grid_y + 1) / height - 1), dim=-1)
-    sampled = F.grid_sample(x.reshape(batch * groups, channels // groups, height, width), grid.flatten(1, 2),
-                            mode='bilinear', padding_mode='zeros', align_corners=False)
-    sampled = sampled.view(batch, groups, channels // groups, taps, out_h, out_w)
-    sampled = sampled * mask.reshape(batch, groups, 1, taps, out_h, out_w)
-    columns = sampled.reshape(batch, channels * taps, out_h * out_w)
-    result = (weight.reshape(1, out_channels, -1) @ columns).view(batch, out_channels, out_h, out_w)
+    still_y = (2 * (tap_y.view(-1, 1, 1) + rows.view(-1, 1)) + 1) / height - 1
+    still_x = (2 * (tap_x.view(-1, 1, 1) + cols) + 1) / width - 1
+    kernel = weight.reshape(out_channels, -1)
+
+    def convolve(images: Tensor, moved: Tensor, weights: Tensor, part: slice) -> Tensor:
+        """Rows ``part`` of some images, [b, C', rows * W']."""
+        moved = moved.reshape(-1, taps, 2, out_h, out_w)[:, :, :, part]
+        grid = torch.stack((still_x + moved[:, :, 1] * (2 / width), still_y[:, part] + moved[:, :, 0] * (2 / height)), dim=-1)
+        sampled = F.grid_sample(images.reshape(-1, channels // groups, height, width), grid.flatten(1, 2),
+                                mode='bilinear', padding_mode='zeros', align_corners=False)
+        weights = weights.reshape(-1, 1, taps, out_h, out_w)[:, :, :, part]
+        sampled = sampled.view(-1, channels // groups, *weights.shape[2:]) * weights
+        return kernel @ sampled.view(len(images), channels * taps, -1)
+
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or device.type != 'cpu':
+        result = convolve(x, offset, mask, slice(None))
+    else:  # without a gradient to keep it for, what is sampled never leaves the processor's cache
+        result = x.new_empty(batch, out_channels, out_h * out_w)
+        step = max(1, _CHUNK // (channels * taps * out_w))
+        for k in range(batch):
+            for first in range(0, out_h, step):
+                part = slice(first, first + step)
+                result[k:k + 1, :, first * out_w:part.stop * out_w] = convolve(
+                    x[k:k + 1], offset[k:k + 1], mask[k:k + 1], part)
+    result = result.view(batch, out_channels, out_h, out_w)
     return result if bias is None else result + bias.view(-1, 1, 1)
 
 

@@ -115,7 +115,8 @@ def make_grid(height: int, width: int, *, tile: int, overlap: int, multiple: int
         layout: 'inside' keeps tiles inside the frame (padded to ``multiple`` by repeating its border) and blends
             their overlaps; 'published' is the released code's: zeros right and below up to the next multiple of
             the tile (a whole tile where the size already is one), ``overlap`` zeros all around, tiles cut to
-            their centre and put side by side.
+            their centre and put side by side. Tiles of nothing but padding, which the released code restores
+            too and throws away, are left out.
 
     Raises:
         OptionError: tile or overlap is not a multiple.
@@ -129,8 +130,8 @@ def make_grid(height: int, width: int, *, tile: int, overlap: int, multiple: int
                          f'a tile of {tile}; use a smaller tile or a larger crop.')
     if layout == 'published':
         right, below = tile - width % tile, tile - height % tile
-        rows = tuple(range(0, height + below, tile))
-        cols = tuple(range(0, width + right, tile))
+        rows = tuple(range(0, height, tile))
+        cols = tuple(range(0, width, tile))
         weights = torch.zeros(1, tile + 2 * overlap, dtype=torch.float64)
         weights[:, overlap:overlap + tile] = 1
         return TileGrid((height, width), (overlap, right + overlap, overlap, below + overlap), 'constant', rows, cols,

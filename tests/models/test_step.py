@@ -65,7 +65,7 @@ def test_bfloat16_stays_near_float32(options):
     for model, name in zip(models, ('float32', 'bf16')):
         dtypes = []
         model.net_g.refine.reconstruct.register_forward_hook(lambda m, i, o, d=dtypes: d.append(o.dtype))
-        model.net_g.coarse.downsample.register_forward_hook(lambda m, i, o, d=dtypes: d.append(o.dtype))
+        model.net_g.coarse.downsample[-1].register_forward_hook(lambda m, i, o, d=dtypes: d.append(o.dtype))
         _steps(model)
         gradient = torch.cat([p.grad.flatten() for p in model.net_g.parameters()])
         assert gradient.dtype == torch.float32

@@ -40,8 +40,14 @@ def test_tiles_lie_inside_on_multiples_and_overlap_enough(size):
 
 
 def test_no_tile_holds_only_padding():
-    # Where the size is a multiple of the tile, the published layout adds a whole row and column of padding.
-    assert len(make_grid(128, 128, tile=64, overlap=4, multiple=4, layout='published')) == 9
+    # Where the size is a multiple of the tile, the released code adds a whole row and column of padding, and restores them.
+    for height, width, count in ((128, 128, 4), (128, 132, 6), (540, 960, 9 * 15)):
+        for layout in ('published', 'inside'):
+            grid = make_grid(height, width, tile=64, overlap=4, multiple=4, layout=layout)
+            left, _, top, _ = grid.padding
+            assert all(row < top + height for row in grid.rows) and all(col < left + width for col in grid.cols)
+            if layout == 'published':
+                assert len(grid) == count and grid.rows[-1] + 64 >= height and grid.cols[-1] + 64 >= width
     assert len(make_grid(128, 128, tile=64, overlap=0, multiple=4)) == 4
 
 
