@@ -11,7 +11,8 @@ from .conftest import ROOT
 PACKAGE = ROOT / 'jddb_plugin'
 # Each room may import from those below it.
 ALLOWED = {
-    'entry': {'entry', 'models', 'data', 'archs', 'losses', 'hooks', 'visual', 'ops', 'compat', 'runtime', 'base'},
+    'entry': {'entry', 'restoration', 'models', 'data', 'archs', 'losses', 'hooks', 'visual', 'ops', 'compat', 'runtime', 'base'},
+    'restoration': {'restoration', 'archs', 'data', 'visual', 'ops', 'runtime', 'base'},
     'models': {'models', 'archs', 'losses', 'hooks', 'visual', 'ops', 'runtime', 'base'},
     'data': {'data', 'ops', 'base'},
     'archs': {'archs', 'ops', 'base'},

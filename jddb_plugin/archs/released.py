@@ -5,7 +5,7 @@ The release consists of two bare state dicts, one of the main network and one of
 from __future__ import annotations
 
 import re
-from typing import Mapping
+from typing import Iterable, Mapping
 
 from torch import Tensor
 
@@ -70,6 +70,13 @@ def released_name(key: str) -> str:
         if key.startswith(prefix + '.'):
             return pattern.pattern.replace('(?=\\.)', '').replace('\\', '') + '.*'
     return "the downsampler's " + key.replace('coarse.downsample', 'simple_block')
+
+
+def is_released(keys: Iterable[str]) -> bool:
+    """Whether keys are those of one of the two released files, without their ``module.`` prefix."""
+    keys = list(keys)
+    own = ('feature_extract.simple_block.', 'pcd_align.pcd_align.', 'ConvBGRU.')  # EDVR has a pcd_align, too
+    return any(key.startswith(own) for key in keys) or bool(keys) and all(_DOWNSAMPLER_RULE.match(key) for key in keys)
 
 
 def convert_released(main: Mapping[str, Tensor], downsampler: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""Restoration of bursts: from files to pictures."""
