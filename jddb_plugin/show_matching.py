@@ -21,7 +21,7 @@ from jddb_plugin.data.frame_source import FrameSource
 from jddb_plugin.data.images import decode_srgb, list_images, to_float
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.isp import reference_camera, unprocess
-from jddb_plugin.ops.noise import TEST_LEVELS, add_test_noise
+from jddb_plugin.ops.noise import add_test_noise, parse_noise
 from jddb_plugin.runtime.checkpoints import load_checkpoint
 from jddb_plugin.visual.matching import draw_matching
 
@@ -80,24 +80,12 @@ def _read(args: argparse.Namespace) -> list[Tensor]:
     return [to_float(image) for image in images]
 
 
-def _noise(text: str) -> tuple[float, float]:
-    if text in TEST_LEVELS:
-        return TEST_LEVELS[text]
-    try:
-        shot, read = (float(part) for part in text.split(','))
-    except ValueError as error:
-        raise OptionError(f"--noise: expected {', '.join(TEST_LEVELS)} or SHOT,READ, e.g. 0.0025,0.01; got '{text}'.") from error
-    if not (0 <= shot <= 1 and 0 <= read <= 1):
-        raise OptionError(f"--noise: shot and read must lie in 0 .. 1, got '{text}'.")
-    return shot, read
-
-
 def _burst(args: argparse.Namespace) -> Tensor:
     """[N, 3, H, W], or with noise packed raw [N, 4, H / 2, W / 2]."""
     frames = _read(args)
     if args.noise is None:
         return torch.stack(frames)
-    shot, read = _noise(args.noise)
+    shot, read = parse_noise(args.noise, '--noise')
     height, width = (side // 2 * 2 for side in frames[0].shape[-2:])
     raw = [mosaic_rgb(unprocess(frame[:, :height, :width], reference_camera())) for frame in frames]
     return torch.stack([add_test_noise(image, shot, read, frame_number=k) for k, image in enumerate(raw, 1)])

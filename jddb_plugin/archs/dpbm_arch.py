@@ -86,6 +86,20 @@ class DPBM(nn.Module):
         features = self.convolve(frames)
         return features if self.downsample is None else self.downsample[-1](features.flatten(0, 1)).view_as(features)
 
+    def normalise(self, features: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """What :meth:`extract` does to parts [B, N, F, h, w] of :meth:`convolve`'s whole frames, whose statistics [B, N, F] are."""
+        if self.downsample is None:
+            return features
+        scale = (variance + self.downsample[-1].eps).rsqrt()
+        return (features - mean[..., None, None]) * scale[..., None, None]
+
+    def reach(self, frames: int) -> int:
+        """How far in pixels a match in one of so many frames can lie from its tile: frames walk outward from the reference."""
+        ref_idx = self.reference_of(frames)
+        steps = max(ref_idx, frames - 1 - ref_idx)
+        return SCALE * (steps * sum(max(-axis[0], axis[1]) for axis in (self.window.coarse, self.window.fine))
+                        + self.window.margin)
+
     def convolve(self, frames: Tensor) -> Tensor:
         """:meth:`extract` without its last step, the norm over each whole frame. Looks :data:`REACH` pixels around."""
         check_ndim(frames, 'B N C H W', 'frames')
@@ -134,7 +148,11 @@ class DPBM(nn.Module):
 
     def reference(self, frames: Tensor) -> int:
         """Index of the reference frame of ``frames`` [B, N, ...]."""
-        return frames.shape[1] // 2 if self.ref_idx is None else self.ref_idx
+        return self.reference_of(frames.shape[1])
+
+    def reference_of(self, frames: int) -> int:
+        """Index of the reference among so many frames."""
+        return frames // 2 if self.ref_idx is None else self.ref_idx
 
     def forward(self, frames: Tensor) -> Tensor:
         """Align whole frames: [B, N, C, H, W] -> the same shape, every frame moved onto the reference, tile by tile."""

@@ -294,21 +294,31 @@ def zip_clips(path: Path) -> list[SourceClip]:
     return clips
 
 
-def _folder_clip(folder: Path, cfa: Optional[str]) -> Optional[SourceClip]:
+def frames_of_folder(folder: Path) -> tuple[list[Path], bool]:
+    """Frames of a clip, in order, and whether they are raw; none if the folder holds neither images nor raw files.
+
+    A TIFF is a mosaic if camera metadata lies beside it, and else a picture.
+
+    Raises:
+        DataError: it holds both.
+    """
     images = list_images(folder)
     if len(images) == sum(not path.name.startswith('.') for path in folder.iterdir()):
-        return image_clip(folder, folder.name) if images else None
+        return images, False
     from jddb_plugin.data.raw_reader import list_raw_files
-    # A TIFF is a mosaic if camera metadata lies beside it, and else a picture.
     has_metadata = any(folder.glob('*.json'))
     mosaics = [f for f in list_raw_files(folder) if f.suffix.lower() not in IMAGE_SUFFIXES or has_metadata]
-    mosaics = mosaics or in_order(folder.iterdir(), ('.mat',))
     pictures = [f for f in images if f not in mosaics]
     if mosaics and pictures:
         raise DataError(f'{folder}: holds raw files and pictures, {mosaics[0].name} and {pictures[0].name}; move one kind away.')
-    if mosaics:
-        return raw_clip(mosaics, folder.name, str(folder), cfa=cfa)
-    return image_clip(folder, folder.name) if images else None
+    return (mosaics, True) if mosaics else (pictures, False)
+
+
+def _folder_clip(folder: Path, cfa: Optional[str]) -> Optional[SourceClip]:
+    files, is_raw = frames_of_folder(folder)
+    if is_raw:
+        return raw_clip(files, folder.name, str(folder), cfa=cfa)
+    return image_clip(folder, folder.name) if files else None
 
 
 def find_clips(root: Path, *, start: int = 0, count: Optional[int] = None, step: int = 1,

@@ -24,6 +24,8 @@ _XYZ_TO_CAM = (
     ((0.8380, -0.2630, -0.0639), (-0.2887, 1.0725, 0.2496), (-0.0627, 0.1427, 0.5438)),
     ((0.6596, -0.2079, -0.0562), (-0.4782, 1.3016, 0.1933), (-0.0970, 0.1581, 0.5181)),
 )
+#: XYZ to camera RGB of :func:`reference_camera`.
+REFERENCE_XYZ_TO_CAM = _XYZ_TO_CAM[0]
 _GAMMA = 2.2
 _FLOOR = 1e-8
 _HIGHLIGHT = 0.9
@@ -62,7 +64,7 @@ def camera_matrix(xyz_to_cam: Tensor) -> Tensor:
 
 def reference_camera() -> Camera:
     """Metadata of the published test protocol: the first matrix, gains 1.0, 2.0 and 1.7."""
-    matrix = torch.tensor(_XYZ_TO_CAM[0], dtype=torch.float64)
+    matrix = torch.tensor(REFERENCE_XYZ_TO_CAM, dtype=torch.float64)
     return Camera(rgb_gain=1.0, red_gain=2.0, blue_gain=1.7, cam2rgb=camera_matrix(matrix))
 
 
@@ -106,6 +108,16 @@ def _apply_matrix(image: Tensor, matrix: Tensor) -> Tensor:
     return torch.einsum('...ij,...jhw->...ihw', matrix.to(image), image)
 
 
+def to_linear_srgb(linear: Tensor, *, red_gain: Gain, blue_gain: Gain, cam2rgb: Tensor,
+                   rgb_gain: Optional[Gain] = None) -> Tensor:
+    """:func:`process` without its last step: white balanced, in the primaries of sRGB, linear, clamped to [0, 1]."""
+    gains = _per_channel(red_gain, blue_gain, linear)
+    if rgb_gain is not None:
+        gains = gains * torch.as_tensor(rgb_gain, dtype=linear.dtype, device=linear.device)[..., None, None, None]
+    balanced = (linear * gains).clamp(0, 1)
+    return _apply_matrix(balanced, cam2rgb).clamp(0, 1)
+
+
 def process(linear: Tensor, *, red_gain: Gain, blue_gain: Gain, cam2rgb: Tensor,
             rgb_gain: Optional[Gain] = None) -> Tensor:
     """Develop linear camera RGB into gamma-compressed sRGB: the operator Gamma of eq. (8).
@@ -119,11 +131,7 @@ def process(linear: Tensor, *, red_gain: Gain, blue_gain: Gain, cam2rgb: Tensor,
     Returns:
         sRGB like ``linear``, in [0, 1], without a tone curve.
     """
-    gains = _per_channel(red_gain, blue_gain, linear)
-    if rgb_gain is not None:
-        gains = gains * torch.as_tensor(rgb_gain, dtype=linear.dtype, device=linear.device)[..., None, None, None]
-    balanced = (linear * gains).clamp(0, 1)
-    rgb = _apply_matrix(balanced, cam2rgb).clamp(0, 1)
+    rgb = to_linear_srgb(linear, red_gain=red_gain, blue_gain=blue_gain, cam2rgb=cam2rgb, rgb_gain=rgb_gain)
     return rgb.clamp(min=_FLOOR).pow(1 / _GAMMA)
 
 

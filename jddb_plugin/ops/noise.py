@@ -7,6 +7,8 @@ from typing import Optional, Union
 import torch
 from torch import Tensor
 
+from jddb_plugin.checks import OptionError
+
 Level = Union[float, Tensor]
 
 #: Logarithmic ranges of the training noise (base-10 exponents).
@@ -14,6 +16,23 @@ TRAIN_SHOT_LOG10 = (-4.0, -2.0)
 TRAIN_READ_LOG10 = (-3.0, -1.5)
 #: Named test levels (shot, read) of the paper's tables 1 and 2.
 TEST_LEVELS = {'low': (2.5e-3, 1e-2), 'high': (6.4e-3, 2e-2)}
+
+
+def parse_noise(text: str, where: str) -> tuple[float, float]:
+    """(shot, read) of 'low', 'high' (:data:`TEST_LEVELS`) or 'SHOT,READ'.
+
+    Raises:
+        OptionError: something else, naming ``where``; or a level that is not in 0 .. 1.
+    """
+    if text in TEST_LEVELS:
+        return TEST_LEVELS[text]
+    try:
+        shot, read = (float(part) for part in text.split(','))
+    except ValueError as error:
+        raise OptionError(f"{where}: expected {', '.join(TEST_LEVELS)} or SHOT,READ, e.g. 0.0025,0.01; got '{text}'.") from error
+    if not (0 <= shot <= 1 and 0 <= read <= 1):
+        raise OptionError(f"{where}: shot and read must lie in 0 .. 1, got '{text}'.")
+    return shot, read
 
 
 def noise_std(signal: Tensor, shot: Level, read: Level) -> Tensor:

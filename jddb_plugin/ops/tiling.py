@@ -60,7 +60,7 @@ class TileGrid:
         width = max(self.cols[-1] + self.size[1], self.padding[0] + self.frame[1] + self.padding[1])
         return like.new_zeros(batch, channels, height * scale, width * scale)
 
-    def add(self, canvas: Tensor, tiles: Tensor, first: int, scale: int) -> None:
+    def add(self, canvas: Tensor, tiles: Tensor, first: int, scale: int, *, top: int = 0) -> None:
         """Add results of the tiles ``first``, ``first + 1``, ... to the canvas.
 
         Args:
@@ -68,6 +68,7 @@ class TileGrid:
             tiles: [B, t, C, scale * height, scale * width].
             first: index of the first tile.
             scale: pixels of a result per pixel of a tile.
+            top: first row of the padded frame that the canvas holds.
         """
         height, width = (side * scale for side in self.size)
         rows = self.row_weights.to(tiles).repeat_interleave(scale, dim=1)
@@ -75,7 +76,7 @@ class TileGrid:
         for k in range(tiles.shape[1]):
             row, col = divmod(first + k, len(self.cols))
             weight = rows[row, :, None] * cols[col]
-            y, x = self.rows[row] * scale, self.cols[col] * scale
+            y, x = (self.rows[row] - top) * scale, self.cols[col] * scale
             canvas[..., y:y + height, x:x + width] += tiles[:, k] * weight
 
     def crop(self, canvas: Tensor, scale: int) -> Tensor:

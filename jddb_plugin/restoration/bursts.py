@@ -1,0 +1,196 @@
+"""Find bursts to restore: raw files, burst LMDBs, and video frames that are made noisy."""
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional, Sequence
+
+import numpy as np
+import torch
+
+from jddb_plugin.checks import DataError, OptionError
+from jddb_plugin.data.burst_lmdb import META_INFO
+from jddb_plugin.data.frame_source import META_LINE, FrameSource, read_lines
+from jddb_plugin.data.images import IMAGE_SUFFIXES, decode_srgb, to_float
+from jddb_plugin.data.metadata import CameraMetadata
+from jddb_plugin.data.raw_reader import RAW_SUFFIXES, RawFrame, read_raw
+from jddb_plugin.data.source_clips import VIDEO_SUFFIXES, frames_of_folder
+from jddb_plugin.ops.bayer import mosaic_rgb, unpack
+from jddb_plugin.ops.isp import REFERENCE_XYZ_TO_CAM, reference_camera, unprocess
+from jddb_plugin.ops.noise import add_test_noise
+
+_WHITE = 65535
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Frames of one scene.
+
+    Attributes:
+        name: of its picture, without suffix.
+        where: file or folder, for messages.
+        frames: name of each frame, for messages.
+        read: reads one of them.
+        files: the camera's files, one for each frame, whose Exif data the picture keeps; empty if there are none.
+        is_video: frames of a video, sRGB, that become noisy raw when they are read.
+    """
+
+    name: str
+    where: str
+    frames: tuple[str, ...]
+    read: Callable[[int], RawFrame]
+    files: tuple[Path, ...] = ()
+    is_video: bool = False
+
+    @classmethod
+    def from_arrays(cls, mosaics: Sequence[np.ndarray], metadata: CameraMetadata, *, name: str = 'burst') -> Burst:
+        """A burst that is in memory: mosaics [H, W], uint16, sample values as ``metadata`` says.
+
+        Raises:
+            DataError: a mosaic has another shape, type or range, or the metadata are wrong.
+        """
+        metadata = metadata.check(name)
+        for index, mosaic in enumerate(mosaics):
+            if mosaic.ndim != 2 or mosaic.dtype != np.uint16 or mosaic.max(initial=0) >= 2 ** metadata.bits:
+                raise DataError(f'{name}: frame {index}: expected a mosaic [H, W] of uint16 below {2 ** metadata.bits}, got '
+                                f'{mosaic.dtype} {list(mosaic.shape)} up to {mosaic.max(initial=0)}.')
+        return cls(name, name, tuple(f'frame {index}' for index in range(len(mosaics))),
+                   lambda index: RawFrame(mosaics[index], metadata))
+
+
+def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa: Optional[str] = None) -> list[Burst]:
+    """The bursts of one input.
+
+    Args:
+        path: a burst LMDB, whose clips are bursts; a folder of the frames of one burst; or a folder of such folders.
+        noise: (shot, read) that video frames get.
+        cfa: pattern of raw files that do not say it.
+
+    Raises:
+        DataError: there are none, or they cannot be told apart.
+        OptionError: video frames, and no noise.
+    """
+    if not path.is_dir():
+        problem = 'a file' if path.exists() else 'nothing there'
+        raise DataError(f'{path}: {problem}; expected a folder of raw files, a folder of such folders, or a burst LMDB.')
+    if (path / 'data.mdb').is_file():
+        return _lmdb_bursts(path, noise)
+    try:
+        folders = [path, *sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))]
+        found = [_folder_burst(folder, noise, cfa) for folder in folders]
+    except OSError as error:
+        raise DataError(f'{path}: cannot be read ({error.strerror or error}).') from error
+    if found[0] is not None:
+        return found[:1]
+    bursts = [burst for burst in found if burst is not None]
+    if not bursts:
+        raise DataError(f'{path}: holds no raw files ({" ".join(RAW_SUFFIXES)}) and no images, and no folder of them.')
+    return bursts
+
+
+def burst_of_files(files: Sequence[Path], *, noise: Optional[tuple[float, float]] = None, cfa: Optional[str] = None) -> Burst:
+    """One burst of the files given, in that order; it has the name of their folder.
+
+    Raises:
+        DataError: files of several kinds, or of one that is no frame.
+        OptionError: video frames, and no noise.
+    """
+    for file in files:
+        if file.suffix.lower() in VIDEO_SUFFIXES:
+            raise DataError(f'{file}: a video; build a burst LMDB of it with scripts/data/create_burst_lmdb.py, and restore that.')
+        if file.suffix.lower() not in (*RAW_SUFFIXES, *IMAGE_SUFFIXES):
+            raise DataError(f'{file}: not a frame; expected raw files ({" ".join(RAW_SUFFIXES)}) or images '
+                            f'({" ".join(IMAGE_SUFFIXES)}).')
+    folder = files[0].resolve().parent
+    pictures = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and not _has_metadata(file)]
+    if pictures and len(pictures) < len(files):
+        raise DataError(f'{folder}: {pictures[0].name} is a picture, other files are raw; give frames of one kind.')
+    return _burst(folder.name or 'burst', str(folder), files, bool(pictures), noise, cfa)
+
+
+def _has_metadata(file: Path) -> bool:
+    """Whether camera metadata lies beside a TIFF: it is a mosaic then, and else a picture."""
+    return file.suffix.lower() in RAW_SUFFIXES and any(file.parent.glob('*.json'))
+
+
+def _folder_burst(folder: Path, noise: Optional[tuple[float, float]], cfa: Optional[str]) -> Optional[Burst]:
+    files, is_raw = frames_of_folder(folder)
+    return _burst(folder.resolve().name, str(folder), files, not is_raw, noise, cfa) if files else None
+
+
+def _burst(name: str, where: str, files: Sequence[Path], is_video: bool, noise: Optional[tuple[float, float]],
+           cfa: Optional[str]) -> Burst:
+    names = tuple(file.name for file in files)
+    if not is_video:
+        return Burst(name, where, names, lambda index: read_raw(files[index], cfa=cfa), tuple(files))
+
+    def read(index: int) -> RawFrame:
+        try:
+            content = files[index].read_bytes()
+        except OSError as error:
+            raise DataError(f'{files[index]}: cannot be read ({error.strerror or error}).') from error
+        return _video_frame(decode_srgb(content, str(files[index])), index, noise, str(files[index]))
+
+    return Burst(name, where, names, read, is_video=True)
+
+
+def _lmdb_bursts(path: Path, noise: Optional[tuple[float, float]]) -> list[Burst]:
+    lines = read_lines(path / META_INFO)
+    first = META_LINE.fullmatch(lines[0].strip()) if lines else None
+    is_video = first is None or first['channels'] != '1'
+    source = FrameSource(str(path), {'type': 'lmdb'}, 'INPUT', frames='srgb' if is_video else 'mosaic')
+
+    def burst(name: str) -> Burst:
+        clip = source.clips[name]
+
+        def read(index: int) -> RawFrame:
+            image = source.read(clip, index)
+            if is_video:
+                return _video_frame(image, index, noise, clip.keys[index])
+            return RawFrame(image, source.metadata(clip))
+
+        return Burst(name, f'{path}: {name}', clip.keys, read, is_video=is_video)
+
+    return [burst(name) for name in source.clips]
+
+
+def _video_frame(image: np.ndarray, index: int, noise: Optional[tuple[float, float]], where: str) -> RawFrame:
+    """Noisy raw of a frame, as in the published test protocol, rounded to 16 bits."""
+    if noise is None:
+        raise OptionError(f'{where}: a video frame, not raw; give --noise low, high or SHOT,READ, and it becomes noisy raw.')
+    shot, read = noise
+    height, width = image.shape[:2]
+    # A side of odd length gets one more line while the mosaic is made of whole cells.
+    image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
+    packed = add_test_noise(mosaic_rgb(unprocess(to_float(image), reference_camera())), shot, read, frame_number=index + 1)
+    mosaic = (unpack(packed) * _WHITE).round().numpy().astype(np.uint16)[:height, :width]
+    return RawFrame(mosaic, _video_metadata(shot, read, where))
+
+
+def _video_metadata(shot: float, read: float, where: str) -> CameraMetadata:
+    camera = reference_camera()
+    return CameraMetadata(
+        cfa='rggb', bits=16, black_level=(0.0,) * 4, white_level=(float(_WHITE),) * 4,
+        white_balance=(float(camera.red_gain), 1.0, float(camera.blue_gain)), color_matrix=REFERENCE_XYZ_TO_CAM,
+        noise_shot=(shot,) * 4, noise_read=(read,) * 4, source=where)
+
+
+def safe_name(name: str) -> str:
+    """A file name, without suffix, for a burst of whatever name: it leads out of no folder and suits any file system."""
+    kept = ''.join(letter if letter.isascii() and (letter.isalnum() or letter in '._-') else '_' for letter in name)
+    return kept.strip('._')[:100] or 'burst'
+
+
+def with_unique_names(bursts: Sequence[Burst]) -> list[Burst]:
+    """Bursts with names that are safe, and differ even where upper and lower case do not."""
+    taken: set[str] = set()
+    result = []
+    for burst in bursts:
+        name = wanted = safe_name(burst.name)
+        number = 2
+        while name.lower() in taken:
+            name, number = f'{wanted}_{number}', number + 1
+        taken.add(name.lower())
+        result.append(dataclasses.replace(burst, name=name))
+    return result

@@ -1,0 +1,257 @@
+"""The frames of a burst as the network wants them: which one is the reference, whether they belong together, and light."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Union
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from jddb_plugin.checks import DataError, OptionError
+from jddb_plugin.data.metadata import CameraMetadata
+from jddb_plugin.data.raw_burst_dataset import to_light
+from jddb_plugin.data.raw_reader import RawFrame
+from jddb_plugin.ops.cfa import cell_to_rggb, red_position
+from jddb_plugin.ops.noise import noise_std
+from jddb_plugin.ops.noise_estimate import estimate_noise
+from jddb_plugin.restoration.bursts import Burst
+from jddb_plugin.restoration.rows import Rows
+
+#: 'metadata', 'estimate' or (shot, read).
+Noise = Union[str, tuple[float, float]]
+
+#: Shares of samples from which on a frame is called black or over-exposed.
+_CLIPPED = 0.98
+#: How many times brighter than the reference a frame may be, or darker.
+_EXPOSURE = 1.6
+#: Frames less sharp than the sharpest by up to this share count as equal: the one nearest to the middle is taken.
+_SHARP_ENOUGH = 0.03
+#: Packed pixels of which noise is estimated.
+_ESTIMATED_PIXELS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Some frames of a burst, of equal size, camera and exposure.
+
+    Attributes:
+        names: of each, for messages.
+        ref_idx: place of the reference among them.
+        mosaics: as they were stored, [H, W] each.
+        metadata: of each; cfa and colours are the same.
+        noise: (shot, read) of each in the order R, Gr, Gb, B: [N, 4] both.
+        sharpness: of each, relative to the sharpest; empty if the reference was given.
+    """
+
+    names: tuple[str, ...]
+    ref_idx: int
+    mosaics: tuple[Rows, ...]
+    metadata: tuple[CameraMetadata, ...]
+    noise: tuple[Tensor, Tensor]
+    sharpness: tuple[float, ...] = ()
+
+    @property
+    def camera(self) -> CameraMetadata:
+        """Metadata of the reference."""
+        return self.metadata[self.ref_idx]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the mosaics."""
+        return self.mosaics[0].shape
+
+    @property
+    def packed_size(self) -> tuple[int, int]:
+        """(height, width) of the packed raw, after at most a row and a column were cropped to reach rggb."""
+        y, x = red_position(self.camera.cfa)
+        return (self.size[0] - y) // 2, (self.size[1] - x) // 2
+
+    def light(self, index: int, first: int, last: int) -> Tensor:
+        """Packed rows ``first`` to ``last - 1`` of one frame, [4, rows, W] in [0, 1]."""
+        return _light(self.mosaics[index], self.metadata[index], first, last)
+
+    def noise_map(self, light: Tensor) -> Tensor:
+        """Standard deviation of the noise of ``light`` [..., N, 4, H, W] of all frames."""
+        shot, read = (level.to(light)[:, :, None, None] for level in self.noise)
+        return noise_std(light, shot, read)
+
+    def close(self) -> None:
+        """Give memory and disk back."""
+        for mosaic in self.mosaics:
+            mosaic.close()
+
+
+def _light(mosaic: Rows, metadata: CameraMetadata, first: int, last: int) -> Tensor:
+    y, x = red_position(metadata.cfa)
+    width = (mosaic.shape[1] - x) // 2 * 2
+    rows = mosaic.read(y + 2 * first, y + 2 * last)[:, x:x + width]
+    return to_light(torch.from_numpy(rows.astype(np.float32)), metadata)
+
+
+def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int], noise: Noise,
+                spool: Optional[Path] = None) -> Frames:
+    """Read a burst.
+
+    Args:
+        burst: what to read.
+        reference: index of the reference among the burst's frames; 'middle'; or 'sharpest'.
+        count: how many frames to use, those nearest to the reference; all if None.
+        noise: 'metadata' takes each frame's noise profile, 'estimate' fits one to the frames, or (shot, read).
+        spool: folder for temporary files that hold the mosaics; None keeps them in memory.
+
+    Raises:
+        DataError: a frame cannot be read, frames do not belong together, are black or over-exposed, or have no noise profile.
+        OptionError: there are fewer frames than asked for.
+    """
+    total = len(burst.frames)
+    if total < 2:
+        raise DataError(f'{burst.where}: a burst of one frame; expected at least two of the same scene.')
+    if isinstance(reference, int) and not 0 <= reference < total:
+        raise OptionError(f'{burst.where}: --reference {reference}: the burst has frames 0 .. {total - 1}.')
+    if count is not None and not 2 <= count <= total:
+        raise OptionError(f'{burst.where}: --frames {count}: expected 2 .. {total}, as many as the burst has.')
+    if reference == 'middle':
+        reference = total // 2
+    wanted = range(total) if reference == 'sharpest' else _nearest(reference, count, total)
+    mosaics: dict[int, Rows] = {}
+    metadata: dict[int, CameraMetadata] = {}
+    try:
+        first, brightness, sharpness = wanted[0], {}, {}
+        for index in wanted:
+            frame = burst.read(index)
+            if index != first:
+                _check_alike(burst, index, frame, first, mosaics[first].shape, metadata[first])
+            mosaics[index] = Rows(frame.mosaic.shape, np.uint16, folder=spool)
+            mosaics[index].write(0, frame.mosaic)
+            metadata[index] = frame.metadata
+            y, x = red_position(frame.metadata.cfa)
+            if min(frame.mosaic.shape[0] - y, frame.mosaic.shape[1] - x) < 2:
+                raise DataError(f'{burst.where}: {burst.frames[index]}: too small, {list(frame.mosaic.shape)}.')
+            brightness[index] = _brightness(frame, f'{burst.where}: {burst.frames[index]}')
+            if reference == 'sharpest':
+                sharpness[index] = _sharpness(frame) / max(brightness[index], 1e-6)
+        if reference == 'sharpest':
+            reference = _sharpest(sharpness, total)
+        chosen = _nearest(reference, count, total)
+        for index in set(mosaics) - set(chosen):
+            mosaics.pop(index).close()
+        _check_exposure(burst, {index: brightness[index] for index in chosen}, reference)
+        ordered = tuple(mosaics[index] for index in chosen)
+        known = tuple(metadata[index] for index in chosen)
+        best = max(sharpness.values(), default=1) or 1
+        return Frames(tuple(burst.frames[index] for index in chosen), chosen.index(reference), ordered, known,
+                      _noise(burst, noise, chosen, ordered, known),
+                      tuple(sharpness[index] / best for index in chosen) if sharpness else ())
+    except BaseException:
+        for mosaic in mosaics.values():
+            mosaic.close()
+        raise
+
+
+def _nearest(reference: int, count: Optional[int], total: int) -> range:
+    """The ``count`` frames around the reference; at a burst's ends they lie on one side."""
+    count = total if count is None else count
+    first = min(max(reference - count // 2, 0), total - count)
+    return range(first, first + count)
+
+
+def _check_alike(burst: Burst, index: int, frame: RawFrame, first: int, size: tuple[int, ...], known: CameraMetadata) -> None:
+    where, other = f'{burst.where}: {burst.frames[index]}', burst.frames[first]
+    if frame.mosaic.shape != size:
+        raise DataError(f'{where}: {frame.mosaic.shape[1]} x {frame.mosaic.shape[0]} samples, but {other} has '
+                        f'{size[1]} x {size[0]}; a burst has frames of one size.')
+    if frame.metadata.cfa != known.cfa or not np.allclose(frame.metadata.color_matrix, known.color_matrix, atol=1e-3):
+        raise DataError(f'{where}: pattern {frame.metadata.cfa} and colour matrix are not those of {other} ({known.cfa}); '
+                        'a burst has frames of one camera.')
+
+
+def _cells(frame: RawFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples [4, n], and black and white [4, 1], of some lines of the mosaic, by their place in the cell."""
+    height, width = (side // 2 * 2 for side in frame.mosaic.shape)
+    lines = np.arange(0, height, 2)[::max(1, height * width // (1 << 21))]
+    rows = [frame.mosaic[lines + i, :width] for i in (0, 1)]
+    samples = np.stack([row[:, j::2].ravel() for row in rows for j in (0, 1)]).astype(np.float32)
+    black, white = (np.array(level, np.float32)[:, None] for level in (frame.metadata.black_level, frame.metadata.white_level))
+    return samples, black, white
+
+
+def _brightness(frame: RawFrame, where: str) -> float:
+    """Mean light of a frame.
+
+    Raises:
+        DataError: nearly all of it is black, or white.
+    """
+    samples, black, white = _cells(frame)
+    if (samples <= black).mean() > _CLIPPED:
+        raise DataError(f'{where}: a black frame (more than {_CLIPPED:.0%} of its samples are at the black level or below); '
+                        'leave it out, or correct black_level.')
+    if (samples >= white).mean() > _CLIPPED:
+        raise DataError(f'{where}: over-exposed (more than {_CLIPPED:.0%} of its samples are at the white level); leave it out, '
+                        'or correct white_level.')
+    return float(((samples - black) / (white - black)).mean())
+
+
+def _check_exposure(burst: Burst, brightness: dict[int, float], reference: int) -> None:
+    expected = brightness[reference]
+    for index, value in brightness.items():
+        if not expected / _EXPOSURE < value < expected * _EXPOSURE:
+            raise DataError(f'{burst.where}: {burst.frames[index]}: of another exposure, its mean light is {value:.4f} and that of '
+                            f'the reference {burst.frames[reference]} {expected:.4f}; leave it out.')
+
+
+def _sharpness(frame: RawFrame) -> float:
+    """Mean gradient of the greens at half of their size: noise is averaged out there, motion blur is not."""
+    y, x = red_position(frame.metadata.cfa)
+    height, width = ((side - offset) // 2 * 2 for side, offset in zip(frame.mosaic.shape, (y, x)))
+    mosaic = frame.mosaic[y:y + height, x:x + width]
+    green = cv2.addWeighted(mosaic[0::2, 1::2], 0.5, mosaic[1::2, 0::2], 0.5, 0)
+    smooth = cv2.GaussianBlur(cv2.resize(green, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+                              if min(green.shape) > 1 else green, (0, 0), 1.0)
+    black, white = frame.metadata.black_level[0], frame.metadata.white_level[0]
+    if min(smooth.shape) < 2:
+        return 0.0
+    return sum(float(cv2.absdiff(smooth[dy:, dx:], smooth[:smooth.shape[0] - dy, :smooth.shape[1] - dx]).mean())
+               for dy, dx in ((1, 0), (0, 1))) / (white - black)
+
+
+def _sharpest(sharpness: dict[int, float], total: int) -> int:
+    enough = (1 - _SHARP_ENOUGH) * max(sharpness.values())
+    return min((index for index, value in sharpness.items() if value >= enough), key=lambda index: abs(index - total // 2))
+
+
+def _noise(burst: Burst, noise: Noise, chosen: range, mosaics: tuple[Rows, ...],
+           metadata: tuple[CameraMetadata, ...]) -> tuple[Tensor, Tensor]:
+    """(shot, read), [N, 4] both, R, Gr, Gb, B."""
+    if noise == 'metadata':
+        for index, known in zip(chosen, metadata):
+            if known.noise_shot is None:
+                raise DataError(f'{burst.where}: {burst.frames[index]}: states no noise profile; give --noise SHOT,READ, or '
+                                '--noise estimate to fit one to the burst.')
+        return tuple(torch.tensor([cell_to_rggb(values, known.cfa) for known in metadata for values in [getattr(known, name)]])
+                     for name in ('noise_shot', 'noise_read'))
+    if noise == 'estimate':
+        shot, read = _estimate(mosaics, metadata)
+        if float(read.max()) == 0 and float(shot.max()) == 0:
+            raise DataError(f'{burst.where}: no noise can be estimated (frames without noise, or black, or white); give --noise '
+                            'SHOT,READ.')
+    else:
+        shot, read = (torch.full((4,), float(level)) for level in noise)
+    return shot.expand(len(mosaics), 4), read.expand(len(mosaics), 4)
+
+
+def _estimate(mosaics: tuple[Rows, ...], metadata: tuple[CameraMetadata, ...]) -> tuple[Tensor, Tensor]:
+    """Noise [4] of bands of rows, spread over the frames: all of small ones, a part of large ones."""
+    y, x = red_position(metadata[0].cfa)
+    height, width = (mosaics[0].shape[0] - y) // 2, (mosaics[0].shape[1] - x) // 2
+    if min(height, width) < 8:
+        raise DataError(f'frames of {mosaics[0].shape[1]} x {mosaics[0].shape[0]} are too small to estimate their noise; give '
+                        '--noise SHOT,READ.')
+    band = min(64, height)
+    bands = max(1, min(height // band, _ESTIMATED_PIXELS // (len(mosaics) * band * width)))
+    firsts = np.linspace(0, height - band, bands).astype(int)
+    return estimate_noise(torch.stack([
+        torch.cat([_light(mosaic, known, first, first + band) for first in firsts], dim=1)
+        for mosaic, known in zip(mosaics, metadata)]))

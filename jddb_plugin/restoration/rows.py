@@ -1,0 +1,87 @@
+"""Large arrays of which a few rows are wanted at a time, in memory or in a file without a name."""
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from jddb_plugin.checks import DataError
+
+
+class Rows:
+    """An array [H, W, ...] that is written and read by rows.
+
+    Args:
+        shape: of the array.
+        dtype: of its values.
+        folder: where its file lies; None keeps it in memory. The file has no name there and is gone when it is closed, or
+            when the process ends in whatever way.
+
+    Raises:
+        DataError: the disk is full, or the folder cannot be written to.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, *, folder: Optional[Path] = None) -> None:
+        self.shape, self.dtype = tuple(shape), np.dtype(dtype)
+        self._folder = folder
+        self._array = np.zeros(shape, dtype) if folder is None else None
+        self._row_bytes = int(np.prod(shape[1:])) * self.dtype.itemsize
+        self._file = None
+        if folder is not None:
+            try:
+                self._file = tempfile.TemporaryFile(dir=folder)
+                self._file.truncate(shape[0] * self._row_bytes)
+            except OSError as error:
+                raise self._failed(error) from error
+
+    def write(self, first: int, values: np.ndarray) -> None:
+        """Write rows ``first``, ``first + 1``, ..."""
+        if self._array is not None:
+            self._array[first:first + len(values)] = values
+            return
+        try:
+            content = memoryview(np.ascontiguousarray(values, dtype=self.dtype)).cast('B')
+            position = first * self._row_bytes
+            while content:
+                written = os.pwrite(self._file.fileno(), content, position)
+                content, position = content[written:], position + written
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Rows ``first`` to ``last - 1``; not to be changed."""
+        if self._array is not None:
+            return self._array[first:last]
+        content = self._pread((last - first) * self._row_bytes, first * self._row_bytes)
+        return np.frombuffer(content, self.dtype).reshape(last - first, *self.shape[1:])
+
+    def read_columns(self, first: int, last: int) -> np.ndarray:
+        """Columns ``first`` to ``last - 1`` of all rows, [H, last - first, ...]; not to be changed."""
+        if self._array is not None:
+            return self._array[:, first:last]
+        pixel = self._row_bytes // self.shape[1]
+        parts = [self._pread((last - first) * pixel, row * self._row_bytes + first * pixel) for row in range(self.shape[0])]
+        return np.frombuffer(b''.join(parts), self.dtype).reshape(self.shape[0], last - first, *self.shape[2:])
+
+    def close(self) -> None:
+        """Give memory and disk back."""
+        self._array = None
+        if self._file is not None:
+            self._file.close()
+
+    def _pread(self, count: int, position: int) -> bytes:
+        parts = []
+        while count:
+            part = os.pread(self._file.fileno(), count, position)
+            if not part:
+                raise DataError(f'{self._folder}: a temporary file was cut off; restore again.')
+            parts.append(part)
+            count, position = count - len(part), position + len(part)
+        return b''.join(parts)
+
+    def _failed(self, error: OSError) -> DataError:
+        return DataError(f'{self._folder}: a temporary file of {self.shape[0] * self._row_bytes / 1e6:.0f} MB cannot be written '
+                         f'({error.strerror or error}); free some space, or choose another folder by TMPDIR.')
