@@ -11,6 +11,11 @@ from torch import Tensor, nn
 SLOPE = 0.1
 
 
+def one_by_one(frames: Tensor) -> bool:
+    """Whether frames are better processed one after another: on a CPU without gradients, where that saves memory and time."""
+    return frames.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def conv(in_channels: int, out_channels: int, *, stride: int = 1, bias: bool = True, orthogonal: bool = False) -> nn.Conv2d:
     """3x3 convolution with padding 1, on request with orthogonal initial weights."""
     layer = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=bias)

@@ -12,7 +12,7 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from jddb_plugin.archs.blocks import AttentionBlock, act, conv
+from jddb_plugin.archs.blocks import AttentionBlock, act, conv, one_by_one
 from jddb_plugin.archs.dpbm_arch import DPBM, SCALE
 from jddb_plugin.archs.fusion import BidirectionalFusion
 from jddb_plugin.archs.passthrough import init_passthrough
@@ -76,7 +76,10 @@ class RefinedStage(nn.Module):
 
     def forward(self, tiles: Tensor, ref_idx: int, *, interpolate: bool = False) -> Restored:
         """Restore ``tiles`` [B, N, 8, H, W] (H and W multiples of 4) to linear camera RGB [B, 3, 2H, 2W]."""
-        features = self.extract(tiles.flatten(0, 1)).unflatten(0, tiles.shape[:2])
+        if one_by_one(tiles):
+            features = torch.stack([self.extract(tiles[:, t]) for t in range(tiles.shape[1])], dim=1)
+        else:
+            features = self.extract(tiles.flatten(0, 1)).unflatten(0, tiles.shape[:2])
         size = tiles.new_zeros(0)
         if self.align is not None:
             features, size = self.align(features, ref_idx)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from basicsr.ops.dcn import ModulatedDeformConvPack
 from torch import Tensor, nn
 
-from jddb_plugin.archs.blocks import act, conv
+from jddb_plugin.archs.blocks import act, conv, one_by_one
 from jddb_plugin.checks import check_choice
 from jddb_plugin.ops.deform_conv import BACKENDS, deform_conv2d
 
@@ -99,16 +99,27 @@ class PyramidAlign(nn.Module):
         Returns:
             Aligned features of the same shape, and the mean absolute offset of levels 1, 2 and 3 in their pixels.
         """
-        batch, num_frames = features.shape[:2]
-        frames1 = features.flatten(0, 1)
+        reference = self._pyramid(features[:, ref_idx])
+        if not one_by_one(features):
+            return self._align(features, reference)
+        aligned = torch.empty_like(features)
+        sizes = []
+        for t in range(features.shape[1]):
+            aligned[:, t:t + 1], size = self._align(features[:, t:t + 1], reference)
+            sizes.append(size)
+        return aligned, torch.stack(sizes).mean(dim=0)
+
+    def _pyramid(self, frames1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         frames2 = self.down2(frames1)
-        frames3 = self.down3(frames2)
+        return frames1, frames2, self.down3(frames2)
 
-        def reference(frames: Tensor) -> Tensor:
-            ref = frames.unflatten(0, (batch, num_frames))[:, ref_idx:ref_idx + 1]
-            return ref.expand(-1, num_frames, -1, -1, -1).flatten(0, 1)
-
-        offset, aligned, size3 = self.level3(frames3, reference(frames3), None)
-        offset, aligned, size2 = self.level2(frames2, reference(frames2), (offset, self.act(aligned)))
-        _, aligned, size1 = self.level1(frames1, reference(frames1), (offset, self.act(aligned)))
+    def _align(self, features: Tensor, reference: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Align some frames [B, n, C, H, W] to the pyramid of the reference."""
+        batch, num_frames = features.shape[:2]
+        frames1, frames2, frames3 = self._pyramid(features.flatten(0, 1))
+        reference1, reference2, reference3 = (
+            level[:, None].expand(-1, num_frames, -1, -1, -1).flatten(0, 1) for level in reference)
+        offset, aligned, size3 = self.level3(frames3, reference3, None)
+        offset, aligned, size2 = self.level2(frames2, reference2, (offset, self.act(aligned)))
+        _, aligned, size1 = self.level1(frames1, reference1, (offset, self.act(aligned)))
         return aligned.unflatten(0, (batch, num_frames)), torch.stack((size1, size2, size3))
