@@ -87,7 +87,7 @@ class DPBM(nn.Module):
         return features if self.downsample is None else self.downsample[-1](features.flatten(0, 1)).view_as(features)
 
     def normalise(self, features: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """What :meth:`extract` does to parts [B, N, F, h, w] of :meth:`convolve`'s whole frames, whose statistics [B, N, F] are."""
+        """The norm of :meth:`extract` for parts [B, N, F, h, w] of frames that have this mean and variance, [B, N, F]."""
         if self.downsample is None:
             return features
         scale = (variance + self.downsample[-1].eps).rsqrt()

@@ -21,7 +21,6 @@ from jddb_plugin.data.images import (
     encode_png,
     image_header,
     image_size,
-    in_order,
     list_images,
     natural_key,
 )

@@ -152,8 +152,8 @@ def flip_mosaic(mosaic: Tensor, *, flip_y: bool = False, flip_x: bool = False, t
     return result.transpose(-2, -1) if transpose else result
 
 
-# EXIF orientation -> (swap rows and columns first, reverse the rows then, reverse the columns then).
-_TURNS = {1: (False, False, False), 2: (False, False, True), 3: (False, True, True), 4: (False, True, False),
+#: EXIF orientation -> (swap rows and columns first, reverse the rows then, reverse the columns then).
+TURNS = {1: (False, False, False), 2: (False, False, True), 3: (False, True, True), 4: (False, True, False),
           5: (True, False, False), 6: (True, False, True), 7: (True, True, True), 8: (True, True, False)}
 
 
@@ -163,8 +163,8 @@ def orient(image: Tensor, orientation: int) -> Tensor:
     Raises:
         OptionError: ``orientation`` is not in 1 to 8.
     """
-    check_choice(orientation, _TURNS, 'orientation')
-    swap, rows, columns = _TURNS[orientation]
+    check_choice(orientation, TURNS, 'orientation')
+    swap, rows, columns = TURNS[orientation]
     if swap:
         image = image.transpose(-2, -1)
     return image.flip([dim for dim, reverse in ((-2, rows), (-1, columns)) if reverse])
@@ -176,7 +176,7 @@ def undo_orient(image: Tensor, orientation: int) -> Tensor:
     Raises:
         OptionError: ``orientation`` is not in 1 to 8.
     """
-    check_choice(orientation, _TURNS, 'orientation')
-    swap, rows, columns = _TURNS[orientation]
+    check_choice(orientation, TURNS, 'orientation')
+    swap, rows, columns = TURNS[orientation]
     image = image.flip([dim for dim, reverse in ((-2, rows), (-1, columns)) if reverse])
     return image.transpose(-2, -1) if swap else image

@@ -1,6 +1,7 @@
 """The frames of a burst as the network wants them: which one is the reference, whether they belong together, and light."""
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
@@ -92,7 +93,7 @@ def _light(mosaic: Rows, metadata: CameraMetadata, first: int, last: int) -> Ten
 
 
 def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int], noise: Noise,
-                spool: Optional[Path] = None) -> Frames:
+                in_memory: int = 1 << 62, spool: Optional[Path] = None) -> Frames:
     """Read a burst.
 
     Args:
@@ -100,7 +101,8 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
         reference: index of the reference among the burst's frames; 'middle'; or 'sharpest'.
         count: how many frames to use, those nearest to the reference; all if None.
         noise: 'metadata' takes each frame's noise profile, 'estimate' fits one to the frames, or (shot, read).
-        spool: folder for temporary files that hold the mosaics; None keeps them in memory.
+        in_memory: bytes that the mosaics may take; if they take more, they lie in temporary files.
+        spool: folder of those files; the system's if None.
 
     Raises:
         DataError: a frame cannot be read, frames do not belong together, are black or over-exposed, or have no noise profile.
@@ -124,7 +126,8 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
             frame = burst.read(index)
             if index != first:
                 _check_alike(burst, index, frame, first, mosaics[first].shape, metadata[first])
-            mosaics[index] = Rows(frame.mosaic.shape, np.uint16, folder=spool)
+            fits = frame.mosaic.nbytes * len(wanted) <= in_memory
+            mosaics[index] = Rows(frame.mosaic.shape, np.uint16, folder=None if fits else spool or Path(tempfile.gettempdir()))
             mosaics[index].write(0, frame.mosaic)
             metadata[index] = frame.metadata
             y, x = red_position(frame.metadata.cfa)
@@ -198,7 +201,7 @@ def _check_exposure(burst: Burst, brightness: dict[int, float], reference: int) 
     expected = brightness[reference]
     for index, value in brightness.items():
         if not expected / _EXPOSURE < value < expected * _EXPOSURE:
-            raise DataError(f'{burst.where}: {burst.frames[index]}: of another exposure, its mean light is {value:.4f} and that of '
+            raise DataError(f'{burst.where}: {burst.frames[index]}: of another exposure, its mean light is {value:.4f}, that of '
                             f'the reference {burst.frames[reference]} {expected:.4f}; leave it out.')
 
 

@@ -32,10 +32,15 @@ class Rows:
         self._file = None
         if folder is not None:
             try:
-                self._file = tempfile.TemporaryFile(dir=folder)
+                self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (closed by close)
                 self._file.truncate(shape[0] * self._row_bytes)
             except OSError as error:
                 raise self._failed(error) from error
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """What it takes of the process's memory."""
+        return 0 if self._array is None else self._array.nbytes
 
     def write(self, first: int, values: np.ndarray) -> None:
         """Write rows ``first``, ``first + 1``, ..."""

@@ -1,0 +1,166 @@
+"""Picture files: strips of rows become PNG or TIFF, upright, with the camera's Exif data.
+
+OpenCV and Pillow encode whole pictures only; a picture of 100 megapixels is written here in strips. PNG is simple enough to be
+written directly; TIFF is tifffile's.
+"""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Mapping
+
+import numpy as np
+import tifffile
+from PIL import Image, ImageCms
+
+from jddb_plugin import __version__
+from jddb_plugin.checks import DataError
+from jddb_plugin.ops.cfa import TURNS
+from jddb_plugin.restoration.exif import tiff_tags
+from jddb_plugin.restoration.rows import Rows
+
+_STRIP_BYTES = 8 << 20
+_LEVEL = 3
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a picture file holds.
+
+    Attributes:
+        suffix: '.png' or '.tif'.
+        dtype: of its samples; integers hold 0 .. 1 as 0 .. their largest value.
+        linear: linear light in the primaries of sRGB, without tone curve and gamma.
+    """
+
+    suffix: str
+    dtype: type
+    linear: bool = False
+
+
+#: By the name that users give.
+FORMATS = {
+    'png': Format('.png', np.uint8), 'png16': Format('.png', np.uint16),
+    'tiff': Format('.tif', np.uint8), 'tiff16': Format('.tif', np.uint16),
+    'linear16': Format('.tif', np.uint16, linear=True), 'linear32': Format('.tif', np.float32, linear=True),
+}
+
+
+def quantise(image: np.ndarray, dtype: type) -> np.ndarray:
+    """Values in [0, 1] as ``dtype``: rounded integers, or floats as they are."""
+    if np.dtype(dtype).kind == 'f':
+        return image.astype(dtype)
+    return np.rint(image * np.iinfo(dtype).max).astype(dtype)
+
+
+def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """(height, width) of a picture of ``size`` when it is turned upright."""
+    return size[::-1] if TURNS[orientation][0] else size
+
+
+def write_picture(path: Path, picture: Rows, kind: Format, *, orientation: int, exif: Image.Exif,
+                  description: Mapping[str, object]) -> None:
+    """Write a picture, upright; the file is complete or not there.
+
+    Args:
+        path: file to write; replaced if it is there.
+        picture: [H, W, 3] of ``kind.dtype``, as the sensor saw it.
+        kind: what the file shall hold.
+        orientation: of the sensor, as in EXIF.
+        exif: tags to keep.
+        description: what else the file tells, as JSON.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    partial = path.with_name(f'{path.name}.partial')
+    text = json.dumps({'software': f'jddb_plugin {__version__}', **description})
+    size = upright_size(picture.shape[:2], orientation)
+    try:
+        with open(partial, 'wb') as file:
+            if kind.suffix == '.png':
+                _write_png(file, size, kind, _strips(picture, orientation), exif, text)
+            else:
+                _write_tiff(file, size, kind, _strips(picture, orientation), exif, text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f'{path}: cannot be written ({error.strerror or error}); free some space or choose another --output.'
+                        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _strip_rows(width: int, dtype: type) -> int:
+    return max(1, _STRIP_BYTES // (width * 3 * np.dtype(dtype).itemsize))
+
+
+def _strips(picture: Rows, orientation: int) -> Iterator[np.ndarray]:
+    """Rows of the upright picture from top to bottom, some at a time."""
+    swap, reverse_rows, reverse_columns = TURNS[orientation]
+    height, width = upright_size(picture.shape[:2], orientation)
+    step = _strip_rows(width, picture.dtype.type)
+    read = picture.read_columns if swap else picture.read
+    for first in range(0, height, step):
+        last = min(first + step, height)
+        strip = read(height - last, height - first) if reverse_rows else read(first, last)
+        if swap:
+            strip = strip.transpose(1, 0, 2)
+        if reverse_rows:
+            strip = strip[::-1]
+        yield np.ascontiguousarray(strip[:, ::-1] if reverse_columns else strip)
+
+
+def _write_png(file: BinaryIO, size: tuple[int, int], kind: Format, strips: Iterator[np.ndarray], exif: Image.Exif,
+               text: str) -> None:
+    bits = 8 * np.dtype(kind.dtype).itemsize
+
+    def chunk(name: bytes, content: bytes) -> None:
+        file.write(struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content)))
+
+    file.write(b'\x89PNG\r\n\x1a\n')
+    chunk(b'IHDR', struct.pack('>IIBBBBB', size[1], size[0], bits, 2, 0, 0, 0))
+    chunk(b'sRGB', b'\0')
+    if exif:
+        chunk(b'eXIf', exif.tobytes().removeprefix(b'Exif\0\0'))
+    chunk(b'iTXt', b'Description\0\0\0\0\0' + text.encode())
+    packer = zlib.compressobj(_LEVEL)
+    above = np.zeros((1, size[1] * 3 * bits // 8), np.uint8)
+    for strip in strips:
+        lines = strip.astype(strip.dtype.newbyteorder('>')).reshape(len(strip), -1).view(np.uint8)
+        # Filter 2, "up": each byte as its difference from the one above. It is what numpy does fast, and packs well.
+        filtered = np.empty((len(lines), lines.shape[1] + 1), np.uint8)
+        filtered[:, 0] = 2
+        np.subtract(lines, np.concatenate((above, lines[:-1])), out=filtered[:, 1:])
+        above = lines[-1:]
+        content = packer.compress(filtered)
+        if content:
+            chunk(b'IDAT', content)
+    chunk(b'IDAT', packer.flush())
+    chunk(b'IEND', b'')
+
+
+def _write_tiff(file: BinaryIO, size: tuple[int, int], kind: Format, strips: Iterator[np.ndarray], exif: Image.Exif,
+                text: str) -> None:
+    profile = None if kind.linear else ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    is_whole = np.dtype(kind.dtype).kind == 'u'
+
+    def packed() -> Iterator[bytes]:
+        for strip in strips:
+            if is_whole:  # TIFF's predictor 2: each sample as its difference from the one before of the same colour
+                strip = np.concatenate((strip[:, :1], np.diff(strip, axis=1)), axis=1)
+            yield zlib.compress(strip.astype(strip.dtype.newbyteorder('<'), copy=False).tobytes(), _LEVEL)
+
+    is_large = size[0] * size[1] * 3 * np.dtype(kind.dtype).itemsize > 3 << 30
+    with tifffile.TiffWriter(file, byteorder='<', bigtiff=is_large) as writer:
+        writer.write(packed(), shape=(*size, 3), dtype=kind.dtype, photometric='rgb', compression='zlib', predictor=is_whole,
+                     rowsperstrip=_strip_rows(size[1], kind.dtype), software=f'jddb_plugin {__version__}', metadata=None,
+                     description=text, iccprofile=profile, extratags=tiff_tags(exif))
