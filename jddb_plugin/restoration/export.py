@@ -101,8 +101,8 @@ def export_refined(net: TwoStageJDDB, path: str, *, frames: int = 5, size: tuple
             raise ExportError(f'{path}: not written; what was exported differs from the network by {result.difference:.1e}, more '
                               f'than {TOLERANCE:.0e}. Other versions of torch or of the runtime may do better.')
         os.replace(partial, path)
-    except ExportError as error:
-        raise ExportError(str(error).replace(partial, path)) from error
+    except (DataError, ExportError) as error:
+        raise type(error)(str(error).replace(partial, path)) from error
     except OSError as error:
         raise DataError(f'{path}: cannot be written ({error.strerror or error}).') from error
     finally:
