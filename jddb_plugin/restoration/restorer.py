@@ -6,7 +6,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Optional, Union
+from typing import Optional, Protocol, Union
 
 import numpy as np
 import torch
@@ -111,6 +111,16 @@ class Restored:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+class Watcher(Protocol):
+    """Who looks on while a burst is restored."""
+
+    def start(self, frames: Frames, gain: float) -> None:
+        """See the frames, and the brightness of the picture."""
+
+    def watch(self, first: int, linear: Tensor) -> None:
+        """See finished rows: the first one's number, and linear camera RGB [3, rows, W] on the CPU."""
+
+
 class Restorer:
     """Restores bursts with one network.
 
@@ -134,13 +144,13 @@ class Restorer:
                               f'{(self.budget.total - self.budget.free >> 20) + 500} MB.')
 
     def restore(self, burst: Union[Burst, str, Path], output: Union[None, str, Path] = None, *,
-                watch: Optional[Callable[[int, Tensor], None]] = None, progress: bool = True) -> Restored:
+                watch: Optional[Watcher] = None, progress: bool = True) -> Restored:
         """Restore one burst.
 
         Args:
             burst: a :class:`Burst`, or the folder of one.
             output: picture file to write, with the format's suffix; None returns the picture as an array instead.
-            watch: is given each finished part: its first row, and linear camera RGB [3, rows, W] on the CPU.
+            watch: is shown the frames, and each finished part.
             progress: show a bar.
 
         Raises:
@@ -181,8 +191,7 @@ class Restorer:
         folder = None if in_memory or size <= self.budget.picture else Path(tempfile.gettempdir())
         return Rows((*frames.size, 3), dtype, folder=folder)
 
-    def _walk(self, burst: Burst, frames: Frames, picture: Rows, watch: Optional[Callable[[int, Tensor], None]],
-              progress: bool) -> Restored:
+    def _walk(self, burst: Burst, frames: Frames, picture: Rows, watch: Optional[Watcher], progress: bool) -> Restored:
         """Restore ``frames`` into ``picture``."""
         settings, kind = self.settings, FORMATS[self.settings.kind]
         net = self._network(burst, frames)
@@ -190,6 +199,8 @@ class Restorer:
         free = self.budget.free - taken if self.device.type == 'cpu' else torch.cuda.mem_get_info(self.device)[0] * 9 // 10
         plan = make_plan(net, frames.packed_size, len(frames.mosaics), free, self.device, burst.where)
         gain = settings.gain if settings.gain is not None else 1.0 if burst.is_video or kind.linear else brightness(frames)
+        if watch is not None:
+            watch.start(frames, gain)
         develop = _Developer(frames, gain, kind.linear, kind.dtype)
         with tqdm(total=0, unit='tile', desc=burst.name, disable=not progress, leave=False) as bar:
             stream = TileStream(net, frames, band=plan.band, tile_batch=plan.tile_batch, bf16=settings.precision == 'bf16',
@@ -200,7 +211,7 @@ class Restorer:
                 for row, values in develop(first, linear):
                     picture.write(row, values)
                 if watch is not None:
-                    watch(first, linear)
+                    watch.watch(first, linear)
         exif = read_exif(next((file for file in burst.files if file.name == frames.names[frames.ref_idx]), None))
         return Restored(None, None, frames, stream, plan, gain, exif)
 

@@ -65,6 +65,36 @@ def draw_matching(burst: Tensor, coarse: Any, *, panel_width: int = 360) -> np.n
     return np.concatenate(rows)
 
 
+def draw_offsets(reference: np.ndarray, grid: TileGrid, offsets: np.ndarray, ref_idx: int, names: Sequence[str], *,
+                 panel_width: int = 480, columns: int = 3) -> np.ndarray:
+    """Draw where the tiles of the reference were found: one panel per other frame, as the second one of :func:`draw_matching`.
+
+    Args:
+        reference: RGB uint8 picture of the reference, of any size.
+        grid: the tiles.
+        offsets: [T, N, 2], in pixels of the packed raw.
+        ref_idx: index of the reference.
+        names: of the frames.
+        panel_width, columns: width of a panel in pixels, and how many stand side by side.
+
+    Returns:
+        RGB uint8.
+    """
+    size = (panel_width, max(1, round(panel_width * grid.frame[0] / grid.frame[1])))
+    picture = _resize(reference, size)
+    panels, titles = [], []
+    for t, name in enumerate(names):
+        if t != ref_idx:
+            y, x = np.median(offsets[:, t], axis=0)
+            panels.append(_arrows(picture, grid, offsets[:, t]))
+            titles.append(f'{name[:28]}: median {y:+.0f} down, {x:+.0f} right')
+    columns = min(columns, len(panels))
+    while len(panels) % columns:
+        panels.append(np.full_like(panels[0], 255))
+        titles.append('')
+    return np.concatenate([_row(panels[k:k + columns], titles[k:k + columns]) for k in range(0, len(panels), columns)])
+
+
 def _pictures(pixels: Tensor) -> np.ndarray:
     """[N, 3 or 4, H, W] -> [N, H, W, 3] uint8 that can be looked at; raw is balanced, brightened and gamma coded."""
     if pixels.shape[1] == 4:

@@ -1,0 +1,211 @@
+"""Restore bursts: python -m jddb_plugin.restore INPUT... -o OUT --weights FILE.
+
+INPUT is a folder of the frames of one burst (DNG and other raw files, MATLAB files of SC_burst, TIFF mosaics with their JSON),
+a folder of such folders, or a burst LMDB, whose clips are bursts; or several files, which are one burst. Frames of videos
+(images, LMDBs of them) become noisy raw first, by --noise.
+
+OUT is a folder, or the picture's file where there is one burst. A burst that fails is told and left out; the others go on, and
+the exit status is 1. Ctrl-C leaves no half-written file.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+from typing import Optional, Sequence, Union
+
+from tqdm import tqdm
+
+from jddb_plugin.checks import DataError, JDDBError, OptionError, one_line_errors
+from jddb_plugin.data.metadata import CFA_PATTERNS
+from jddb_plugin.ops.noise import parse_noise
+from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts, with_unique_names
+from jddb_plugin.restoration.picture import FORMATS
+from jddb_plugin.restoration.plan import parse_memory
+from jddb_plugin.restoration.reporting import Reporter
+from jddb_plugin.restoration.restorer import Restorer, Settings
+from jddb_plugin.visual.report import BurstReport, FailedBurst, render_report
+
+_SUFFIXES = {'.png': 'png', '.tif': 'tiff', '.tiff': 'tiff'}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='python -m jddb_plugin.restore', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('input', nargs='+', type=Path, metavar='INPUT', help='folders, an LMDB, or the files of one burst')
+    parser.add_argument('-o', '--output', type=Path, required=True, metavar='OUT', help='folder, or the picture of one burst')
+    parser.add_argument('--weights', required=True, metavar='FILE', help='checkpoint of TwoStageJDDB')
+    what = parser.add_argument_group('what to restore')
+    what.add_argument('--reference', metavar='N', help="index of the reference frame, from 0; 'middle'; or 'sharpest' "
+                      '(default; for videos: middle)')
+    what.add_argument('--frames', type=int, metavar='K', help='use the K frames nearest to the reference (default: all; '
+                      'for videos: 5)')
+    what.add_argument('--noise', metavar='LEVEL', help="SHOT,READ on the scale where black is 0 and white 1; 'low' or 'high', "
+                      "the paper's; 'estimate' fits them to the burst; default: the files' noise profile")
+    what.add_argument('--cfa', choices=CFA_PATTERNS, help='pattern of MATLAB files that do not state it')
+    what.add_argument('--clip', action='append', metavar='NAME', help='only this clip of an LMDB, or this folder of several; '
+                      'can be repeated')
+    out = parser.add_argument_group('what comes out')
+    out.add_argument('--format', choices=FORMATS, help='sRGB of 8 or 16 bits (png, png16, tiff, tiff16), or linear light in the '
+                     "primaries of sRGB (linear16, linear32: floats); default: by the suffix of OUT, else png")
+    out.add_argument('--gain', type=float, help='brightness of the picture (default: 1 %% of the noisy reference becomes white)')
+    out.add_argument('--report', type=Path, metavar='FILE', help='also write a page, .html: before and after, and what was done')
+    out.add_argument('--skip-existing', action='store_true', help='leave out bursts whose picture is there: go on with a batch')
+    how = parser.add_argument_group('how')
+    how.add_argument('--device', default='auto', help='auto (default), cpu, cuda, cuda:1, ...')
+    how.add_argument('--precision', default='float32', help='float32 (default) or bf16')
+    how.add_argument('--memory', metavar='SIZE', help='what the process may hold, e.g. 2G (default: half of what is available)')
+    how.add_argument('--tile', type=int, help='side of a tile in pixels of the packed raw (default: 128; for videos up to 720p: '
+                     '64)')
+    how.add_argument('--overlap', type=int, help='context on each side of a tile (default: 16; 4)')
+    how.add_argument('--radius', type=int, help='reach of the search in units of 4 pixels of the packed raw (default: 16; 6)')
+    how.add_argument('--window', default='symmetric', help="symmetric, or published: the released code's window and padding")
+    how.add_argument('--coarse', help='block_matching or none, for a checkpoint without matching features')
+    return parser
+
+
+def _reference(text: Optional[str]) -> Union[None, int, str]:
+    if text is None or text in ('middle', 'sharpest'):
+        return text
+    if not text.isdigit():
+        raise OptionError(f"--reference: expected the index of a frame, middle or sharpest, got '{text}'.")
+    return int(text)
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    noise = 'metadata' if args.noise is None else args.noise
+    if noise not in ('metadata', 'estimate'):
+        noise = parse_noise(noise, '--noise')
+    kind = args.format or _SUFFIXES.get(args.output.suffix.lower(), 'png')
+    return Settings(
+        reference=_reference(args.reference), frames=args.frames, noise=noise, kind=kind, gain=args.gain, tile=args.tile,
+        overlap=args.overlap, radius=args.radius, window=args.window, coarse=args.coarse, device=args.device,
+        precision=args.precision, memory=None if args.memory is None else parse_memory(args.memory))
+
+
+def _find(args: argparse.Namespace, settings: Settings) -> tuple[list[Burst], list[FailedBurst]]:
+    """All bursts of the command line, and inputs that hold none."""
+    noise = settings.noise if isinstance(settings.noise, tuple) else None
+    bursts: list[Burst] = []
+    failed: list[FailedBurst] = []
+    files = [path for path in args.input if path.is_file()]
+    for part in ([files] if files else []) + [[path] for path in args.input if path not in files]:
+        try:
+            found = [burst_of_files(part, noise=noise, cfa=args.cfa)] if part is files else \
+                find_bursts(part[0], noise=noise, cfa=args.cfa)
+        except JDDBError as error:
+            failed.append(FailedBurst(str(part[0]), str(error)))
+            continue
+        bursts += found
+    if args.clip:
+        for name in args.clip:
+            if name not in [burst.name for burst in bursts]:
+                raise OptionError(f"--clip: there is no burst '{name}'; found {', '.join(burst.name for burst in bursts[:8])}"
+                                  f"{' ...' if len(bursts) > 8 else ''}.")
+        bursts = [burst for burst in bursts if burst.name in args.clip]
+    return with_unique_names(bursts), failed
+
+
+def _targets(output: Path, bursts: Sequence[Burst], suffix: str) -> list[Path]:
+    """The picture file of each burst; their folder is there then, and can be written to."""
+    is_file = output.suffix.lower() in _SUFFIXES and not output.is_dir()
+    if is_file and len(bursts) > 1:
+        raise OptionError(f'{output}: one file, but there are {len(bursts)} bursts; give a folder.')
+    folder = output.parent if is_file else output
+    _check_folder(folder)
+    return [output] if is_file else [folder / f'{burst.name}{suffix}' for burst in bursts]
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f'{folder}: cannot be written to ({error.strerror or error}); choose another folder.') from error
+
+
+def _check_not_input(targets: Sequence[Path], bursts: Sequence[Burst]) -> None:
+    inputs = {file.resolve() for burst in bursts for file in burst.files}
+    for target in targets:
+        if target.resolve() in inputs:
+            raise OptionError(f'{target}: is a frame of the burst; choose another --output.')
+
+
+def _write_report(path: Path, entries: Sequence[Union[BurstReport, FailedBurst]]) -> None:
+    partial = path.with_name(f'{path.name}.partial')
+    try:
+        partial.write_text(render_report(entries), encoding='utf-8')
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f'{path}: cannot be written ({error.strerror or error}).') from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _restore_all(restorer: Restorer, bursts: Sequence[Burst], targets: Sequence[Path], args: argparse.Namespace,
+                 entries: list[Union[BurstReport, FailedBurst]]) -> None:
+    """Restore one after another; adds what the report tells to ``entries``."""
+    for burst, target in tqdm(list(zip(bursts, targets)), unit='burst', disable=len(bursts) < 2):
+        if args.skip_existing and target.is_file():
+            tqdm.write(f'{target}: is there, left out')
+            continue
+        reporter = None if args.report is None else Reporter(restorer.settings)
+        try:
+            result = restorer.restore(burst, target, watch=reporter)
+        except JDDBError as error:
+            tqdm.write(f'error: {error}', file=sys.stderr)
+            entries.append(FailedBurst(burst.name, str(error)))
+            continue
+        tqdm.write(f'{target}: {len(result.frames.names)} of {len(burst.frames)} frames, reference '
+                   f'{result.frames.names[result.frames.ref_idx]}, {sum(result.seconds.values()):.1f} s')
+        if reporter is not None:
+            entries.append(reporter.report(burst.name, result, burst.where))
+
+
+def _stop(number: int, frame: Optional[FrameType]) -> None:
+    raise KeyboardInterrupt
+
+
+@one_line_errors
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Restore; returns the exit status: 0, 1 if a burst failed, 2 if nothing could begin, 130 after Ctrl-C."""
+    args = _parser().parse_args(arguments)
+    settings = _settings(args)
+    settings.check()
+    if args.report is not None and args.report.suffix.lower() not in ('.html', '.htm'):
+        raise OptionError(f'--report {args.report}: expected a name that ends in .html.')
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, _stop)
+    entries: list[Union[BurstReport, FailedBurst]] = []
+    try:
+        bursts, failed = _find(args, settings)
+        entries += failed
+        if not bursts:
+            raise DataError(failed[0].error if len(failed) == 1 else f'no burst to restore: {"; ".join(f.error for f in failed)}')
+        for burst in failed:
+            tqdm.write(f'error: {burst.error}', file=sys.stderr)
+        targets = _targets(args.output, bursts, FORMATS[settings.kind].suffix)
+        _check_not_input(targets, bursts)
+        if args.report is not None:
+            _check_folder(args.report.parent)
+        _restore_all(Restorer(args.weights, settings), bursts, targets, args, entries)
+        if args.report is not None:
+            _write_report(args.report, entries)
+    except KeyboardInterrupt:
+        sys.stderr.write('interrupted; pictures that were written are whole\n')
+        return 130
+    wrong = sum(isinstance(entry, FailedBurst) for entry in entries)
+    if wrong:
+        sys.stderr.write(f'{wrong} of {len(bursts) + len(failed)} bursts failed\n')
+    return int(wrong > 0)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
