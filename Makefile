@@ -29,6 +29,8 @@ demo: $(STAMP)
 	$(BIN)/python -m jddb_plugin.train -opt options/train/demo.yml
 	$(BIN)/python -m jddb_plugin.test -opt options/test/demo.yml
 	$(BIN)/python scripts/demo/compare.py
+	$(BIN)/python -m jddb_plugin.restore datasets/demo/test.lmdb -o results/demo/restored.png --report results/demo/report.html \
+		--weights experiments/demo/models/net_g_latest.pth --noise 0.01,0.0316
 
 test: $(STAMP)
 	$(BIN)/ruff check .

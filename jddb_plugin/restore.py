@@ -95,13 +95,13 @@ def _find(args: argparse.Namespace, settings: Settings) -> tuple[list[Burst], li
     failed: list[FailedBurst] = []
     files = [path for path in args.input if path.is_file()]
     for part in ([files] if files else []) + [[path] for path in args.input if path not in files]:
+        wrong: list[tuple[str, str]] = []
         try:
-            found = [burst_of_files(part, noise=noise, cfa=args.cfa)] if part is files else \
-                find_bursts(part[0], noise=noise, cfa=args.cfa)
+            bursts += [burst_of_files(part, noise=noise, cfa=args.cfa)] if part is files else \
+                find_bursts(part[0], noise=noise, cfa=args.cfa, failed=wrong)
         except JDDBError as error:
-            failed.append(FailedBurst(str(part[0]), str(error)))
-            continue
-        bursts += found
+            wrong.append((str(part[0]), str(error)))
+        failed += [FailedBurst(*item) for item in wrong]
     if args.clip:
         for name in args.clip:
             if name not in [burst.name for burst in bursts]:

@@ -11,7 +11,7 @@ import numpy as np
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.data.burst_lmdb import META_INFO
 from jddb_plugin.data.frame_source import META_LINE, FrameSource, read_lines
-from jddb_plugin.data.images import IMAGE_SUFFIXES, decode_srgb, to_float
+from jddb_plugin.data.images import IMAGE_SUFFIXES, decode_srgb, natural_key, to_float
 from jddb_plugin.data.metadata import CameraMetadata
 from jddb_plugin.data.raw_reader import RAW_SUFFIXES, RawFrame, read_raw
 from jddb_plugin.data.source_clips import VIDEO_SUFFIXES, frames_of_folder
@@ -58,13 +58,15 @@ class Burst:
                    lambda index: RawFrame(mosaics[index], metadata))
 
 
-def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa: Optional[str] = None) -> list[Burst]:
+def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa: Optional[str] = None,
+                failed: Optional[list[tuple[str, str]]] = None) -> list[Burst]:
     """The bursts of one input.
 
     Args:
         path: a burst LMDB, whose clips are bursts; a folder of the frames of one burst; or a folder of such folders.
         noise: (shot, read) that video frames get.
         cfa: pattern of raw files that do not say it.
+        failed: gets (folder, error) of folders in ``path`` that are no burst; if None, the first such error is raised.
 
     Raises:
         DataError: there are none, or they cannot be told apart.
@@ -75,15 +77,23 @@ def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa:
         raise DataError(f'{path}: {problem}; expected a folder of raw files, a folder of such folders, or a burst LMDB.')
     if (path / 'data.mdb').is_file():
         return _lmdb_bursts(path, noise)
-    try:
-        folders = [path, *sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))]
-        found = [_folder_burst(folder, noise, cfa) for folder in folders]
-    except OSError as error:
-        raise DataError(f'{path}: cannot be read ({error.strerror or error}).') from error
-    if found[0] is not None:
-        return found[:1]
-    bursts = [burst for burst in found if burst is not None]
-    if not bursts:
+    bursts = [_folder_burst(path, noise, cfa)]
+    if bursts[0] is not None:
+        return bursts
+    bursts, errors = [], []
+    for folder in sorted((p for p in path.iterdir() if p.is_dir() and not p.name.startswith('.')), key=lambda p: natural_key(p.name)):
+        try:
+            burst = _folder_burst(folder, noise, cfa)
+        except DataError as error:
+            if failed is None:
+                raise
+            errors.append((str(folder), str(error)))
+            continue
+        if burst is not None:
+            bursts.append(burst)
+    if failed is not None:
+        failed += errors
+    if not bursts and not errors:
         raise DataError(f'{path}: holds no raw files ({" ".join(RAW_SUFFIXES)}) and no images, and no folder of them.')
     return bursts
 
@@ -114,7 +124,10 @@ def _has_metadata(file: Path) -> bool:
 
 
 def _folder_burst(folder: Path, noise: Optional[tuple[float, float]], cfa: Optional[str]) -> Optional[Burst]:
-    files, is_raw = frames_of_folder(folder)
+    try:
+        files, is_raw = frames_of_folder(folder)
+    except OSError as error:
+        raise DataError(f'{folder}: cannot be read ({error.strerror or error}).') from error
     return _burst(folder.resolve().name, str(folder), files, not is_raw, noise, cfa) if files else None
 
 

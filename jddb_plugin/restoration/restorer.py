@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Protocol, Union
@@ -76,6 +77,8 @@ class Settings:
         check_choice(self.precision, ('float32', 'bf16'), '--precision')
         if isinstance(self.noise, str):
             check_choice(self.noise, ('metadata', 'estimate'), '--noise')
+        elif len(self.noise) != 2 or not all(0 <= level <= 1 for level in self.noise):
+            raise OptionError(f'--noise: expected shot and read in 0 .. 1, got {self.noise}.')
         if isinstance(self.reference, str):
             check_choice(self.reference, ('middle', 'sharpest'), '--reference')
         if self.gain is not None and not 0 < self.gain < 1e4:
@@ -136,7 +139,7 @@ class Restorer:
         settings.check()
         self.weights, self.settings = str(weights), settings
         self.device = _device(settings.device)
-        load_network(self.weights, coarse=settings.coarse)  # a wrong checkpoint is told before the first burst is read
+        self._loaded: tuple[dict[str, object], torch.nn.Module] = ({}, load_network(self.weights, coarse=settings.coarse))
         self.budget = Budget(default_memory() if settings.memory is None else settings.memory, resident_memory())
         if self.budget.free <= 0:
             raise OptionError(f'--memory: {self.budget.total >> 20} MB are less than Python and the libraries hold already '
@@ -171,7 +174,8 @@ class Restorer:
             picture = self._picture(frames, kind.dtype, in_memory=output is None)
             with contextlib.closing(picture):
                 loaded = time.perf_counter()
-                result = self._walk(burst, frames, picture, watch, progress)
+                with _one_line_out_of_memory(burst.where):
+                    result = self._walk(burst, frames, picture, watch, progress)
                 walked = time.perf_counter()
                 if output is None:
                     result.picture = picture.read(0, picture.shape[0])
@@ -227,11 +231,28 @@ class Restorer:
                 raise ShapeError(f'{burst.where}: frames of {frames.size[1]} x {frames.size[0]} are too small; expected at least '
                                  '10 x 10 samples.')
             tile = min(tile, smallest)
-        layout = 'published' if settings.window == 'published' else 'inside'
-        net = load_network(self.weights, coarse=settings.coarse, ref_idx=frames.ref_idx, dpbm={
-            'tile': tile, 'overlap': overlap, 'radius': radius, 'window': settings.window, 'layout': layout})
-        net.refine.to(memory_format=torch.channels_last)
-        return net.to(self.device)
+        dpbm = {'tile': tile, 'overlap': overlap, 'radius': radius, 'window': settings.window,
+                'layout': 'published' if settings.window == 'published' else 'inside'}
+        known, net = self._loaded
+        if known != dpbm:
+            net = load_network(self.weights, coarse=settings.coarse, dpbm=dpbm)
+            net.refine.to(memory_format=torch.channels_last)
+            self._loaded = dpbm, net.to(self.device)
+        net.ref_idx = frames.ref_idx
+        if net.coarse is not None:
+            net.coarse.ref_idx = frames.ref_idx
+        return net
+
+
+@contextlib.contextmanager
+def _one_line_out_of_memory(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'allocate memory' in str(error):
+            raise DataError(f'{where}: the system gave no more memory; restore with a smaller --memory, --tile or --radius, or fewer '
+                            '--frames.') from error
+        raise
 
 
 def _device(name: str) -> torch.device:
