@@ -81,7 +81,8 @@ def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa:
     if bursts[0] is not None:
         return bursts
     bursts, errors = [], []
-    for folder in sorted((p for p in path.iterdir() if p.is_dir() and not p.name.startswith('.')), key=lambda p: natural_key(p.name)):
+    folders = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith('.')]
+    for folder in sorted(folders, key=lambda folder: natural_key(folder.name)):
         try:
             burst = _folder_burst(folder, noise, cfa)
         except DataError as error:

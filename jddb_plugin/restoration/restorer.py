@@ -250,8 +250,8 @@ def _one_line_out_of_memory(where: str) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'allocate memory' in str(error):
-            raise DataError(f'{where}: the system gave no more memory; restore with a smaller --memory, --tile or --radius, or fewer '
-                            '--frames.') from error
+            raise DataError(f'{where}: the system gave no more memory; restore with a smaller --memory, --tile or --radius, or '
+                            'fewer --frames.') from error
         raise
 
 
