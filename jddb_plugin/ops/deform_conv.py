@@ -101,7 +101,7 @@ def _grid_sample(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: 
                                 mode='bilinear', padding_mode='zeros', align_corners=False)
         weights = weights.reshape(-1, 1, taps, out_h, out_w)[:, :, :, part]
         sampled = sampled.view(-1, channels // groups, *weights.shape[2:]) * weights
-        return kernel @ sampled.view(len(images), channels * taps, -1)
+        return kernel @ sampled.view(images.shape[0], channels * taps, -1)
 
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or device.type != 'cpu':
         result = convolve(x, offset, mask, slice(None))
