@@ -31,7 +31,7 @@ class Burst:
         where: file or folder, for messages.
         frames: name of each frame, for messages.
         read: reads one of them.
-        files: the camera's files, one for each frame, whose Exif data the picture keeps; empty if there are none.
+        files: one for each frame; empty if they lie in something else. Of camera files the picture keeps the Exif data.
         is_video: frames of a video, sRGB, that become noisy raw when they are read.
     """
 
@@ -68,7 +68,6 @@ def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa:
 
     Raises:
         DataError: there are none, or they cannot be told apart.
-        OptionError: video frames, and no noise.
     """
     if not path.is_dir():
         problem = 'a file' if path.exists() else 'nothing there'
@@ -77,12 +76,14 @@ def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa:
         return _lmdb_bursts(path, noise)
     try:
         folders = [path, *sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))]
-        found = [_folder_burst(folder, noise, cfa) for folder in folders]
+        found = [_folder_burst(folders[0], noise, cfa), *(_whole_or_broken(folder, noise, cfa) for folder in folders[1:])]
     except OSError as error:
         raise DataError(f'{path}: cannot be read ({error.strerror or error}).') from error
-    if found[0] is not None:
-        return found[:1]
     bursts = [burst for burst in found if burst is not None]
+    if found[0] is not None:
+        if found[0].is_video and not all(burst.is_video for burst in bursts):
+            raise DataError(f'{path}: holds pictures, and folders of raw files; give the folders, or move the pictures away.')
+        return bursts[:1]
     if not bursts:
         raise DataError(f'{path}: holds no raw files ({" ".join(RAW_SUFFIXES)}) and no images, and no folder of them.')
     return bursts
@@ -93,7 +94,6 @@ def burst_of_files(files: Sequence[Path], *, noise: Optional[tuple[float, float]
 
     Raises:
         DataError: files of several kinds, or of one that is no frame.
-        OptionError: video frames, and no noise.
     """
     for file in files:
         if file.suffix.lower() in VIDEO_SUFFIXES:
@@ -111,6 +111,19 @@ def burst_of_files(files: Sequence[Path], *, noise: Optional[tuple[float, float]
 def _has_metadata(file: Path) -> bool:
     """Whether camera metadata lies beside a TIFF: it is a mosaic then, and else a picture."""
     return file.suffix.lower() in RAW_SUFFIXES and any(file.parent.glob('*.json'))
+
+
+def _whole_or_broken(folder: Path, noise: Optional[tuple[float, float]], cfa: Optional[str]) -> Optional[Burst]:
+    """The burst of one folder of several; if it is none, that is told when it is read, and the others go on."""
+    try:
+        return _folder_burst(folder, noise, cfa)
+    except (DataError, OSError) as problem:
+        error = problem if isinstance(problem, DataError) else DataError(f'{folder}: cannot be read ({problem.strerror}).')
+
+    def read(index: int) -> RawFrame:
+        raise error
+
+    return Burst(folder.name, str(folder), ('', ''), read)
 
 
 def _folder_burst(folder: Path, noise: Optional[tuple[float, float]], cfa: Optional[str]) -> Optional[Burst]:
@@ -131,7 +144,7 @@ def _burst(name: str, where: str, files: Sequence[Path], is_video: bool, noise: 
             raise DataError(f'{files[index]}: cannot be read ({error.strerror or error}).') from error
         return _video_frame(decode_srgb(content, str(files[index])), index, noise, str(files[index]))
 
-    return Burst(name, where, names, read, is_video=True)
+    return Burst(name, where, names, read, tuple(files), is_video=True)
 
 
 def _lmdb_bursts(path: Path, noise: Optional[tuple[float, float]]) -> list[Burst]:
