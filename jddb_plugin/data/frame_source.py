@@ -95,7 +95,7 @@ class FrameSource:
             match = META_LINE.fullmatch(line.strip())
             if match is None:
                 raise DataError(f"{meta}, line {number}: expected 'clip/frame.png (height,width,channels) level', "
-                                f'got {line!r}.')
+                                f'got {line[:200]!r}.')
             key = f"{match['clip']}/{match['frame']}"
             channels = int(match['channels'])
             if channels != _CHANNELS[self.frames]:
