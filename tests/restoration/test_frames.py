@@ -94,7 +94,8 @@ def test_frames_that_are_not_chosen_may_be_of_another_exposure():
 
 @pytest.mark.parametrize(('reference', 'count', 'names', 'place'), [
     (0, 3, '012', 0), (1, 3, '012', 1), (2, 3, '123', 1), (4, 3, '234', 2), (0, None, '01234', 0),
-    (3, 2, '23', 1), (4, 2, '34', 1), (0, 2, '01', 0), (2, 4, '0123', 2), (3, 4, '1234', 2), ('middle', 3, '123', 1), ('middle', None, '01234', 2)])
+    (3, 2, '23', 1), (4, 2, '34', 1), (0, 2, '01', 0), (2, 4, '0123', 2), (3, 4, '1234', 2),
+    ('middle', 3, '123', 1), ('middle', None, '01234', 2)])
 def test_the_frames_nearest_to_the_reference_are_read_and_no_others(reference, count, names, place):
     burst, asked = _burst(_pairs(5))
     frames = load_frames(burst, reference=reference, count=count, noise='metadata')
