@@ -77,6 +77,11 @@ def optional_package(name: str, where: str) -> ModuleType:
         raise DataError(f"{where}: needs the package '{name}' ({error}); run: pip install {name}") from error
 
 
+def one_line(text: str) -> str:
+    """Text as a terminal can show it: names of files and clips may hold line breaks, control characters and no characters."""
+    return ''.join(letter if letter.isprintable() else '\ufffd' for letter in text)
+
+
 def one_line_errors(command: Callable[..., int]) -> Callable[..., int]:
     """Decorate a command: an error that is the user's to mend becomes one line and exit status 2."""
 
@@ -85,7 +90,7 @@ def one_line_errors(command: Callable[..., int]) -> Callable[..., int]:
         try:
             return command(*args, **kwargs)
         except JDDBError as error:
-            sys.stderr.write(f'error: {error}\n')
+            sys.stderr.write(one_line(f'error: {error}') + '\n')
             return 2
 
     return run

@@ -15,17 +15,19 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Optional, Sequence, Union
 
 from tqdm import tqdm
 
-from jddb_plugin.checks import DataError, JDDBError, OptionError, one_line_errors
+from jddb_plugin.checks import DataError, JDDBError, OptionError, one_line, one_line_errors
+from jddb_plugin.data.images import IMAGE_SUFFIXES
 from jddb_plugin.data.metadata import CFA_PATTERNS
 from jddb_plugin.ops.noise import parse_noise
 from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts, with_unique_names
-from jddb_plugin.restoration.picture import FORMATS
+from jddb_plugin.restoration.picture import FORMATS, check_suffix
 from jddb_plugin.restoration.plan import parse_memory
 from jddb_plugin.restoration.reporting import Reporter
 from jddb_plugin.restoration.restorer import Restorer, Settings
@@ -72,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def _reference(text: Optional[str]) -> Union[None, int, str]:
     if text is None or text in ('middle', 'sharpest'):
         return text
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise OptionError(f"--reference: expected the index of a frame, middle or sharpest, got '{text}'.")
     return int(text)
 
@@ -95,14 +97,15 @@ def _find(args: argparse.Namespace, settings: Settings) -> tuple[list[Burst], li
     failed: list[FailedBurst] = []
     files = [path for path in args.input if path.is_file()]
     for part in ([files] if files else []) + [[path] for path in args.input if path not in files]:
-        wrong: list[tuple[str, str]] = []
         try:
-            bursts += [burst_of_files(part, noise=noise, cfa=args.cfa)] if part is files else \
-                find_bursts(part[0], noise=noise, cfa=args.cfa, failed=wrong)
+            found = [burst_of_files(part, noise=noise, cfa=args.cfa)] if part is files else \
+                find_bursts(part[0], noise=noise, cfa=args.cfa)
         except JDDBError as error:
-            wrong.append((str(part[0]), str(error)))
-        failed += [FailedBurst(*item) for item in wrong]
-    if args.clip:
+            failed.append(FailedBurst(str(part[0]), str(error)))
+            continue
+        # What was restored into one of several folders is no burst.
+        bursts += [burst for burst in found if len(found) == 1 or Path(burst.where).resolve() != args.output.resolve()]
+    if args.clip and bursts:
         for name in args.clip:
             if name not in [burst.name for burst in bursts]:
                 raise OptionError(f"--clip: there is no burst '{name}'; found {', '.join(burst.name for burst in bursts[:8])}"
@@ -111,14 +114,16 @@ def _find(args: argparse.Namespace, settings: Settings) -> tuple[list[Burst], li
     return with_unique_names(bursts), failed
 
 
-def _targets(output: Path, bursts: Sequence[Burst], suffix: str) -> list[Path]:
+def _targets(output: Path, bursts: Sequence[Burst], kind: str) -> list[Path]:
     """The picture file of each burst; their folder is there then, and can be written to."""
-    is_file = output.suffix.lower() in _SUFFIXES and not output.is_dir()
+    is_file = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
+    if is_file:
+        check_suffix(output, kind)
     if is_file and len(bursts) > 1:
         raise OptionError(f'{output}: one file, but there are {len(bursts)} bursts; give a folder.')
     folder = output.parent if is_file else output
     _check_folder(folder)
-    return [output] if is_file else [folder / f'{burst.name}{suffix}' for burst in bursts]
+    return [output] if is_file else [folder / f'{burst.name}{FORMATS[kind].suffix}' for burst in bursts]
 
 
 def _check_folder(folder: Path) -> None:
@@ -154,23 +159,37 @@ def _restore_all(restorer: Restorer, bursts: Sequence[Burst], targets: Sequence[
     """Restore one after another; adds what the report tells to ``entries``."""
     for burst, target in tqdm(list(zip(bursts, targets)), unit='burst', disable=len(bursts) < 2):
         if args.skip_existing and target.is_file():
-            tqdm.write(f'{target}: is there, left out')
+            tqdm.write(one_line(f'{target}: is there, left out'))
             continue
         reporter = None if args.report is None else Reporter(restorer.settings)
         try:
             result = restorer.restore(burst, target, watch=reporter)
         except JDDBError as error:
-            tqdm.write(f'error: {error}', file=sys.stderr)
+            tqdm.write(one_line(f'error: {error}'), file=sys.stderr)
             entries.append(FailedBurst(burst.name, str(error)))
             continue
-        tqdm.write(f'{target}: {len(result.frames.names)} of {len(burst.frames)} frames, reference '
-                   f'{result.frames.names[result.frames.ref_idx]}, {sum(result.seconds.values()):.1f} s')
+        tqdm.write(one_line(f'{target}: {len(result.frames.names)} of {len(burst.frames)} frames, reference '
+                            f'{result.frames.names[result.frames.ref_idx]}, {sum(result.seconds.values()):.1f} s'))
         if reporter is not None:
             entries.append(reporter.report(burst.name, result, burst.where))
 
 
 def _stop(number: int, frame: Optional[FrameType]) -> None:
     raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C: what is half done is cleared away."""
+    try:
+        before = signal.signal(signal.SIGTERM, _stop)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @one_line_errors
@@ -181,8 +200,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     settings.check()
     if args.report is not None and args.report.suffix.lower() not in ('.html', '.htm'):
         raise OptionError(f'--report {args.report}: expected a name that ends in .html.')
-    with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGTERM, _stop)
+    with _terminable():
+        return _run(args, settings)
+
+
+def _run(args: argparse.Namespace, settings: Settings) -> int:
     entries: list[Union[BurstReport, FailedBurst]] = []
     try:
         bursts, failed = _find(args, settings)
@@ -190,8 +212,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         if not bursts:
             raise DataError(failed[0].error if len(failed) == 1 else f'no burst to restore: {"; ".join(f.error for f in failed)}')
         for burst in failed:
-            tqdm.write(f'error: {burst.error}', file=sys.stderr)
-        targets = _targets(args.output, bursts, FORMATS[settings.kind].suffix)
+            tqdm.write(one_line(f'error: {burst.error}'), file=sys.stderr)
+        targets = _targets(args.output, bursts, settings.kind)
         _check_not_input(targets, bursts)
         if args.report is not None:
             _check_folder(args.report.parent)
@@ -201,6 +223,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write('interrupted; pictures that were written are whole\n')
         return 130
+    except OSError as error:
+        raise DataError(f'{error}.') from error
     wrong = sum(isinstance(entry, FailedBurst) for entry in entries)
     if wrong:
         sys.stderr.write(f'{wrong} of {len(bursts) + len(failed)} bursts failed\n')

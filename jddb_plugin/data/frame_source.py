@@ -16,7 +16,7 @@ from jddb_plugin.data.staging import stage
 
 #: The clips that the literature holds out of REDS for testing.
 REDS4 = ('000', '011', '015', '020')
-META_LINE = re.compile(r'(?P<clip>.+)/(?P<frame>[^/]+)\.\w+ \((?P<height>\d+),(?P<width>\d+),(?P<channels>\d+)\) \d+')
+META_LINE = re.compile(r'(?P<clip>.+)/(?P<frame>[^/]+)\.\w+ \((?P<height>\d{1,6}),(?P<width>\d{1,6}),(?P<channels>\d{1,6})\) \d+')
 
 _CHANNELS = {'srgb': 3, 'mosaic': 1}
 _NAMES = {3: 'sRGB frames', 1: 'Bayer mosaics'}
@@ -95,7 +95,7 @@ class FrameSource:
             match = META_LINE.fullmatch(line.strip())
             if match is None:
                 raise DataError(f"{meta}, line {number}: expected 'clip/frame.png (height,width,channels) level', "
-                                f'got {line!r}.')
+                                f'got {line[:200]!r}.')
             key = f"{match['clip']}/{match['frame']}"
             channels = int(match['channels'])
             if channels != _CHANNELS[self.frames]:

@@ -17,6 +17,7 @@ from jddb_plugin.ops.cfa import CFA_PATTERNS
 
 FORMAT_VERSION = 1
 _LARGEST = 1e6  # no gain or matrix entry of a camera comes near
+_WHITE = np.array((0.9505, 1.0, 1.0888))  # XYZ of D65
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,14 @@ class CameraMetadata:
             fail('white_level', f'values above the black level {list(self.black_level)}')
         if max(self.white_level) >= 2 ** self.bits:
             fail('white_level', f'values below {2 ** self.bits}, as there are {self.bits} bits')
-        if not _are_numbers(self.white_balance, 3) or min(self.white_balance) <= 0:
-            fail('white_balance', 'three positive numbers')
+        if not _are_numbers(self.white_balance, 3) or min(self.white_balance) < 1 / _LARGEST:
+            fail('white_balance', 'three positive numbers from 1e-6 on')
         if not _is_sequence(self.color_matrix, 3) or not all(_are_numbers(row, 3) for row in self.color_matrix):
             fail('color_matrix', '3 x 3 numbers')
         if not np.linalg.cond(np.array(self.color_matrix, dtype=float)) <= 1e4:  # refuses NaN, too
             fail('color_matrix', 'a matrix that can be inverted')
+        if not (np.array(self.color_matrix, dtype=float) @ _WHITE > 1e-6).all():
+            fail('color_matrix', 'a matrix that makes white positive red, green and blue')
         if (self.noise_shot is None) != (self.noise_read is None):
             fail('noise_shot', 'both noise_shot and noise_read, or neither')
         for field in ('noise_shot', 'noise_read'):

@@ -10,7 +10,6 @@ AnalogBalance and CameraCalibration.
 from __future__ import annotations
 
 import math
-import struct
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional, Sequence
@@ -45,6 +44,10 @@ def read_camera_file(path: Path) -> tuple[np.ndarray, CameraMetadata]:
             return _read(rawpy, raw, path)
     except rawpy.LibRawError as error:
         raise DataError(f'{path}: LibRaw cannot read it ({_reason(error)}); replace it or convert it to DNG.') from error
+    except DataError:
+        raise
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:  # what tags of no sense lead to
+        raise DataError(f'{path}: its tags make no sense ({type(error).__name__}: {error}); replace it.') from error
 
 
 def _reason(error: Exception) -> str:
@@ -111,7 +114,7 @@ def _white(raw: Any, channel: int) -> int:
 
 def _white_balance(raw: Any, neutral: Optional[Sequence[float]], planes: Sequence[int], where: str) -> tuple[float, ...]:
     """Gains with green 1: the inverse of a DNG's AsShotNeutral, else LibRaw's."""
-    if neutral is not None and len(neutral) == 3 and min(neutral) > 0:
+    if neutral is not None and len(neutral) == 3 and all(math.isfinite(value) and value > 0 for value in neutral):
         gains = [1 / neutral[plane] for plane in planes]
     else:
         known = [list(gains)[:3] for gains in (raw.camera_whitebalance, raw.daylight_whitebalance)]
@@ -164,8 +167,9 @@ def _dng_tags(path: Path) -> dict[int, tuple]:
                 for tag in page.tags.values():
                     if tag.code in wanted:
                         tags.setdefault(tag.code, _numbers(tag))
-    except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, TypeError, struct.error) as error:
-        raise DataError(f'{path}: its DNG tags cannot be read ({error}); replace it.') from error
+    except Exception as error:  # tifffile raises whatever a damaged file makes it stumble over
+        reason = ' '.join(str(error).split())[:160] or type(error).__name__
+        raise DataError(f'{path}: its DNG tags cannot be read ({reason}); replace it.') from error
     return tags
 
 

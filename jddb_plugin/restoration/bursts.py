@@ -31,7 +31,7 @@ class Burst:
         where: file or folder, for messages.
         frames: name of each frame, for messages.
         read: reads one of them.
-        files: the camera's files, one for each frame, whose Exif data the picture keeps; empty if there are none.
+        files: one for each frame; empty if they lie in something else. Of camera files the picture keeps the Exif data.
         is_video: frames of a video, sRGB, that become noisy raw when they are read.
     """
 
@@ -58,43 +58,31 @@ class Burst:
                    lambda index: RawFrame(mosaics[index], metadata))
 
 
-def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa: Optional[str] = None,
-                failed: Optional[list[tuple[str, str]]] = None) -> list[Burst]:
+def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa: Optional[str] = None) -> list[Burst]:
     """The bursts of one input.
 
     Args:
         path: a burst LMDB, whose clips are bursts; a folder of the frames of one burst; or a folder of such folders.
         noise: (shot, read) that video frames get.
         cfa: pattern of raw files that do not say it.
-        failed: gets (folder, error) of folders in ``path`` that are no burst; if None, the first such error is raised.
 
     Raises:
         DataError: there are none, or they cannot be told apart.
-        OptionError: video frames, and no noise.
     """
     if not path.is_dir():
         problem = 'a file' if path.exists() else 'nothing there'
         raise DataError(f'{path}: {problem}; expected a folder of raw files, a folder of such folders, or a burst LMDB.')
     if (path / 'data.mdb').is_file():
         return _lmdb_bursts(path, noise)
-    bursts = [_folder_burst(path, noise, cfa)]
-    if bursts[0] is not None:
-        return bursts
-    bursts, errors = [], []
-    folders = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith('.')]
-    for folder in sorted(folders, key=lambda folder: natural_key(folder.name)):
-        try:
-            burst = _folder_burst(folder, noise, cfa)
-        except DataError as error:
-            if failed is None:
-                raise
-            errors.append((str(folder), str(error)))
-            continue
-        if burst is not None:
-            bursts.append(burst)
-    if failed is not None:
-        failed += errors
-    if not bursts and not errors:
+    inner = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith('.')]
+    inner.sort(key=lambda folder: natural_key(folder.name))
+    found = [_folder_burst(path, noise, cfa), *(_whole_or_broken(folder, noise, cfa) for folder in inner)]
+    bursts = [burst for burst in found if burst is not None]
+    if found[0] is not None:
+        if found[0].is_video and not all(burst.is_video for burst in bursts):
+            raise DataError(f'{path}: holds pictures, and folders of raw files; give the folders, or move the pictures away.')
+        return bursts[:1]
+    if not bursts:
         raise DataError(f'{path}: holds no raw files ({" ".join(RAW_SUFFIXES)}) and no images, and no folder of them.')
     return bursts
 
@@ -104,7 +92,6 @@ def burst_of_files(files: Sequence[Path], *, noise: Optional[tuple[float, float]
 
     Raises:
         DataError: files of several kinds, or of one that is no frame.
-        OptionError: video frames, and no noise.
     """
     for file in files:
         if file.suffix.lower() in VIDEO_SUFFIXES:
@@ -122,6 +109,19 @@ def burst_of_files(files: Sequence[Path], *, noise: Optional[tuple[float, float]
 def _has_metadata(file: Path) -> bool:
     """Whether camera metadata lies beside a TIFF: it is a mosaic then, and else a picture."""
     return file.suffix.lower() in RAW_SUFFIXES and any(file.parent.glob('*.json'))
+
+
+def _whole_or_broken(folder: Path, noise: Optional[tuple[float, float]], cfa: Optional[str]) -> Optional[Burst]:
+    """The burst of one folder of several; if it is none, that is told when it is read, and the others go on."""
+    try:
+        return _folder_burst(folder, noise, cfa)
+    except DataError as error:
+        reason = str(error)
+
+    def read(index: int) -> RawFrame:
+        raise DataError(reason)
+
+    return Burst(folder.name, str(folder), ('', ''), read)
 
 
 def _folder_burst(folder: Path, noise: Optional[tuple[float, float]], cfa: Optional[str]) -> Optional[Burst]:
@@ -145,7 +145,7 @@ def _burst(name: str, where: str, files: Sequence[Path], is_video: bool, noise: 
             raise DataError(f'{files[index]}: cannot be read ({error.strerror or error}).') from error
         return _video_frame(decode_srgb(content, str(files[index])), index, noise, str(files[index]))
 
-    return Burst(name, where, names, read, is_video=True)
+    return Burst(name, where, names, read, tuple(files), is_video=True)
 
 
 def _lmdb_bursts(path: Path, noise: Optional[tuple[float, float]]) -> list[Burst]:

@@ -55,7 +55,7 @@ def _clean(value: Any, kind: int) -> Any:
             return None
         if kind == 3:
             return int(number) if number < 65536 else None
-        return TiffImagePlugin.IFDRational(round(number * 1_000_000), 1_000_000) if number < 1 else \
+        return TiffImagePlugin.IFDRational(round(number * 1_000_000), 1_000_000) if abs(number) < 1 else \
             TiffImagePlugin.IFDRational(round(number * 1000), 1000)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None

@@ -1,7 +1,6 @@
 """The frames of a burst as the network wants them: which one is the reference, whether they belong together, and light."""
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
@@ -19,7 +18,7 @@ from jddb_plugin.ops.cfa import cell_to_rggb, red_position
 from jddb_plugin.ops.noise import noise_std
 from jddb_plugin.ops.noise_estimate import estimate_noise
 from jddb_plugin.restoration.bursts import Burst
-from jddb_plugin.restoration.rows import Rows
+from jddb_plugin.restoration.rows import Rows, spool_folder
 
 #: 'metadata', 'estimate' or (shot, read).
 Noise = Union[str, tuple[float, float]]
@@ -44,6 +43,7 @@ class Frames:
         mosaics: as they were stored, [H, W] each.
         metadata: of each; cfa and colours are the same.
         noise: (shot, read) of each in the order R, Gr, Gb, B: [N, 4] both.
+        numbers: of each, its place in the burst.
         sharpness: of each, relative to the sharpest; empty if the reference was given.
     """
 
@@ -52,6 +52,7 @@ class Frames:
     mosaics: tuple[Rows, ...]
     metadata: tuple[CameraMetadata, ...]
     noise: tuple[Tensor, Tensor]
+    numbers: tuple[int, ...]
     sharpness: tuple[float, ...] = ()
 
     @property
@@ -127,7 +128,7 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
             if index != first:
                 _check_alike(burst, index, frame, first, mosaics[first].shape, metadata[first])
             fits = frame.mosaic.nbytes * len(wanted) <= in_memory
-            mosaics[index] = Rows(frame.mosaic.shape, np.uint16, folder=None if fits else spool or Path(tempfile.gettempdir()))
+            mosaics[index] = Rows(frame.mosaic.shape, np.uint16, folder=None if fits else spool or spool_folder())
             mosaics[index].write(0, frame.mosaic)
             metadata[index] = frame.metadata
             y, x = red_position(frame.metadata.cfa)
@@ -146,7 +147,7 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
         known = tuple(metadata[index] for index in chosen)
         best = max(sharpness.values(), default=1) or 1
         return Frames(tuple(burst.frames[index] for index in chosen), chosen.index(reference), ordered, known,
-                      _noise(burst, noise, chosen, ordered, known),
+                      _noise(burst, noise, chosen, ordered, known), tuple(chosen),
                       tuple(sharpness[index] / best for index in chosen) if sharpness else ())
     except BaseException:
         for mosaic in mosaics.values():
@@ -194,7 +195,7 @@ def _brightness(frame: RawFrame, where: str) -> float:
     if (samples >= white).mean() > _CLIPPED:
         raise DataError(f'{where}: over-exposed (more than {_CLIPPED:.0%} of its samples are at the white level); leave it out, '
                         'or correct white_level.')
-    return float(((samples - black) / (white - black)).mean())
+    return float(((samples - black) / (white - black)).clip(0, 1).mean())
 
 
 def _check_exposure(burst: Burst, brightness: dict[int, float], reference: int) -> None:

@@ -14,6 +14,8 @@ from jddb_plugin.runtime.checkpoints import load_checkpoint
 
 _FIRST = 'refine.extract.0.0.weight'
 _OFFSETS = 'refine.align.level1.dcn.conv_offset.weight'
+#: The paper has 64. A file may claim any number of them, and they are allocated before it is compared with the rest of it.
+_MOST_FEATURES = 512
 #: Channels per deformable group: two offsets and a mask for each of nine taps.
 _PER_GROUP = 27
 
@@ -34,8 +36,9 @@ def infer_network(state: Mapping[str, Tensor], where: str = 'checkpoint') -> dic
     """
     options = {}
     shape = _shape(state, _FIRST, where)
-    if shape[1:] != [8, 3, 3] or shape[0] < 2 or shape[0] % 2:
-        raise CheckpointError(f"{where}: '{_FIRST}' is {shape}, expected [num_feat, 8, 3, 3] with an even num_feat.")
+    if shape[1:] != [8, 3, 3] or not 2 <= shape[0] <= _MOST_FEATURES or shape[0] % 2:
+        raise CheckpointError(f"{where}: '{_FIRST}' is {shape}, expected [num_feat, 8, 3, 3] with an even num_feat up to "
+                              f'{_MOST_FEATURES}.')
     options['num_feat'], options['deformable_groups'] = shape[0], 1
     options['refined'] = 'dcn' if any(key.startswith('refine.align.') for key in state) else 'none'
     if options['refined'] == 'dcn':
@@ -108,7 +111,8 @@ def _read_state(path: str) -> dict[str, Tensor]:
     if strange:
         raise CheckpointError(f'{path}: a checkpoint of another network; TwoStageJDDB has no {_some(strange)}.')
     for key, value in state.items():
-        if not value.is_floating_point() or not torch.isfinite(value).all():
+        plain = value.layout == torch.strided and value.device.type == 'cpu' and value.is_floating_point()
+        if not plain or not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: '{key}' holds values that are not finite numbers; take an earlier checkpoint.")
     return state
 

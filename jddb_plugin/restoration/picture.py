@@ -20,7 +20,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 import jddb_plugin
-from jddb_plugin.checks import DataError
+from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.ops.cfa import TURNS
 from jddb_plugin.restoration.exif import tiff_tags
 from jddb_plugin.restoration.rows import Rows
@@ -51,6 +51,13 @@ FORMATS = {
     'tiff': Format('.tif', np.uint8), 'tiff16': Format('.tif', np.uint16),
     'linear16': Format('.tif', np.uint16, linear=True), 'linear32': Format('.tif', np.float32, linear=True),
 }
+
+
+def check_suffix(path: Path, name: str) -> None:
+    """Raise OptionError unless a file of this name holds the format of that name in :data:`FORMATS`."""
+    suffix = FORMATS[name].suffix
+    if path.suffix.lower() not in (suffix, suffix.replace('tif', 'tiff')):
+        raise OptionError(f'{path}: the suffix of format {name} is {suffix}.')
 
 
 def quantise(image: np.ndarray, dtype: type) -> np.ndarray:
@@ -130,7 +137,7 @@ def _write_png(file: BinaryIO, size: tuple[int, int], kind: Format, strips: Iter
     file.write(b'\x89PNG\r\n\x1a\n')
     chunk(b'IHDR', struct.pack('>IIBBBBB', size[1], size[0], bits, 2, 0, 0, 0))
     chunk(b'sRGB', b'\0')
-    if exif:
+    if tiff_tags(exif):  # an Exif object does not count the tags of the shot
         chunk(b'eXIf', exif.tobytes().removeprefix(b'Exif\0\0'))
     chunk(b'iTXt', b'Description\0\0\0\0\0' + text.encode())
     packer = zlib.compressobj(_LEVEL)

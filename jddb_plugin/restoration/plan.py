@@ -28,7 +28,7 @@ def parse_memory(text: str) -> int:
     match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*', text, re.IGNORECASE)
     if match is None or not float(match[1]):
         raise OptionError(f"--memory: expected a size such as 2G or 1500M, got '{text}'.")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    return int(min(float(match[1]) * _UNITS[match[2].lower()], 1 << 60))
 
 
 def _number(path: str, pattern: str) -> Optional[int]:
@@ -125,7 +125,7 @@ def make_plan(net: TwoStageJDDB, size: tuple[int, int], frames: int, free: int, 
     def needed(band: int, tile_batch: int) -> int:
         walked = max(grid.rows[k + band - 1] - grid.rows[k] for k in range(rows - band + 1)) + grid.size[0]
         lines = min(walked + 2 * reach, height)
-        return (_slab_bytes(net, frames, lines * width) + canvas + tile_batch * _tile_bytes(net, frames, grid.size, device)
+        return (_slab_bytes(net, frames, lines * width) + canvas + band * columns * _search_bytes(net, frames) + tile_batch * _tile_bytes(net, frames, grid.size, device)
                 + 3 * CHUNK_BYTES.get(device.type, CHUNK_BYTES['cpu']))
 
     tile_batch = next((count for count in range(most, 0, -1) if needed(1, count) <= free), 0)
@@ -147,6 +147,14 @@ def _slab_bytes(net: TwoStageJDDB, frames: int, pixels: int) -> int:
         return 3 * light
     features = 4 * net.coarse.num_feat * pixels // 16
     return 3 * light + 3 * frames * features + 3 * 4 * features
+
+
+def _search_bytes(net: TwoStageJDDB, frames: int) -> int:
+    """Of one tile: distances to all candidates, kept for each frame, and what is done with those of two frames at once."""
+    if net.coarse is None:
+        return 0
+    candidates = sum(((last - first) // step + 1) ** 2 for first, last, step in (net.coarse.window.coarse, net.coarse.window.fine))
+    return candidates * (10 * frames + 60)
 
 
 def _tile_bytes(net: TwoStageJDDB, frames: int, size: tuple[int, int], device: torch.device) -> int:

@@ -80,7 +80,7 @@ class Reporter:
         _show_noisy(first)
         self.before, self.after = (Preview(frames, gain, _interesting(first)) for _ in range(2))
         _show_noisy(self.before)
-        self._matching = None if frames.packed_size[0] < 8 else first.picture
+        self._matching = first.picture
 
     def watch(self, first: int, linear: Tensor) -> None:
         """Take finished rows."""

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from jddb_plugin.archs.dpbm_arch import SCALE
 from jddb_plugin.checks import DataError, OptionError, ShapeError, check_choice
 from jddb_plugin.data.raw_burst_dataset import colours
 from jddb_plugin.ops.bayer import demosaic_bilinear
@@ -24,14 +24,16 @@ from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts
 from jddb_plugin.restoration.exif import read_exif
 from jddb_plugin.restoration.frames import Frames, Noise, load_frames
 from jddb_plugin.restoration.network import load_network
-from jddb_plugin.restoration.picture import FORMATS, quantise, write_picture
+from jddb_plugin.restoration.picture import FORMATS, check_suffix, quantise, write_picture
 from jddb_plugin.restoration.plan import Budget, Plan, default_memory, make_plan, resident_memory
-from jddb_plugin.restoration.rows import Rows
+from jddb_plugin.restoration.rows import Rows, spool_folder
 from jddb_plugin.restoration.stream import TileStream
 
 #: Tiles of the paper's tests (tile, overlap, radius): of REDS4 for video frames up to this many pixels, of 4K for all else.
 _SMALL_FRAME = 1280 * 720
 _SMALL, _LARGE = (64, 4, 6), (128, 16, 16)
+#: No tile, overlap or radius is larger.
+_LARGEST = 4096
 #: Samples of the reference that its brightness is measured on.
 _BRIGHTNESS_SAMPLES = 100_000
 
@@ -85,8 +87,10 @@ class Settings:
             raise OptionError(f'--gain: expected a positive number below 10000, got {self.gain}.')
         for name in ('tile', 'overlap', 'radius'):
             value = getattr(self, name)
-            if value is not None and value < (1 if name == 'tile' else 0):
-                raise OptionError(f'--{name}: expected a number of at least {int(name == "tile")}, got {value}.')
+            step, least = (1, 0) if name == 'radius' else (SCALE, SCALE * (name == 'tile'))
+            if value is not None and (value % step or not least <= value <= _LARGEST):
+                raise OptionError(f'--{name}: expected {f"a multiple of {step}" if step > 1 else "a number"} in {least} .. '
+                                  f'{_LARGEST}, got {value}.')
 
 
 @dataclass
@@ -159,12 +163,17 @@ class Restorer:
         Raises:
             DataError, OptionError, ShapeError: the burst cannot be restored, or the picture not written; nothing is left behind.
         """
-        settings, kind = self.settings, FORMATS[self.settings.kind]
+        settings = self.settings
         if not isinstance(burst, Burst):
             burst = _only_burst(Path(burst), settings)
         output = None if output is None else Path(output)
-        if output is not None and output.suffix.lower() not in (kind.suffix, kind.suffix.replace('tif', 'tiff')):
-            raise OptionError(f'{output}: the suffix of format {settings.kind} is {kind.suffix}.')
+        if output is not None:
+            check_suffix(output, settings.kind)
+        with _told(burst.where):
+            return self._restore(burst, output, watch, progress)
+
+    def _restore(self, burst: Burst, output: Optional[Path], watch: Optional[Watcher], progress: bool) -> Restored:
+        settings, kind = self.settings, FORMATS[self.settings.kind]
         start = time.perf_counter()
         frames = load_frames(
             burst, reference=('middle' if burst.is_video else 'sharpest') if settings.reference is None else settings.reference,
@@ -192,7 +201,7 @@ class Restorer:
 
     def _picture(self, frames: Frames, dtype: type, *, in_memory: bool) -> Rows:
         size = int(np.prod(frames.size)) * 3 * np.dtype(dtype).itemsize
-        folder = None if in_memory or size <= self.budget.picture else Path(tempfile.gettempdir())
+        folder = None if in_memory or size <= self.budget.picture else spool_folder()
         return Rows((*frames.size, 3), dtype, folder=folder)
 
     def _walk(self, burst: Burst, frames: Frames, picture: Rows, watch: Optional[Watcher], progress: bool) -> Restored:
@@ -216,8 +225,8 @@ class Restorer:
                     picture.write(row, values)
                 if watch is not None:
                     watch.watch(first, linear)
-        exif = read_exif(next((file for file in burst.files if file.name == frames.names[frames.ref_idx]), None))
-        return Restored(None, None, frames, stream, plan, gain, exif)
+        file = burst.files[frames.numbers[frames.ref_idx]] if burst.files and not burst.is_video else None
+        return Restored(None, None, frames, stream, plan, gain, read_exif(file))
 
     def _network(self, burst: Burst, frames: Frames) -> torch.nn.Module:
         settings = self.settings
@@ -225,11 +234,11 @@ class Restorer:
         chosen = (settings.tile, settings.overlap, settings.radius)
         tile, overlap, radius = (given if given is not None else known
                                  for given, known in zip(chosen, _SMALL if small else _LARGE))
+        smallest = min(frames.packed_size) // SCALE * SCALE
+        if smallest < 2 * SCALE:  # features of a single pixel have no variance to be normalised by
+            raise ShapeError(f'{burst.where}: frames of {frames.size[1]} x {frames.size[0]} are too small; expected at least '
+                             '18 x 18 samples.')
         if settings.tile is None:  # a frame smaller than a tile is one tile
-            smallest = min(frames.packed_size) // 4 * 4
-            if smallest < 4:
-                raise ShapeError(f'{burst.where}: frames of {frames.size[1]} x {frames.size[0]} are too small; expected at least '
-                                 '10 x 10 samples.')
             tile = min(tile, smallest)
         dpbm = {'tile': tile, 'overlap': overlap, 'radius': radius, 'window': settings.window,
                 'layout': 'published' if settings.window == 'published' else 'inside'}
@@ -255,6 +264,19 @@ def _one_line_out_of_memory(where: str) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def _told(where: str) -> Iterator[None]:
+    """What the system refuses, as one line about the burst."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f'{where}: {error}.') from error
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) and 'allocate memory' not in str(error):
+            raise
+        raise OptionError(f'{where}: the system has no more memory; give a smaller --memory, or fewer --frames.') from error
+
+
 def _device(name: str) -> torch.device:
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -265,7 +287,7 @@ def _device(name: str) -> torch.device:
     if device.type not in ('cpu', 'cuda'):
         raise OptionError(f"--device: '{name}' is not supported; expected auto, cpu, cuda or cuda:N.")
     count = torch.cuda.device_count()
-    if device.type == 'cuda' and (device.index or 0) >= count:
+    if device.type == 'cuda' and not 0 <= (device.index or 0) < count:  # an index beyond 127 comes out negative
         raise OptionError(f"--device: there is no '{name}', PyTorch finds {count} GPUs; use cpu or auto.")
     return device
 

@@ -11,6 +11,19 @@ import numpy as np
 from jddb_plugin.checks import DataError
 
 
+def spool_folder() -> Path:
+    """The system's folder for temporary files.
+
+    Raises:
+        DataError: none can be written to.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise DataError(f'there is no folder for temporary files ({error.strerror or error}); free some space, or choose one by '
+                        'TMPDIR.') from error
+
+
 class Rows:
     """An array [H, W, ...] that is written and read by rows.
 

@@ -1,0 +1,155 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from jddb_plugin.checks import DataError, OptionError
+from jddb_plugin.restoration import Restorer, Settings, plan
+from jddb_plugin.restoration.plan import make_plan, parse_memory
+from jddb_plugin.restoration.stream import TileStream, grid_of
+from tests.restoration.samples import TILES, command, listing, make_burst, make_net, save_net, write_tiffs
+
+_CPU = torch.device('cpu')
+
+
+@pytest.mark.parametrize(('text', 'size'), [
+    ('2G', 2 << 30), ('1500M', 1500 << 20), (' 1.5 GB ', 3 << 29), ('64k', 65536), ('7', 7), ('1TiB', 1 << 40),
+    ('9' * 400 + 'T', 1 << 60)])
+def test_sizes_are_read(text, size):
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize('text', ['', 'G', '0', '0.0G', '-1G', '1e9', '2X', 'nan', 'inf', '1,5G', '2 G B', '1\n\n2'])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(OptionError, match='--memory: expected a size such as 2G or 1500M, got'):
+        parse_memory(text)
+
+
+def test_more_memory_means_more_at_once_and_never_more_than_there_is():
+    net = make_net()
+    found = [make_plan(net, (500, 300), 3, free << 20, _CPU, 'here') for free in range(38, 400, 3)]
+    assert all(0 < one.bytes <= free << 20 for one, free in zip(found, range(38, 400, 3)))
+    steps = [(one.tile_batch, one.band) for one in found]
+    rows = len(grid_of(net, (500, 300)).rows)
+    assert steps == sorted(steps) and steps[-1] == (4, rows) and len({band for _, band in steps if band < rows}) > 5
+
+
+@pytest.mark.parametrize('size', [(500, 300), (8000, 300)])
+def test_too_little_for_a_tile_names_numbers_and_what_helps(size):
+    net = make_net()
+    with pytest.raises(OptionError) as error:
+        make_plan(net, size, 3, 1 << 20, _CPU, 'here')
+    message = str(error.value)
+    assert message.startswith(f'here: not enough memory for a single tile: 3 frames of {size[1] * 2} x {size[0] * 2} in tiles '
+                              'of 24 x 24 take about ')
+    assert '--memory leaves 1 MB' in message and '\n' not in message
+    more = int(message.split('give at least ')[1].split(' MB')[0])
+    assert make_plan(net, size, 3, (1 + more) << 20, _CPU, 'here').band == 1  # what it says is enough is
+
+
+def test_a_search_too_large_for_the_memory_is_refused_before_it_starts():
+    net = make_net(dpbm={**TILES, 'radius': 4096})
+    with pytest.raises(OptionError, match='not enough memory for a single tile'):
+        make_plan(net, (500, 300), 3, 1 << 30, _CPU, 'here')
+
+
+def test_a_memory_below_what_python_holds_is_refused(tmp_path):
+    weights = save_net(tmp_path / 'net.pth')
+    with pytest.raises(OptionError, match='--memory: 1 MB are less than Python and the libraries hold already'):
+        Restorer(weights, Settings(memory=1 << 20))
+
+
+def test_without_a_system_that_tells_something_is_assumed(monkeypatch):
+    monkeypatch.setattr(plan, '_number', lambda path, pattern: None)
+    assert plan.resident_memory() == 900 << 20 and plan.available_memory() == 4 << 30
+
+
+def test_a_control_group_counts(monkeypatch):
+    numbers = {'/proc/meminfo': 8 << 20, '/sys/fs/cgroup/memory.max': 3 << 30, '/sys/fs/cgroup/memory.current': 1 << 30}
+    monkeypatch.setattr(plan, '_number', lambda path, pattern: numbers[path])
+    assert plan.available_memory() == 2 << 30
+    numbers['/sys/fs/cgroup/memory.max'] = None  # "max"
+    assert plan.available_memory() == 8 << 30
+
+
+def test_little_memory_gives_the_same_picture(tmp_path, monkeypatch):
+    weights, burst = save_net(tmp_path / 'net.pth'), write_tiffs(tmp_path / 'burst', size=(201, 145))
+    (tmp_path / 'out').mkdir()
+    pictures, plans = [], []
+    for memory in (None, plan._SLACK + plan.resident_memory() + (44 << 20)):
+        restorer = Restorer(weights, Settings(**TILES, memory=memory, device='cpu', kind='png16'))
+        if memory is not None:  # everything in files, and one row of tiles after another
+            restorer.budget = dataclasses.replace(restorer.budget, held=memory - plan._SLACK - (37 << 20))
+            monkeypatch.setattr(plan.Budget, 'mosaics', 0)
+            monkeypatch.setattr(plan.Budget, 'picture', 0)
+        result = restorer.restore(burst, tmp_path / 'out' / 'a.png', progress=False)
+        pictures.append(cv2.imread(str(result.path), cv2.IMREAD_UNCHANGED).astype(int))
+        plans.append(result.plan)
+        assert list(listing(tmp_path / 'out')) == ['a.png']
+    assert plans[0].band == 6 and plans[1].band < 6
+    assert pictures[0].shape == (201, 145, 3) and np.abs(pictures[0] - pictures[1]).max() <= 2
+
+
+def test_a_system_without_memory_is_told_in_one_line(tmp_path, monkeypatch):
+    weights = save_net(tmp_path / 'net.pth')
+
+    def fail(*_, **__):
+        raise problem
+
+    monkeypatch.setattr(TileStream, '_match', fail)
+    for problem in (MemoryError(), torch.cuda.OutOfMemoryError('CUDA\nout of memory'),
+                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")):
+        with pytest.raises(OptionError, match='^burst: the system has no more memory; give a smaller --memory'):
+            Restorer(weights, Settings(**TILES)).restore(make_burst(), progress=False)
+    problem = OSError(5, 'Input/output error')
+    with pytest.raises(DataError, match='burst: .*Input/output error'):
+        Restorer(weights, Settings(**TILES)).restore(make_burst(), progress=False)
+    problem = RuntimeError('a mistake of ours')
+    with pytest.raises(RuntimeError, match='a mistake of ours'):
+        Restorer(weights, Settings(**TILES)).restore(make_burst(), progress=False)
+
+
+_MEASURE = '''
+import json, sys
+import numpy as np
+import torch
+torch.set_num_threads(1)
+from jddb_plugin.restoration import Burst, Restorer, Settings
+from jddb_plugin.restoration.plan import resident_memory
+from tests.restoration.samples import CAMERA
+extra, kind, coarse, height, width = int(sys.argv[3]), sys.argv[4], sys.argv[5] or None, int(sys.argv[6]), int(sys.argv[7])
+mosaics = [np.random.default_rng(k).integers(200, 3900, (height, width)).astype(np.uint16) for k in range(3)]
+burst = Burst.from_arrays(mosaics, CAMERA)
+memory = resident_memory() + (extra << 20)
+restorer = Restorer(sys.argv[1], Settings(memory=memory, device='cpu', tile=64, overlap=4, radius=6, kind=kind, coarse=coarse))
+open('/proc/self/clear_refs', 'w').write('5')  # the peak of loading does not count
+held = resident_memory()
+result = restorer.restore(burst, sys.argv[2], progress=False)
+peak = int([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1]) << 10
+print(json.dumps({'memory': memory, 'peak': peak, 'held': held, 'planned': result.plan.bytes, 'band': result.plan.band,
+                  'batch': result.plan.tile_batch, 'slack': memory - restorer.budget.held - restorer.budget.free}))
+'''
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='reads /proc')
+@pytest.mark.parametrize(('coarse', 'extra', 'kind', 'size'), [
+    ('dpbm', 280, 'png16', (1000, 1400)), ('block_matching', 260, 'tiff', (1000, 600))])
+def test_the_process_stays_within_its_memory(tmp_path, coarse, extra, kind, size):
+    weights = save_net(tmp_path / 'net.pth', num_feat=16, coarse=coarse)
+    picture = tmp_path / ('a.png' if kind == 'png16' else 'a.tif')
+    _, environment = command()
+    arguments = [weights, picture, extra, kind, '' if coarse == 'dpbm' else coarse, *size]
+    result = subprocess.run([sys.executable, '-c', _MEASURE, *map(str, arguments)], env=environment, capture_output=True,
+                            text=True)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    sys.stdout.write(result.stdout)
+    assert found['band'] < 8 and picture.is_file(), found  # in bands
+    assert found['peak'] < found['memory'], found
+    assert found['peak'] - found['held'] < found['planned'] + found['slack'], found
+    assert found['peak'] - found['held'] > 0.2 * found['planned'], found  # and the estimate is of this world
