@@ -119,14 +119,15 @@ def make_plan(net: TwoStageJDDB, size: tuple[int, int], frames: int, free: int, 
     rows, columns = len(grid.rows), len(grid.cols)
     reach = (0 if net.coarse is None else net.coarse.reach(frames)) + REACH
     height, width = (grid.frame[k] + sum(grid.padding[2 - 2 * k:4 - 2 * k]) for k in (0, 1))
-    canvas = 5 * 3 * grid.size[0] * width * UPSCALE ** 2 * 4
+    canvas = 3 * 3 * grid.size[0] * width * UPSCALE ** 2 * 4
     most = max(1, min(_MOST_TILES.get(device.type, 4), columns))
 
     def needed(band: int, tile_batch: int) -> int:
         walked = max(grid.rows[k + band - 1] - grid.rows[k] for k in range(rows - band + 1)) + grid.size[0]
         lines = min(walked + 2 * reach, height)
-        return (_slab_bytes(net, frames, lines * width) + canvas + band * columns * _search_bytes(net, frames) + tile_batch * _tile_bytes(net, frames, grid.size, device)
-                + 3 * CHUNK_BYTES.get(device.type, CHUNK_BYTES['cpu']))
+        search = band * columns * _search_bytes(net, frames)
+        tiles = tile_batch * _tile_bytes(net, frames, grid.size, device)
+        return (_slab_bytes(net, frames, lines * width) + search + canvas + tiles + 3 * CHUNK_BYTES.get(device.type, CHUNK_BYTES['cpu']))
 
     tile_batch = next((count for count in range(most, 0, -1) if needed(1, count) <= free), 0)
     if not tile_batch:
@@ -141,19 +142,20 @@ def make_plan(net: TwoStageJDDB, size: tuple[int, int], frames: int, free: int, 
 
 
 def _slab_bytes(net: TwoStageJDDB, frames: int, pixels: int) -> int:
-    """Of ``pixels`` packed pixels: light of all frames and copies of it, their features, and the layers of one frame."""
+    """Of ``pixels`` packed pixels: light of all frames, their features and a copy of those, and the layers of one frame."""
     light = 4 * 4 * frames * pixels
     if net.coarse is None:
-        return 3 * light
+        return light
     features = 4 * net.coarse.num_feat * pixels // 16
-    return 3 * light + 3 * frames * features + 3 * 4 * features
+    return light + 2 * frames * features + 3 * 4 * features
 
 
 def _search_bytes(net: TwoStageJDDB, frames: int) -> int:
     """Of one tile: distances to all candidates, kept for each frame, and what is done with those of two frames at once."""
     if net.coarse is None:
         return 0
-    candidates = sum(((last - first) // step + 1) ** 2 for first, last, step in (net.coarse.window.coarse, net.coarse.window.fine))
+    axes = (net.coarse.window.coarse, net.coarse.window.fine)
+    candidates = sum(((last - first) // step + 1) ** 2 for first, last, step in axes)
     return candidates * (10 * frames + 60)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Callable, Optional
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from jddb_plugin.archs.dpbm_arch import REACH, SCALE
@@ -19,6 +18,10 @@ from jddb_plugin.archs.jddb_arch import UPSCALE, TwoStageJDDB
 from jddb_plugin.ops.block_matching import take_tiles
 from jddb_plugin.ops.tiling import TileGrid, make_grid
 from jddb_plugin.restoration.frames import Frames
+
+
+#: Rows of packed raw that are made light of at once.
+_LIGHT_ROWS = 64
 
 
 def grid_of(net: TwoStageJDDB, size: tuple[int, int]) -> TileGrid:
@@ -51,6 +54,7 @@ class TileStream:
         left, right, top, bottom = self.grid.padding
         self.height, self.width = top + frames.packed_size[0] + bottom, left + frames.packed_size[1] + right
         self.count = len(frames.mosaics)
+        self.has_zeros = self.grid.padding_mode == 'constant'
         self.offsets = torch.zeros(len(self.grid), self.count, 2, dtype=torch.int64)
         self.seconds = {'matching': 0.0, 'refined stage': 0.0}
         self._statistics: Optional[tuple[Tensor, Tensor]] = None
@@ -123,24 +127,35 @@ class TileStream:
 
     def _slab(self, first: int, last: int) -> Tensor:
         """Rows of the padded frames, [1, N, 4, rows, W]; padding of zeros is NaN."""
-        left, right, above, _ = self.grid.padding
-        height = self.grid.frame[0]
-        inside = [min(max(row - above, 0), height) for row in (first, last)]
-        pads = (left, right, max(above - first, 0), max(last - above - height, 0))
-        light = torch.stack([self.frames.light(index, *inside) for index in range(self.count)]).to(self.device)
-        if any(pads):
-            constant = self.grid.padding_mode == 'constant'
-            light = F.pad(light, pads, value=torch.nan) if constant else F.pad(light, pads, mode='replicate')
-        return light[None]
+        left, _, above, _ = self.grid.padding
+        height, width = self.grid.frame
+        begin, end = (min(max(row - above, 0), height) for row in (first, last))
+        slab = torch.full((self.count, 4, last - first, self.width), torch.nan, device=self.device)
+        inside = slab[:, :, begin + above - first:, left:left + width]
+        for index in range(self.count):
+            for row in range(begin, end, _LIGHT_ROWS):
+                light = self.frames.light(index, row, min(row + _LIGHT_ROWS, end))
+                inside[index, :, row - begin:row - begin + light.shape[1]] = light
+        if not self.has_zeros:  # repeat the last column and row of the frame
+            slab[..., width:] = slab[..., width - 1:width]
+            slab[:, :, end - first:] = slab[:, :, end - first - 1:end - first]
+        return slab[None]
 
     def _normalised(self, slab: Tensor, *, whole: bool) -> Tensor:
         """Features of a slab, normalised by the statistics of the whole frames."""
         coarse = self.net.coarse
         if whole or coarse.downsample is None:
-            return coarse.extract(slab.nan_to_num(nan=0.0))
+            return self._of_each_frame(coarse.extract, slab)
         if self._statistics is None:
             self._statistics = self._frame_statistics()
-        return coarse.normalise(coarse.convolve(slab.nan_to_num(nan=0.0)), *self._statistics)
+        mean, variance = self._statistics
+        return torch.cat([coarse.normalise(self._of_each_frame(coarse.convolve, slab[:, index:index + 1]), mean[:, index:index + 1],
+                                           variance[:, index:index + 1]) for index in range(self.count)], dim=1)
+
+    def _of_each_frame(self, compute: Callable[[Tensor], Tensor], slab: Tensor) -> Tensor:
+        """Features [1, N, F, h, w]; of one frame at a time, so that padding is set to zero in a copy of that alone."""
+        frames = (slab[:, index:index + 1] for index in range(slab.shape[1]))
+        return torch.cat([compute(frame.nan_to_num(nan=0.0) if self.has_zeros else frame) for frame in frames], dim=1)
 
     def _frame_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and variance [1, N, F] of the features of whole frames, which are never held."""
@@ -150,7 +165,7 @@ class TileStream:
             last = min(first + step, self.height)
             around = max(first - REACH, 0), min(last + REACH, self.height)
             inner = slice((first - around[0]) // SCALE, (last - around[0]) // SCALE)
-            features = self.net.coarse.convolve(self._slab(*around).nan_to_num(nan=0.0))[:, :, :, inner].double()
+            features = self._of_each_frame(self.net.coarse.convolve, self._slab(*around))[:, :, :, inner].double()
             total = total + features.sum(dim=(-2, -1))
             squares = squares + features.square().sum(dim=(-2, -1))
             count += features.shape[-2] * features.shape[-1]

@@ -235,8 +235,7 @@ def free_bytes(frames: Frames, args: argparse.Namespace) -> int:
     """What the restore command would plan with."""
     if args.device.type == 'cuda':
         return torch.cuda.mem_get_info(args.device)[0] * 9 // 10
-    budget = Budget(default_memory() if args.memory is None else parse_memory(args.memory), resident_memory())
-    return budget.free - sum(rows.bytes_in_memory for rows in frames.mosaics)
+    return args.budget.free - sum(rows.bytes_in_memory for rows in frames.mosaics)
 
 
 def profile(function: Callable[[], Any], device: torch.device) -> str:
@@ -449,6 +448,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
                           f'{args.repeats}, {args.frames} and {args.tiles}.')
     args.tiles = (8 if cpu else None) if args.tiles is None else args.tiles or None
     args.precision = args.precision or (['float32'] if cpu else ['float32', 'bf16'])
+    # Before the first burst, as the restore command takes it.
+    args.budget = Budget(default_memory() if args.memory is None else parse_memory(args.memory), resident_memory())
     report: dict[str, Any] = {
         'machine': machine(args.device), 'device': str(args.device), 'frames': args.frames, 'weights': weights_text(args),
         'repeats': args.repeats, 'cudnn_tf32': None if cpu else torch.backends.cudnn.allow_tf32}
