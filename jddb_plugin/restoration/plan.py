@@ -127,7 +127,8 @@ def make_plan(net: TwoStageJDDB, size: tuple[int, int], frames: int, free: int, 
         lines = min(walked + 2 * reach, height)
         search = band * columns * _search_bytes(net, frames)
         tiles = tile_batch * _tile_bytes(net, frames, grid.size, device)
-        return (_slab_bytes(net, frames, lines * width) + search + canvas + tiles + 3 * CHUNK_BYTES.get(device.type, CHUNK_BYTES['cpu']))
+        chunks = 3 * CHUNK_BYTES.get(device.type, CHUNK_BYTES['cpu'])
+        return _slab_bytes(net, frames, lines * width) + search + canvas + tiles + chunks
 
     tile_batch = next((count for count in range(most, 0, -1) if needed(1, count) <= free), 0)
     if not tile_batch:

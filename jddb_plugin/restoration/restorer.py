@@ -34,6 +34,8 @@ _SMALL_FRAME = 1280 * 720
 _SMALL, _LARGE = (64, 4, 6), (128, 16, 16)
 #: No tile, overlap or radius is larger.
 _LARGEST = 4096
+#: Rows that are developed at once.
+_DEVELOPED_ROWS = 64
 #: Samples of the reference that its brightness is measured on.
 _BRIGHTNESS_SAMPLES = 100_000
 
@@ -208,9 +210,7 @@ class Restorer:
         """Restore ``frames`` into ``picture``."""
         settings, kind = self.settings, FORMATS[self.settings.kind]
         net = self._network(burst, frames)
-        taken = sum(rows.bytes_in_memory for rows in (*frames.mosaics, picture))
-        free = self.budget.free - taken if self.device.type == 'cpu' else torch.cuda.mem_get_info(self.device)[0] * 9 // 10
-        plan = make_plan(net, frames.packed_size, len(frames.mosaics), free, self.device, burst.where)
+        plan = self._plan(net, burst, frames, picture)
         gain = settings.gain if settings.gain is not None else 1.0 if burst.is_video or kind.linear else brightness(frames)
         if watch is not None:
             watch.start(frames, gain)
@@ -220,13 +220,30 @@ class Restorer:
                                 on_tiles=bar.update)
             bar.total = len(stream.grid)
             for first, linear in stream:
-                linear = linear.cpu()
-                for row, values in develop(first, linear):
-                    picture.write(row, values)
-                if watch is not None:
-                    watch.watch(first, linear)
+                for start in range(0, linear.shape[1], _DEVELOPED_ROWS):
+                    part = linear[:, start:start + _DEVELOPED_ROWS].cpu()
+                    for row, values in develop(first + start, part):
+                        picture.write(row, values)
+                    if watch is not None:
+                        watch.watch(first + start, part)
         file = burst.files[frames.numbers[frames.ref_idx]] if burst.files and not burst.is_video else None
         return Restored(None, None, frames, stream, plan, gain, read_exif(file))
+
+    def _plan(self, net: torch.nn.Module, burst: Burst, frames: Frames, picture: Rows) -> Plan:
+        """What is done at once; mosaics and picture leave the memory where nothing fits beside them."""
+        stores = (*frames.mosaics, picture)
+        if self.device.type == 'cpu':
+            free = self.budget.free - sum(rows.bytes_in_memory for rows in stores)
+        else:
+            free = torch.cuda.mem_get_info(self.device)[0] * 9 // 10
+        try:
+            return make_plan(net, frames.packed_size, len(frames.mosaics), free, self.device, burst.where)
+        except OptionError:
+            if self.device.type != 'cpu' or free == self.budget.free:
+                raise
+        for rows in stores:
+            rows.spill(spool_folder())
+        return make_plan(net, frames.packed_size, len(frames.mosaics), self.budget.free, self.device, burst.where)
 
     def _network(self, burst: Burst, frames: Frames) -> torch.nn.Module:
         settings = self.settings

@@ -55,6 +55,14 @@ class Rows:
         """What it takes of the process's memory."""
         return 0 if self._array is None else self._array.nbytes
 
+    def spill(self, folder: Path) -> None:
+        """Move it out of the memory into a file."""
+        if self._array is None:
+            return
+        moved = Rows(self.shape, self.dtype, folder=folder)
+        moved.write(0, self._array)
+        self._array, self._file, self._folder = None, moved._file, folder
+
     def write(self, first: int, values: np.ndarray) -> None:
         """Write rows ``first``, ``first + 1``, ..."""
         if self._array is not None:

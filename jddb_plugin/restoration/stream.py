@@ -19,7 +19,6 @@ from jddb_plugin.ops.block_matching import take_tiles
 from jddb_plugin.ops.tiling import TileGrid, make_grid
 from jddb_plugin.restoration.frames import Frames
 
-
 #: Rows of packed raw that are made light of at once.
 _LIGHT_ROWS = 64
 
@@ -149,8 +148,9 @@ class TileStream:
         if self._statistics is None:
             self._statistics = self._frame_statistics()
         mean, variance = self._statistics
-        return torch.cat([coarse.normalise(self._of_each_frame(coarse.convolve, slab[:, index:index + 1]), mean[:, index:index + 1],
-                                           variance[:, index:index + 1]) for index in range(self.count)], dim=1)
+        parts = (slice(index, index + 1) for index in range(self.count))
+        return torch.cat([coarse.normalise(self._of_each_frame(coarse.convolve, slab[:, part]), mean[:, part], variance[:, part])
+                          for part in parts], dim=1)
 
     def _of_each_frame(self, compute: Callable[[Tensor], Tensor], slab: Tensor) -> Tensor:
         """Features [1, N, F, h, w]; of one frame at a time, so that padding is set to zero in a copy of that alone."""
