@@ -82,7 +82,7 @@ def test_what_out_may_be(tmp_path, weights, burst, out, arguments, kind):
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['-o', 'a.png', '--format', 'tiff16'], 'a.png: the suffix of format tiff16 is .tif'),
     (['-o', 'a.jpg'], 'a.jpg: the suffix of'),
-    (['--reference', '-1x'], '--reference: expected'), (['--reference', '\xb2'], '--reference: expected'),
+    (['--reference', 'first'], '--reference: expected'), (['--reference', '\xb2'], '--reference: expected'),
     (['--reference', '9' * 5000], '--reference: expected'), (['--noise', '1,2,3'], '--noise: expected'),
     (['--noise', 'nan,0'], '--noise: shot and read must lie'), (['--noise', 'estimated'], '--noise: expected'),
     (['--gain', '0'], '--gain'), (['--gain', 'nan'], '--gain'), (['--gain', 'inf'], '--gain'), (['--memory', '0'], '--memory'),
@@ -112,7 +112,9 @@ def test_usage_is_told_with_status_2(arguments, capfd):
     assert error.value.code == 2 and 'usage: python -m jddb_plugin.restore' in capfd.readouterr().err
 
 
-def test_options_reach_the_picture(tmp_path, weights, burst, capfd):
+def test_options_reach_the_picture(tmp_path, weights, capfd):
+    burst = write_tiffs(tmp_path / 'burst', shift=(8, 12))
+
     def picture(*arguments):
         assert _restore(burst, '-o', tmp_path / 'a.png', *arguments, weights=weights) == 0
         return cv2.imread(str(tmp_path / 'a.png')).astype(int)
@@ -221,8 +223,8 @@ def test_hostile_names_lead_nowhere_else(tmp_path, weights, capfd):
     os.mkfifo(folder / 'a b' / '0.tif')  # not a file: not a frame, and nothing waits for it
     (folder / 'a\nb' / '1.tif').write_bytes(b'')
     assert _restore(folder, '-o', tmp_path / 'out', weights=weights) == 1
-    errors = [line for line in capfd.readouterr().err.split('\n') if line.startswith('error: ')]
-    assert len(errors) == 2 and 'not a readable TIFF' in errors[0]
+    lines = capfd.readouterr().err.split('\n')
+    assert len(lines) == 4 and all(line.startswith('error: ') for line in lines[:2]) and '2 of 6 bursts failed' in lines[2]
 
 
 def test_the_reference_keeps_its_own_exif(tmp_path, weights):
@@ -348,7 +350,7 @@ def test_three_lines_of_python(tmp_path, weights, burst):
     again = restorer.restore(Burst.from_arrays(make_mosaics(), CAMERA), progress=False)
     assert np.array_equal(again.picture, cv2.imread(str(tmp_path / 'x.png'))[..., ::-1])
     for wrong, error, message in ((tmp_path / 'nowhere', DataError, 'nowhere'), (burst / '0.tif', DataError, 'one frame'),
-                                  (tmp_path, DataError, 'x.png')):
+                                  (tmp_path, DataError, 'holds pictures')):
         with pytest.raises(error, match=message):
             restorer.restore(wrong, tmp_path / 'y.png', progress=False)
     with pytest.raises(OptionError, match='the suffix of format png is .png'):
