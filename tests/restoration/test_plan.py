@@ -78,10 +78,10 @@ def test_a_control_group_counts(monkeypatch):
 
 
 def test_little_memory_gives_the_same_picture(tmp_path, monkeypatch):
-    weights, burst = save_net(tmp_path / 'net.pth'), write_tiffs(tmp_path / 'burst', size=(201, 145))
+    weights, burst = save_net(tmp_path / 'net.pth'), write_tiffs(tmp_path / 'burst', size=(401, 145))
     (tmp_path / 'out').mkdir()
     with pytest.raises(OptionError) as error:
-        make_plan(make_net(dpbm=TILES), (100, 72), 3, 0, _CPU, 'here')
+        make_plan(make_net(dpbm=TILES), (200, 72), 3, 0, _CPU, 'here')
     least = 1 + int(str(error.value).split('give at least ')[1].split(' MB')[0])
     pictures, plans = [], []
     for memory in (None, plan.resident_memory() + (1 << 30)):
@@ -94,8 +94,8 @@ def test_little_memory_gives_the_same_picture(tmp_path, monkeypatch):
         pictures.append(cv2.imread(str(result.path), cv2.IMREAD_UNCHANGED).astype(int))
         plans.append(result.plan)
         assert list(listing(tmp_path / 'out')) == ['a.png']
-    assert (plans[0].band, plans[0].tile_batch) == (6, 4) and plans[1].band < 6 and plans[1].tile_batch == 1
-    assert pictures[0].shape == (201, 145, 3) and np.abs(pictures[0] - pictures[1]).max() <= 2
+    assert (plans[0].band, plans[0].tile_batch) == (12, 4) and plans[1].band < 12 and plans[1].tile_batch == 1
+    assert pictures[0].shape == (401, 145, 3) and np.abs(pictures[0] - pictures[1]).max() <= 2
 
 
 def test_a_system_without_memory_is_told_in_one_line(tmp_path, monkeypatch):

@@ -113,7 +113,7 @@ def test_usage_is_told_with_status_2(arguments, capfd):
 
 
 def test_options_reach_the_picture(tmp_path, weights, capfd):
-    burst = write_tiffs(tmp_path / 'burst', shift=(8, 12))
+    burst = write_tiffs(tmp_path / 'burst', size=(96, 112), shift=(8, 8))
 
     def picture(*arguments):
         assert _restore(burst, '-o', tmp_path / 'a.png', *arguments, weights=weights) == 0
