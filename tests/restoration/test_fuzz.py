@@ -62,7 +62,8 @@ def _read_all(folder, names):
 
 def _random_bytes(rng):
     start = rng.choice([b'', b'II*\0\x08\0\0\0', b'MM\0*\0\0\0\x08', b'II+\0\x08\0\0\0', b'FUJIFILMCCD-RAW ', b'\0MRM',
-                        b'IIRO\x08\0\0\0', b'IIU\0\x08\0\0\0', b'II\x1a\0\0\0HEAPCCDR', b'\0\0\0\x18ftypcrx ', b'\x89HDF\r\n\x1a\n',
+                        b'IIRO\x08\0\0\0',
+                        b'IIU\0\x08\0\0\0', b'II\x1a\0\0\0HEAPCCDR', b'\0\0\0\x18ftypcrx ', b'\x89HDF\r\n\x1a\n',
                         b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff\xe1', b'BM', b'RIFF', b'MATLAB 7.3 MAT-file'])
     return start + rng.randbytes(rng.choice([0, 1, 30, 500, 5000]))
 
