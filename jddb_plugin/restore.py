@@ -157,7 +157,7 @@ def _write_report(path: Path, entries: Sequence[Union[BurstReport, FailedBurst]]
 def _restore_all(restorer: Restorer, bursts: Sequence[Burst], targets: Sequence[Path], args: argparse.Namespace,
                  entries: list[Union[BurstReport, FailedBurst]]) -> None:
     """Restore one after another; adds what the report tells to ``entries``."""
-    for burst, target in tqdm(list(zip(bursts, targets)), unit='burst', disable=len(bursts) < 2):
+    for burst, target in tqdm(list(zip(bursts, targets)), unit='burst', disable=len(bursts) < 2 or None):
         if args.skip_existing and target.is_file():
             tqdm.write(one_line(f'{target}: is there, left out'))
             continue

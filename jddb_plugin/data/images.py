@@ -152,7 +152,7 @@ def in_order(files: Iterable[Path], suffixes: tuple[str, ...]) -> list[Path]:
 
 def list_images(folder: Path) -> list[Path]:
     """Images of a folder in natural order of their names: 2.png before 10.png."""
-    return in_order(folder.iterdir(), IMAGE_SUFFIXES)
+    return in_order((file for file in folder.iterdir() if file.is_file()), IMAGE_SUFFIXES)
 
 
 def image_size(file: Union[Path, BinaryIO], where: str = '') -> tuple[int, int]:

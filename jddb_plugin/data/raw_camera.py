@@ -24,6 +24,7 @@ from jddb_plugin.data.metadata import CFA_PATTERNS, CameraMetadata
 _PLANE_COLOR, _BLACK_REPEAT, _BLACK, _NEUTRAL, _ACTIVE_AREA, _NOISE_PROFILE = 50710, 50713, 50714, 50728, 50829, 51041
 _MATRICES = ((50721, 50778), (50722, 50779))  # ColorMatrix and CalibrationIlluminant, 1 and 2
 _D65 = 21
+_MOST_PAGES = 64
 _PERIOD = 12  # a multiple of all patterns' periods: 2 (Bayer), 4 (Quad-Bayer), 6 (X-Trans)
 # LibRaw's "flip" -> EXIF orientation.
 _ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7, 90: 6, 180: 3, 270: 8}
@@ -163,7 +164,7 @@ def _dng_tags(path: Path) -> dict[int, tuple]:
     tags: dict[int, tuple] = {}
     try:
         with tifffile.TiffFile(str(path)) as tiff:
-            for page in _pages(tiff.pages):
+            for page in _pages(tiff.pages, set()):
                 for tag in page.tags.values():
                     if tag.code in wanted:
                         tags.setdefault(tag.code, _numbers(tag))
@@ -173,11 +174,14 @@ def _dng_tags(path: Path) -> dict[int, tuple]:
     return tags
 
 
-def _pages(pages: Any) -> list:
-    """Pages of a TIFF and those below them (SubIFDs)."""
+def _pages(pages: Any, seen: set[int]) -> list:
+    """Pages of a TIFF and those below them (SubIFDs), each once: in damaged files they go in circles, or on and on."""
     found = []
     for page in pages:
-        found += [page, *_pages(page.pages or ())]
+        if page.offset in seen or len(seen) >= _MOST_PAGES:
+            break
+        seen.add(page.offset)
+        found += [page, *_pages(page.pages or (), seen)]
     return found
 
 

@@ -70,6 +70,10 @@ def read_raw(path: Union[str, Path], *, cfa: Optional[str] = None) -> RawFrame:
         raise DataError(f"{path}: expected a raw file ({' '.join(RAW_SUFFIXES)}); convert it to one of these.")
     if not path.is_file():
         raise DataError(f'{path}: expected a raw file; there is none.')
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # OpenCV would end the process
+        raise DataError(f'{path}: its name or that of its folder is not UTF-8; rename it.') from error
     if cfa is not None and cfa not in CFA_PATTERNS:
         raise DataError(f"{path}: cfa: expected one of {', '.join(CFA_PATTERNS)}, got {cfa!r}.")
     if suffix == '.mat':

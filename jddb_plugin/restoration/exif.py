@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any, Optional
 
@@ -27,7 +28,8 @@ def read_exif(path: Optional[Path]) -> Image.Exif:
         return kept
     found = Image.Exif()
     try:
-        with open(path, 'rb') as file:
+        with open(path, 'rb') as file, warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of Pillow, about tags it leaves out
             found.load_from_fp(file)
             shot = dict(found.get_ifd(_SHOT))
             base = {tag: found.get(tag) for tag in (*_KEPT, *_KEPT_OF_SHOT)}

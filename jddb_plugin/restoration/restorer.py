@@ -160,7 +160,7 @@ class Restorer:
             burst: a :class:`Burst`, or the folder of one.
             output: picture file to write, with the format's suffix; None returns the picture as an array instead.
             watch: is shown the frames, and each finished part.
-            progress: show a bar.
+            progress: show a bar, on a terminal.
 
         Raises:
             DataError, OptionError, ShapeError: the burst cannot be restored, or the picture not written; nothing is left behind.
@@ -215,7 +215,7 @@ class Restorer:
         if watch is not None:
             watch.start(frames, gain)
         develop = _Developer(frames, gain, kind.linear, kind.dtype)
-        with tqdm(total=0, unit='tile', desc=burst.name, disable=not progress, leave=False) as bar:
+        with tqdm(total=0, unit='tile', desc=burst.name, disable=None if progress else True, leave=False) as bar:
             stream = TileStream(net, frames, band=plan.band, tile_batch=plan.tile_batch, bf16=settings.precision == 'bf16',
                                 on_tiles=bar.update)
             bar.total = len(stream.grid)

@@ -70,10 +70,10 @@ def make_burst(count=3, size=(64, 80), *, camera=CAMERA, shift=(2, 4), **changes
     return Burst.from_arrays(make_mosaics(count, size, camera=camera, shift=shift), camera)
 
 
-def write_tiffs(folder, count=3, size=(64, 80), *, camera=CAMERA, seed=0):
+def write_tiffs(folder, count=3, size=(64, 80), *, camera=CAMERA, shift=(2, 4)):
     """The same as TIFF files with their metadata."""
     folder.mkdir(parents=True, exist_ok=True)
-    for index, mosaic in enumerate(make_mosaics(count, size, camera=camera, seed=seed)):
+    for index, mosaic in enumerate(make_mosaics(count, size, camera=camera, shift=shift)):
         cv2.imwrite(str(folder / f'{index}.tif'), mosaic)
     (folder / 'metadata.json').write_text(camera.to_json())
     return folder
