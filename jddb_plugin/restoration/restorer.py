@@ -185,8 +185,7 @@ class Restorer:
             picture = self._picture(frames, kind.dtype, in_memory=output is None)
             with contextlib.closing(picture):
                 loaded = time.perf_counter()
-                with _one_line_out_of_memory(burst.where):
-                    result = self._walk(burst, frames, picture, watch, progress)
+                result = self._walk(burst, frames, picture, watch, progress)
                 walked = time.perf_counter()
                 if output is None:
                     result.picture = picture.read(0, picture.shape[0])
@@ -271,17 +270,6 @@ class Restorer:
 
 
 @contextlib.contextmanager
-def _one_line_out_of_memory(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'allocate memory' in str(error):
-            raise DataError(f'{where}: the system gave no more memory; restore with a smaller --memory, --tile or --radius, or '
-                            'fewer --frames.') from error
-        raise
-
-
-@contextlib.contextmanager
 def _told(where: str) -> Iterator[None]:
     """What the system refuses, as one line about the burst."""
     try:
@@ -291,7 +279,8 @@ def _told(where: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) and 'allocate memory' not in str(error):
             raise
-        raise OptionError(f'{where}: the system has no more memory; give a smaller --memory, or fewer --frames.') from error
+        raise OptionError(f'{where}: the system has no more memory; give a smaller --memory, --tile or --radius, or fewer '
+                          '--frames.') from error
 
 
 def _device(name: str) -> torch.device:

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import subprocess
 import sys
@@ -32,8 +31,9 @@ def test_what_is_no_size_is_refused(text):
 
 def test_more_memory_means_more_at_once_and_never_more_than_there_is():
     net = make_net()
-    found = [make_plan(net, (500, 300), 3, free << 20, _CPU, 'here') for free in range(38, 400, 3)]
-    assert all(0 < one.bytes <= free << 20 for one, free in zip(found, range(38, 400, 3)))
+    budgets = range(34 << 20, 120 << 20, 1 << 18)
+    found = [make_plan(net, (500, 300), 3, free, _CPU, 'here') for free in budgets]
+    assert all(0 < one.bytes <= free for one, free in zip(found, budgets))
     steps = [(one.tile_batch, one.band) for one in found]
     rows = len(grid_of(net, (500, 300)).rows)
     assert steps == sorted(steps) and steps[-1] == (4, rows) and len({band for _, band in steps if band < rows}) > 5
@@ -80,14 +80,11 @@ def test_a_control_group_counts(monkeypatch):
 def test_little_memory_gives_the_same_picture(tmp_path, monkeypatch):
     weights, burst = save_net(tmp_path / 'net.pth'), write_tiffs(tmp_path / 'burst', size=(401, 145))
     (tmp_path / 'out').mkdir()
-    with pytest.raises(OptionError) as error:
-        make_plan(make_net(dpbm=TILES), (200, 72), 3, 0, _CPU, 'here')
-    least = 1 + int(str(error.value).split('give at least ')[1].split(' MB')[0])
     pictures, plans = [], []
     for memory in (None, plan.resident_memory() + (1 << 30)):
         restorer = Restorer(weights, Settings(**TILES, memory=memory, device='cpu', kind='png16'))
         if memory is not None:  # everything in files, and one row of tiles after another
-            restorer.budget = dataclasses.replace(restorer.budget, held=memory - plan._SLACK - (least << 20))
+            monkeypatch.setattr('jddb_plugin.restoration.restorer.make_plan', lambda *_: plan.Plan(1, 1, 0))
             monkeypatch.setattr(plan.Budget, 'mosaics', 0)
             monkeypatch.setattr(plan.Budget, 'picture', 0)
         result = restorer.restore(burst, tmp_path / 'out' / 'a.png', progress=False)
