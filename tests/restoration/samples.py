@@ -1,7 +1,6 @@
 """Small networks and bursts to restore."""
 import dataclasses
 import os
-import subprocess
 import sys
 
 import cv2
@@ -88,9 +87,3 @@ def command(*arguments):
     """The command line in a process of its own, and its environment."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
     return [sys.executable, '-m', 'jddb_plugin.restore', *map(str, arguments)], environment
-
-
-def run_command(*arguments, **options):
-    """Run it to its end."""
-    line, environment = command(*arguments)
-    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, **options)

@@ -46,18 +46,26 @@ for line in sys.stdin:
 '''
 
 
-def _read_all(folder, names):
-    """{name: 'frame' or 'error'} of files that are read in another process."""
-    _, environment = command()
-    before = listing(folder)
-    result = subprocess.run([sys.executable, '-c', _READER], env=environment, capture_output=True, text=True, timeout=300,
-                            input=''.join(f'{folder / name}\n' for name in names))
-    lines = result.stdout.splitlines()
-    assert result.returncode == 0 and len(lines) == len(names), (result.returncode, lines[-1:], result.stderr[-2000:])
-    told = dict(line.split(' ', 1) for line in lines)
-    assert set(told.values()) <= {'frame', 'error'}, {name: text for name, text in told.items() if ' ' in text}
-    assert listing(folder) == before
-    return told
+@pytest.fixture(scope='module')
+def read_all():
+    """Read files in another process: read_all(folder, names) -> {name: 'frame' or 'error'}."""
+    line, environment = [sys.executable, '-c', _READER], command()[1]
+    with subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def read(folder, names):
+            before, told = listing(folder), {}
+            for name in names:
+                process.stdin.write(f'{folder / name}\n')
+                process.stdin.flush()
+                answer = process.stdout.readline()
+                assert answer, f'{name}: ended the process, or took too long'
+                told.update([answer.rstrip('\n').split(' ', 1)])
+            assert set(told.values()) <= {'frame', 'error'}, {name: text for name, text in told.items() if ' ' in text}
+            assert listing(folder) == before
+            return told
+
+        yield read
+        process.stdin.close()
 
 
 def _random_bytes(rng):
@@ -68,16 +76,16 @@ def _random_bytes(rng):
     return start + rng.randbytes(rng.choice([0, 1, 30, 500, 5000]))
 
 
-def test_random_bytes_under_every_suffix(tmp_path):
+def test_random_bytes_under_every_suffix(tmp_path, read_all):
     rng = random.Random(0)
     (tmp_path / 'metadata.json').write_text(CAMERA.to_json())
     names = [f'{index}{suffix}' for suffix in (*CAMERA_SUFFIXES, '.tif', '.tiff', '.mat') for index in range(12)]
     for name in names:
         (tmp_path / name).write_bytes(_random_bytes(rng))
-    assert set(_read_all(tmp_path, names).values()) == {'error'}
+    assert set(read_all(tmp_path, names).values()) == {'error'}
 
 
-def test_dngs_that_are_cut_off(tmp_path):
+def test_dngs_that_are_cut_off(tmp_path, read_all):
     write_dng(tmp_path / 'a.dng', samples=np.full((32, 48), 2000, np.uint16))
     content = (tmp_path / 'a.dng').read_bytes()
     (tmp_path / 'cut').mkdir()
@@ -85,7 +93,7 @@ def test_dngs_that_are_cut_off(tmp_path):
     for length in [*range(0, 700, 9), *range(700, len(content), 150)]:
         names.append(f'{length}.dng')
         (tmp_path / 'cut' / names[-1]).write_bytes(content[:length])
-    assert set(_read_all(tmp_path / 'cut', names).values()) == {'error'}
+    assert set(read_all(tmp_path / 'cut', names).values()) == {'error'}
 
 
 def _tags_end(content):
@@ -93,7 +101,7 @@ def _tags_end(content):
     return content.index(np.full(8, 2000, np.uint16).tobytes())
 
 
-def test_dngs_with_one_byte_changed(tmp_path):
+def test_dngs_with_one_byte_changed(tmp_path, read_all):
     write_dng(tmp_path / 'a.dng', samples=np.full((32, 48), 2000, np.uint16))
     content, rng = (tmp_path / 'a.dng').read_bytes(), random.Random(0)
     (tmp_path / 'changed').mkdir()
@@ -103,7 +111,7 @@ def test_dngs_with_one_byte_changed(tmp_path):
         damaged[position] = rng.choice([0, 255, 127, damaged[position] ^ 1 << rng.randrange(8), rng.randrange(256)])
         names.append(f'{position}.dng')
         (tmp_path / 'changed' / names[-1]).write_bytes(damaged)
-    told = list(_read_all(tmp_path / 'changed', names).values())
+    told = list(read_all(tmp_path / 'changed', names).values())
     assert told.count('frame') > 100 and told.count('error') > 50
 
 
@@ -119,7 +127,7 @@ def _retagged(content, code, kind, count, value):
     raise KeyError(code)
 
 
-def test_dngs_whose_tags_lie_about_type_count_and_place(tmp_path):
+def test_dngs_whose_tags_lie_about_type_count_and_place(tmp_path, read_all):
     write_dng(tmp_path / 'a.dng', samples=np.full((32, 48), 2000, np.uint16), active=(0, 0, 32, 48))
     content = (tmp_path / 'a.dng').read_bytes()
     (tmp_path / 'lies').mkdir()
@@ -130,11 +138,11 @@ def test_dngs_whose_tags_lie_about_type_count_and_place(tmp_path):
                                    (4, 2 ** 31, 0), (13, 1, 8), (16, 1, 8), (3, 0, 0), (0, 1, 1), (999, 3, 8), (3, 1, 65535)):
             names.append(f'{code}_{kind}_{count}.dng')
             (tmp_path / 'lies' / names[-1]).write_bytes(_retagged(content, code, kind, count, value))
-    told = list(_read_all(tmp_path / 'lies', names).values())
+    told = list(read_all(tmp_path / 'lies', names).values())
     assert told.count('frame') > 10 and told.count('error') > 50
 
 
-def test_dngs_whose_directories_go_in_circles(tmp_path):
+def test_dngs_whose_directories_go_in_circles(tmp_path, read_all):
     write_dng(tmp_path / 'a.dng', samples=np.full((32, 48), 2000, np.uint16))
     content = (tmp_path / 'a.dng').read_bytes()
     start = int.from_bytes(content[4:8], 'little')
@@ -147,7 +155,7 @@ def test_dngs_whose_directories_go_in_circles(tmp_path):
     shot = below.replace(sub_ifds, shot_ifd, 1)
     for name, damaged in (('next.dng', next_one), ('below.dng', below), ('shot.dng', shot)):
         (tmp_path / name).write_bytes(damaged)
-    assert set(_read_all(tmp_path, ['next.dng', 'below.dng', 'shot.dng']).values()) == {'frame'}
+    assert set(read_all(tmp_path, ['next.dng', 'below.dng', 'shot.dng']).values()) == {'frame'}
 
 
 _HOSTILE = [None, True, -1, 0, 1e308, 10 ** 400, float('nan'), float('inf'), -0.0, 5e-324, '', 'x' * 10 ** 5, '../../etc/passwd',
@@ -243,6 +251,7 @@ def test_damaged_files_of_a_burst_through_the_command(tmp_path, weights):
     line, environment = command(folder, '-o', tmp_path / 'out', '--weights', weights, *ARGUMENTS)
     result = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 1 and 'Traceback' not in result.stderr, result.stderr
+    assert 'out/0.png: 2 of 2 frames, reference ' in result.stdout
     errors = [text for text in result.stderr.splitlines() if text.startswith('error: ')]
     found = listing(tmp_path)
     pictures = found.keys() - before.keys()

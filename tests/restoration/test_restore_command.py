@@ -25,7 +25,6 @@ from tests.restoration.samples import (
     command,
     listing,
     make_mosaics,
-    run_command,
     save_net,
     scenes,
     write_tiffs,
@@ -334,12 +333,6 @@ def test_an_interruption_while_writing_leaves_nothing(tmp_path, monkeypatch, wei
     assert _restore(burst, '-o', tmp_path / 'out', weights=weights) == 130
     assert not listing(tmp_path / 'out') and signal.getsignal(signal.SIGTERM) == before
     assert capfd.readouterr().err == 'interrupted; pictures that were written are whole\n'
-
-
-def test_the_command_as_users_start_it(tmp_path, weights, burst):
-    result = run_command(burst, '-o', tmp_path / 'a.png', '--weights', weights, *ARGUMENTS)
-    assert result.returncode == 0 and (tmp_path / 'a.png').is_file() and 'a.png: 3 of 3 frames' in result.stdout
-    assert 'Traceback' not in result.stderr and 'Warning' not in result.stderr
 
 
 def test_three_lines_of_python(tmp_path, weights, burst):
