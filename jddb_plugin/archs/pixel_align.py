@@ -5,7 +5,7 @@ EDVR's cascading stage. Every frame, the reference included, is aligned to the r
 """
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -57,17 +57,28 @@ class _Level(nn.Module):
         self.act = act()
         self.coarsest = coarsest
 
-    def forward(self, frame: Tensor, reference: Tensor,
+    def look(self, reference: Tensor) -> Tensor:
+        """What the reference [B, C, H, W] adds to the offset features of every frame: the first layer is linear."""
+        return F.conv2d(reference, self.offset1.weight[:, reference.shape[1]:], self.offset1.bias, padding=1)
+
+    def forward(self, frames: Tensor, seen: Tensor,
                 above: Optional[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (offset features, aligned features before the activation, mean absolute offset)."""
-        offset = self.act(self.offset1(torch.cat((frame, reference), dim=1)))
+        """Return (offset features, aligned features before the activation, mean absolute offset).
+
+        Args:
+            frames: [B * n, C, H, W].
+            seen: of the reference, from :meth:`look`.
+            above: offset features and aligned features of the coarser level.
+        """
+        offset = F.conv2d(frames, self.offset1.weight[:, :frames.shape[1]], padding=1).unflatten(0, (seen.shape[0], -1))
+        offset = self.act((offset + seen[:, None]).flatten(0, 1))
         if self.coarsest:
             offset = self.act(self.offset3(offset))
-            return (offset, *self.dcn(frame, offset))
+            return (offset, *self.dcn(frames, offset))
         # Offsets are in pixels of their own level, so they double with the resolution.
         offset = self.act(self.offset2(torch.cat((offset, _double(above[0]) * 2), dim=1)))
         offset = self.act(self.offset3(offset))
-        aligned, size = self.dcn(frame, offset)
+        aligned, size = self.dcn(frames, offset)
         return offset, self.join(torch.cat((aligned, _double(above[1])), dim=1)), size
 
 
@@ -99,13 +110,14 @@ class PyramidAlign(nn.Module):
         Returns:
             Aligned features of the same shape, and the mean absolute offset of levels 1, 2 and 3 in their pixels.
         """
-        reference = self._pyramid(features[:, ref_idx])
+        levels = (self.level1, self.level2, self.level3)
+        seen = [level.look(frame) for level, frame in zip(levels, self._pyramid(features[:, ref_idx]))]
         if not one_by_one(features):
-            return self._align(features, reference)
+            return self._align(features, seen)
         aligned = torch.empty_like(features)
         sizes = []
         for t in range(features.shape[1]):
-            aligned[:, t:t + 1], size = self._align(features[:, t:t + 1], reference)
+            aligned[:, t:t + 1], size = self._align(features[:, t:t + 1], seen)
             sizes.append(size)
         return aligned, torch.stack(sizes).mean(dim=0)
 
@@ -113,13 +125,10 @@ class PyramidAlign(nn.Module):
         frames2 = self.down2(frames1)
         return frames1, frames2, self.down3(frames2)
 
-    def _align(self, features: Tensor, reference: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Align some frames [B, n, C, H, W] to the pyramid of the reference."""
-        batch, num_frames = features.shape[:2]
+    def _align(self, features: Tensor, seen: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Align some frames [B, n, C, H, W]; ``seen`` of the reference, by level."""
         frames1, frames2, frames3 = self._pyramid(features.flatten(0, 1))
-        reference1, reference2, reference3 = (
-            level[:, None].expand(-1, num_frames, -1, -1, -1).flatten(0, 1) for level in reference)
-        offset, aligned, size3 = self.level3(frames3, reference3, None)
-        offset, aligned, size2 = self.level2(frames2, reference2, (offset, self.act(aligned)))
-        _, aligned, size1 = self.level1(frames1, reference1, (offset, self.act(aligned)))
-        return aligned.unflatten(0, (batch, num_frames)), torch.stack((size1, size2, size3))
+        offset, aligned, size3 = self.level3(frames3, seen[2], None)
+        offset, aligned, size2 = self.level2(frames2, seen[1], (offset, self.act(aligned)))
+        _, aligned, size1 = self.level1(frames1, seen[0], (offset, self.act(aligned)))
+        return aligned.unflatten(0, features.shape[:2]), torch.stack((size1, size2, size3))

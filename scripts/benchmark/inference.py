@@ -28,6 +28,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any, Callable, Optional
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from jddb_plugin.archs import blocks
 from jddb_plugin.archs.dpbm_arch import SCALE
 from jddb_plugin.archs.jddb_arch import UPSCALE, RefinedStage, TwoStageJDDB
 from jddb_plugin.archs.pixel_align import DeformConvPack
@@ -82,14 +84,20 @@ class Straightforward:
         backend: of the deformable convolutions; None calls torchvision's.
         one_by_one: frames are extracted and aligned one after another.
         reuse: the GRU is ours: the input's part of the convolutions once for both directions, and no state of zeros.
+        rows: the convolutions of the spatial gates, which have one output channel, are computed row by row.
     """
 
     def __init__(self, stage: RefinedStage, *, backend: Optional[str] = None, one_by_one: bool = False,
-                 reuse: bool = False) -> None:
-        self.stage, self.backend, self.one_by_one, self.reuse = stage, backend, one_by_one, reuse
+                 reuse: bool = False, rows: bool = False) -> None:
+        self.stage, self.backend, self.one_by_one, self.reuse, self.rows = stage, backend, one_by_one, reuse, rows
 
     def __call__(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """Restore tiles."""
+        with mock.patch.object(blocks, 'one_by_one', return_value=self.rows):  # what the blocks ask for how they compute
+            return self.restore(tiles, ref_idx)
+
+    def restore(self, tiles: Tensor, ref_idx: int) -> Tensor:
+        """The stages in turn."""
         step = 1 if self.one_by_one else tiles.shape[1]
         features = torch.cat([self.stage.extract(part.flatten(0, 1)).unflatten(0, part.shape[:2])
                               for part in tiles.split(step, dim=1)], dim=1)
@@ -310,6 +318,7 @@ def variants(stage: RefinedStage, batch: int, args: argparse.Namespace) -> dict[
         PLAIN: (Straightforward(stage), 1),
         'with grid_sample': (Straightforward(stage, backend='grid_sample'), 1),
         'with frames one by one': (Straightforward(stage, one_by_one=True), 1),
+        'with gates by rows': (Straightforward(stage, rows=True), 1),
         'with channels_last': (Straightforward(last), 1),
         'with GRU reuse': (Straightforward(stage, reuse=True), 1),
     }
