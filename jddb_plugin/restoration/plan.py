@@ -45,6 +45,12 @@ def resident_memory() -> int:
     return 900 << 20 if kilobytes is None else kilobytes << 10
 
 
+def peak_memory() -> Optional[int]:
+    """Bytes that this process held at most; None where the system does not tell."""
+    kilobytes = _number('/proc/self/status', r'^VmHWM:\s+(\d+)')
+    return None if kilobytes is None else kilobytes << 10
+
+
 def available_memory() -> int:
     """Bytes that this process can still take: of the machine, or of its control group if that has less."""
     kilobytes = _number('/proc/meminfo', r'^MemAvailable:\s+(\d+)')

@@ -11,6 +11,7 @@ from torch import Tensor
 from jddb_plugin.ops.cfa import TURNS, orient
 from jddb_plugin.restoration.exif import facts
 from jddb_plugin.restoration.frames import Frames
+from jddb_plugin.restoration.plan import peak_memory
 from jddb_plugin.restoration.restorer import Restored, Settings, brightness, develop_srgb, noisy_rows
 from jddb_plugin.visual.matching import draw_offsets
 from jddb_plugin.visual.report import BurstReport
@@ -136,6 +137,8 @@ def _facts(frames: Frames, result: Restored, settings: Settings, where: str) -> 
     if net.coarse is not None:
         kind = 'bicubic' if net.coarse.downsample is None else 'learned'
         coarse = f'{kind} features, radius {net.coarse.window.radius} x 4 px of packed raw, window {net.coarse.window.kind}'
+    held = peak_memory()
+    memory = {} if held is None else {'Peak memory of the process so far': f'{held >> 20} MB'}
     return {
         'Burst': burst,
         'Noise': {'Known from': source, 'Shot (R, Gr, Gb, B)': ', '.join(f'{value:.3g}' for value in shot),
@@ -145,5 +148,6 @@ def _facts(frames: Frames, result: Restored, settings: Settings, where: str) -> 
                     'Tiles': f'{len(stream.grid)} of {stream.grid.size[1]} x {stream.grid.size[0]} px of packed raw, overlap '
                              f'{2 * net.overlap}', 'Device': f'{stream.device}, {settings.precision}'},
         'Time and memory': {**{part.capitalize(): f'{value:.1f} s' for part, value in result.seconds.items()},
-                            'Tiles at once': str(result.plan.tile_batch), 'Rows of tiles matched at once': str(result.plan.band)},
+                            'Tiles at once': str(result.plan.tile_batch),
+                            'Rows of tiles matched at once': str(result.plan.band), **memory},
     }

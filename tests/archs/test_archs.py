@@ -192,3 +192,20 @@ def test_wrong_input_is_named():
         DPBM(temperature=0)
     with pytest.raises(ShapeError, match='H and W multiples of 4'):
         DPBM().extract(torch.rand(1, 3, 4, 30, 32))
+
+
+@pytest.mark.parametrize('refined', ['dcn', 'none'])
+def test_frames_one_by_one_give_what_all_at_once_give(refined):
+    """Without gradients a CPU takes frames one after another, gates row by row and deformable sampling in chunks."""
+    torch.manual_seed(0)
+    net = TwoStageJDDB(num_feat=8, deformable_groups=2, refined=refined).eval()
+    for name, parameter in net.named_parameters():
+        if 'conv_offset' in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    tiles = torch.rand(2, 4, 8, 24, 20)
+    together = net.refine(tiles, 1)
+    with torch.no_grad():
+        apart = net.refine(tiles, 1)
+    assert together.restored.requires_grad and not apart.restored.requires_grad
+    assert torch.allclose(apart.restored, together.restored, atol=1e-5)
+    assert torch.allclose(apart.offset_size, together.offset_size, atol=1e-5) and (apart.offset_size > 0.1).all()

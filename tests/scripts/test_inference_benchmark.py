@@ -14,8 +14,9 @@ import torch
 from jddb_plugin.restoration import find_bursts
 
 from ..conftest import ROOT
+from ..restoration.samples import save_net, write_tiffs
 
-NAMES = ('common', 'noisy_raw', 'inference', 'restore_memory')
+NAMES = ('common', 'noisy_raw', 'inference', 'restore_memory', 'tile_borders')
 TINY = ['--device', 'cpu', '--features', '8', '--repeats', '2', '--frames', '3']
 
 
@@ -180,3 +181,16 @@ def test_too_much_or_a_failure_is_told(script, monkeypatch, capsys):
         assert module.main(['--megapixels', '1', '--memory', '1G']) == int(verdict in ('NO', 'FAILED'))
         output = capsys.readouterr().out
         assert f'| {verdict} ' in output and stderr in output
+
+
+def test_tile_borders_are_compared(script, tmp_path, monkeypatch, capsys):
+    weights = save_net(tmp_path / 'net.pth')
+    write_tiffs(tmp_path / 'burst', size=(160, 176))
+    arguments = ['tile_borders.py', str(tmp_path / 'burst'), '--weights', str(weights), '--noise', '0.001,0.01', '--tile', '16',
+                 '--overlap', '4', '--radius', '2', '-o', str(tmp_path / 'figure.png')]
+    monkeypatch.setattr(sys, 'argv', arguments)
+    assert script('tile_borders').main() == 0
+    rows = [line.split('|') for line in capsys.readouterr().out.splitlines() if line.startswith(('| blended', '| side'))]
+    assert len(rows) == 2 and all(0 < float(row[2]) < float(row[5]) for row in rows)
+    figure = cv2.imread(str(tmp_path / 'figure.png'))
+    assert figure.shape[1] > 2 * figure.shape[0] * 0.9 and figure.std() > 0
