@@ -148,7 +148,7 @@ def test_the_process_stays_within_its_memory(tmp_path):
                             text=True)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    assert found['band'] < 8 and picture.is_file(), found  # in bands
+    assert (found['batch'] < 4 or found['band'] < 8) and picture.is_file(), found  # not all at once
     assert found['peak'] < found['memory'], found
     assert found['peak'] - found['held'] < found['planned'] + found['slack'], found
     assert found['peak'] - found['held'] > 0.2 * found['planned'], found  # and the estimate is of this world

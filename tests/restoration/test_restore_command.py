@@ -305,8 +305,9 @@ def test_an_interruption_leaves_whole_pictures_only(tmp_path, weights, number):
     before, temporary = listing(tmp_path), tmp_path / 'tmp'
     temporary.mkdir()
     line, environment = command(tmp_path / 'all', '-o', tmp_path / 'out', '--weights', weights, *ARGUMENTS)
-    process = subprocess.Popen(line, env={**environment, 'TMPDIR': str(temporary)}, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs ignore Ctrl-C, and so would what they start.
+    process = subprocess.Popen(line, env={**environment, 'TMPDIR': str(temporary)}, stdout=subprocess.PIPE, text=True,
+                               stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         deadline = time.monotonic() + 60
         while not (tmp_path / 'out' / 'a.png').exists() and time.monotonic() < deadline:

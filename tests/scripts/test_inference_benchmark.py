@@ -92,10 +92,11 @@ def test_it_prints_both_tables_and_says_what_is_extrapolated(inference, tmp_path
     assert row['operations_differences'] == 3 * 12 * 2 * (9 + 25) * 6 * 6 * 16
     rows = content['speed']['rows']
     assert [row['name'] for row in rows] == [
-        'straightforward', 'with grid_sample', 'with frames one by one', 'with channels_last', 'with GRU reuse',
-        'ours, 1 at once', 'ours, 2 at once', 'ours, 4 at once', 'ours, 4 at once, bf16', 'straightforward again']
+        'straightforward', 'with grid_sample', 'with frames one by one', 'with gates by rows', 'with channels_last',
+        'with GRU reuse', 'ours, 1 at once', 'ours, 2 at once', 'ours, 4 at once', 'ours, 4 at once, bf16',
+        'straightforward again']
     assert rows[0]['ratio'] == 1 and all(row['samples_per_second'] > 0 and len(row['every_seconds']) == 2 for row in rows)
-    assert rows[8]['psnr'] > 30 and content['machine']['torch'] == torch.__version__
+    assert rows[9]['psnr'] > 30 and content['machine']['torch'] == torch.__version__
     output = capsys.readouterr().out
     assert 'extrapolated from 8 of 12 tiles' in output and '8 features, random weights, offsets of 1 px' in output
     assert re.search(r'\| case +\| precision +\| parameters +\| coarse stage +\| GFLOP +\|.*\| s per megapixel \|', output)
