@@ -71,8 +71,7 @@ class TileStream:
             band = range(first, min(first + self.band, len(rows)))
             top, slab, offsets = self._match(band)
             self.offsets[band[0] * columns:(band[-1] + 1) * columns] = offsets[0].cpu()
-            positions = grid.positions(self.device)[None, band[0] * columns:(band[-1] + 1) * columns].clone()
-            positions[..., 0] -= top
+            positions = self._positions(band, top)
             for row in band:
                 start = self._now()
                 if canvas is None:
@@ -112,17 +111,26 @@ class TileStream:
         if coarse is None:
             zero = torch.zeros(1, len(band) * len(grid.cols), self.count, 2, dtype=torch.int64, device=self.device)
             return first, self._slab(first, last), zero
-        reach = -(-coarse.reach(self.count) // SCALE) * SCALE
+        reach = coarse.reach(self.count)
         first, last = max(first - reach, 0), min(last + reach, self.height)
-        around = max(first - REACH, 0), min(last + REACH, self.height)
+        around, inner = self._around(first, last)
         slab = self._slab(*around)
         features = self._normalised(slab, whole=around == (0, self.height))
-        inner = slice((first - around[0]) // SCALE, (last - around[0]) // SCALE)
-        positions = grid.positions(self.device)[None, band[0] * len(grid.cols):(band[-1] + 1) * len(grid.cols)].clone()
-        positions[..., 0] -= first
-        offsets = coarse.match_features(features[:, :, :, inner], positions, grid.size).offset * SCALE
+        offsets = coarse.match_features(features[:, :, :, inner], self._positions(band, first), grid.size).offset * SCALE
         self.seconds['matching'] += self._now() - start
         return first, slab[:, :, :, first - around[0]:last - around[0]], offsets
+
+    def _positions(self, band: range, top: int) -> Tensor:
+        """Corners [1, T, 2] of a band's tiles, counted from row ``top`` of the padded frame."""
+        columns = len(self.grid.cols)
+        positions = self.grid.positions(self.device)[None, band[0] * columns:(band[-1] + 1) * columns].clone()
+        positions[..., 0] -= top
+        return positions
+
+    def _around(self, first: int, last: int) -> tuple[tuple[int, int], slice]:
+        """Rows that the features of rows ``first`` to ``last - 1`` depend on, and where those features lie among theirs."""
+        around = max(first - REACH, 0), min(last + REACH, self.height)
+        return around, slice((first - around[0]) // SCALE, (last - around[0]) // SCALE)
 
     def _slab(self, first: int, last: int) -> Tensor:
         """Rows of the padded frames, [1, N, 4, rows, W]; padding of zeros is NaN."""
@@ -159,12 +167,10 @@ class TileStream:
 
     def _frame_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and variance [1, N, F] of the features of whole frames, which are never held."""
-        step = max(self.grid.size[0], SCALE)
+        step = self.grid.size[0]
         total, squares, count = 0, 0, 0
         for first in range(0, self.height, step):
-            last = min(first + step, self.height)
-            around = max(first - REACH, 0), min(last + REACH, self.height)
-            inner = slice((first - around[0]) // SCALE, (last - around[0]) // SCALE)
+            around, inner = self._around(first, min(first + step, self.height))
             features = self._of_each_frame(self.net.coarse.convolve, self._slab(*around))[:, :, :, inner].double()
             total = total + features.sum(dim=(-2, -1))
             squares = squares + features.square().sum(dim=(-2, -1))
