@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument('--overlap', type=int, help='context on each side of a tile (default: 16; 4)')
     how.add_argument('--radius', type=int, help='reach of the search in units of 4 pixels of the packed raw (default: 16; 6)')
     how.add_argument('--window', default='symmetric', help="symmetric, or published: the released code's window and padding")
+    how.add_argument('--align', help='smooth: by a field of motion (default); tiles: each tile as a whole, as in the paper')
     how.add_argument('--coarse', help='block_matching or none, for a checkpoint without matching features')
     return parser
 
@@ -86,7 +87,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     kind = args.format or _SUFFIXES.get(args.output.suffix.lower(), 'png')
     return Settings(
         reference=_reference(args.reference), frames=args.frames, noise=noise, kind=kind, gain=args.gain, tile=args.tile,
-        overlap=args.overlap, radius=args.radius, window=args.window, coarse=args.coarse, device=args.device,
+        overlap=args.overlap, radius=args.radius, window=args.window, align=args.align, coarse=args.coarse, device=args.device,
         precision=args.precision, memory=None if args.memory is None else parse_memory(args.memory))
 
 

@@ -6,7 +6,7 @@ Convention:
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,16 @@ class TileGrid:
         if self.padding_mode == 'constant':
             return F.pad(frames, self.padding)
         return F.pad(frames.flatten(0, -4), self.padding, mode=self.padding_mode).unflatten(0, frames.shape[:-3])
+
+    def shifted(self, pixels: int) -> TileGrid:
+        """The same tiles further down and to the right, and more of them at the frame's start; to measure what they matter.
+
+        Args:
+            pixels: a multiple of what corners are multiples of, less than the distance of two tiles; of tiles inside the frame.
+        """
+        rows, cols = (tuple(sorted({0} | {min(start + pixels, starts[-1]) for start in starts}))
+                      for starts in (self.rows, self.cols))
+        return replace(self, rows=rows, cols=cols, row_weights=_ramps(rows, self.size[0]), col_weights=_ramps(cols, self.size[1]))
 
     def canvas(self, batch: int, channels: int, scale: int, like: Tensor) -> Tensor:
         """An empty padded frame, ``scale`` times larger, to :meth:`add` tiles to."""

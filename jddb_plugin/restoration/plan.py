@@ -8,10 +8,13 @@ from typing import Optional
 
 import torch
 
-from jddb_plugin.archs.dpbm_arch import REACH
+from jddb_plugin.archs.dpbm_arch import REACH, SCALE
 from jddb_plugin.archs.jddb_arch import UPSCALE, TwoStageJDDB
 from jddb_plugin.checks import OptionError
 from jddb_plugin.ops.patch_distance import CHUNK_BYTES
+from jddb_plugin.ops.tiling import TileGrid
+from jddb_plugin.restoration.motion import lattice_of
+from jddb_plugin.restoration.slabs import LIGHT_ROWS
 from jddb_plugin.restoration.stream import grid_of
 
 _UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30, 't': 1 << 40}
@@ -97,7 +100,7 @@ class Plan:
     """How a frame is walked.
 
     Attributes:
-        band: rows of tiles that are matched at once.
+        band: rows of tiles, or of windows of the field of motion, that are matched at once.
         tile_batch: tiles that are restored at once.
         bytes: what the walk takes at most, by estimate; mosaics and picture not included.
     """
@@ -107,34 +110,42 @@ class Plan:
     bytes: int
 
 
-def make_plan(net: TwoStageJDDB, size: tuple[int, int], frames: int, free: int, device: torch.device, where: str) -> Plan:
+def make_plan(net: TwoStageJDDB, size: tuple[int, int], frames: int, device: torch.device, where: str, *, free: int,
+              smooth: bool) -> Plan:
     """Do as much at once as ``free`` bytes allow.
 
     Args:
         net: the network.
         size: (height, width) of the packed raw.
         frames: of the burst.
-        free: bytes for the walk.
         device: where it runs; on another device than the CPU the bytes are that device's.
         where: the burst, for messages.
+        free: bytes for the walk.
+        smooth: aligned by a field of motion.
 
     Raises:
         OptionError: not even one tile fits.
     """
     grid = grid_of(net, size)
-    rows, columns = len(grid.rows), len(grid.cols)
+    smooth = smooth and net.coarse is not None
+    matched = lattice_of(net, size) if smooth else grid
+    rows = len(matched.rows)
     reach = (0 if net.coarse is None else net.coarse.reach(frames)) + REACH
     height, width = (grid.frame[k] + sum(grid.padding[2 - 2 * k:4 - 2 * k]) for k in (0, 1))
     canvas = 3 * 3 * grid.size[0] * width * UPSCALE ** 2 * 4
-    most = max(1, min(_MOST_TILES.get(device.type, 4), columns))
+    most = max(1, min(_MOST_TILES.get(device.type, 4), len(grid.cols)))
 
     def needed(band: int, tile_batch: int) -> int:
-        walked = max(grid.rows[k + band - 1] - grid.rows[k] for k in range(rows - band + 1)) + grid.size[0]
+        walked = max(matched.rows[k + band - 1] - matched.rows[k] for k in range(rows - band + 1)) + matched.size[0]
         lines = min(walked + 2 * reach, height)
-        search = band * columns * _search_bytes(net, frames)
-        tiles = tile_batch * _tile_bytes(net, frames, grid.size, device)
+        search = band * len(matched.cols) * _search_bytes(net, frames, matched)
         chunks = 3 * CHUNK_BYTES.get(device.type, CHUNK_BYTES['cpu'])
-        return _slab_bytes(net, frames, lines * width) + search + canvas + tiles + chunks
+        matching = _slab_bytes(net, frames, lines * width) + search + chunks
+        tiles = tile_batch * _tile_bytes(net, frames, grid.size, device) + canvas
+        if not smooth:
+            return matching + tiles
+        moved = 16 * frames * grid.size[0] * width + min(LIGHT_ROWS + 2 * reach, height) * width * 48 + LIGHT_ROWS * width * 300
+        return max(matching, moved + tiles)  # the field is there before the first tile is restored
 
     tile_batch = next((count for count in range(most, 0, -1) if needed(1, count) <= free), 0)
     if not tile_batch:
@@ -157,13 +168,14 @@ def _slab_bytes(net: TwoStageJDDB, frames: int, pixels: int) -> int:
     return light + 2 * frames * features + 3 * 4 * features
 
 
-def _search_bytes(net: TwoStageJDDB, frames: int) -> int:
+def _search_bytes(net: TwoStageJDDB, frames: int, grid: TileGrid) -> int:
     """Of one tile: distances to all candidates, kept for each frame, and what is done with those of two frames at once."""
     if net.coarse is None:
         return 0
     axes = (net.coarse.window.coarse, net.coarse.window.fine)
     candidates = sum(((last - first) // step + 1) ** 2 for first, last, step in axes)
-    return candidates * (10 * frames + 60)
+    features = 4 * net.coarse.num_feat * grid.size[0] * grid.size[1] // SCALE ** 2  # cut out, for two frames
+    return candidates * (10 * frames + 60) + 3 * features
 
 
 def _tile_bytes(net: TwoStageJDDB, frames: int, size: tuple[int, int], device: torch.device) -> int:

@@ -91,7 +91,8 @@ class Reporter:
         """What the page shows."""
         frames = result.frames
         orientation = frames.camera.orientation
-        matching = draw_offsets(self._matching, result.stream.grid, result.stream.offsets.numpy(), frames.ref_idx, frames.names)
+        stream = result.stream
+        matching = draw_offsets(self._matching, stream.matched, stream.offsets.numpy(), frames.ref_idx, frames.names)
         pictures = (_upright(picture, orientation) for picture in (
             self.before.picture, self.after.picture, self.before.detail, self.after.detail))
         return BurstReport(name, *pictures, matching, _facts(frames, result, self.settings, where))
@@ -136,7 +137,8 @@ def _facts(frames: Frames, result: Restored, settings: Settings, where: str) -> 
     coarse = 'none'
     if net.coarse is not None:
         kind = 'bicubic' if net.coarse.downsample is None else 'learned'
-        coarse = f'{kind} features, radius {net.coarse.window.radius} x 4 px of packed raw, window {net.coarse.window.kind}'
+        coarse = f'{kind} features, radius {net.coarse.window.radius} x 4 px of packed raw, window {net.coarse.window.kind}, '\
+                 f'{"a smooth field" if stream.smooth else "whole tiles"}'
     held = peak_memory()
     memory = {} if held is None else {'Peak memory of the process so far': f'{held >> 20} MB'}
     return {
@@ -149,5 +151,5 @@ def _facts(frames: Frames, result: Restored, settings: Settings, where: str) -> 
                              f'{2 * net.overlap}', 'Device': f'{stream.device}, {settings.precision}'},
         'Time and memory': {**{part.capitalize(): f'{value:.1f} s' for part, value in result.seconds.items()},
                             'Tiles at once': str(result.plan.tile_batch),
-                            'Rows of tiles matched at once': str(result.plan.band), **memory},
+                            'Rows of windows matched at once': str(result.plan.band), **memory},
     }

@@ -54,6 +54,8 @@ class Settings:
         tile, overlap, radius: of the coarse alignment, see :class:`jddb_plugin.archs.dpbm_arch.DPBM`; None is what the paper
             tests with: 64, 4 and 6 for video frames up to 1280 x 720, else 128, 16 and 16.
         window: 'symmetric', or 'published' for the released code's search window and padding.
+        align: 'tiles' moves each tile as a whole, as the paper does; 'smooth' every pixel by a field of motion through the same
+            kind of matches (:mod:`jddb_plugin.restoration.motion`). None is smooth, and tiles where window is 'published'.
         coarse: stage of the network, where its checkpoint does not tell: 'block_matching' or 'none'.
         device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
         precision: 'float32', or 'bf16' for the convolutions of the refined stage.
@@ -69,6 +71,7 @@ class Settings:
     overlap: Optional[int] = None
     radius: Optional[int] = None
     window: str = 'symmetric'
+    align: Optional[str] = None
     coarse: Optional[str] = None
     device: str = 'auto'
     precision: str = 'float32'
@@ -78,6 +81,11 @@ class Settings:
         """Raise OptionError for a value that cannot be used."""
         check_choice(self.kind, FORMATS, '--format')
         check_choice(self.window, ('symmetric', 'published'), '--window')
+        if self.align is not None:
+            check_choice(self.align, ('smooth', 'tiles'), '--align')
+        if self.align == 'smooth' and self.window == 'published':
+            raise OptionError('--align smooth: --window published moves whole tiles, as the released code does; leave out one of '
+                              'them.')
         check_choice(self.precision, ('float32', 'bf16'), '--precision')
         if isinstance(self.noise, str):
             check_choice(self.noise, ('metadata', 'estimate'), '--noise')
@@ -95,6 +103,12 @@ class Settings:
                                   f'{_LARGEST}, got {value}.')
 
 
+    @property
+    def smooth(self) -> bool:
+        """Whether pixels are aligned by a field of motion."""
+        return self.window != 'published' if self.align is None else self.align == 'smooth'
+
+
 @dataclass
 class Restored:
     """A restored burst.
@@ -103,7 +117,7 @@ class Restored:
         path: picture file; None if none was asked for.
         picture: the picture [H, W, 3] as the sensor saw it, not turned; None if it was written to a file.
         frames: what it was made of; closed.
-        stream: what the walk over the tiles noted: offsets of the tiles, and seconds.
+        stream: what the walk over the tiles noted: where windows were found, and seconds.
         plan: how much was done at once.
         gain: brightness of the picture.
         exif: tags of the reference's file.
@@ -215,8 +229,8 @@ class Restorer:
             watch.start(frames, gain)
         develop = _Developer(frames, gain, kind.linear, kind.dtype)
         with tqdm(total=0, unit='tile', desc=burst.name, disable=None if progress else True, leave=False) as bar:
-            stream = TileStream(net, frames, band=plan.band, tile_batch=plan.tile_batch, bf16=settings.precision == 'bf16',
-                                on_tiles=bar.update)
+            stream = TileStream(net, frames, band=plan.band, tile_batch=plan.tile_batch, smooth=settings.smooth,
+                                bf16=settings.precision == 'bf16', on_tiles=bar.update)
             bar.total = len(stream.grid)
             for first, linear in stream:
                 for start in range(0, linear.shape[1], _DEVELOPED_ROWS):
@@ -235,14 +249,15 @@ class Restorer:
             free = self.budget.free - sum(rows.bytes_in_memory for rows in stores)
         else:
             free = torch.cuda.mem_get_info(self.device)[0] * 9 // 10
+        arguments = net, frames.packed_size, len(frames.mosaics), self.device, burst.where
         try:
-            return make_plan(net, frames.packed_size, len(frames.mosaics), free, self.device, burst.where)
+            return make_plan(*arguments, free=free, smooth=self.settings.smooth)
         except OptionError:
             if self.device.type != 'cpu' or free == self.budget.free:
                 raise
         for rows in stores:
             rows.spill(spool_folder())
-        return make_plan(net, frames.packed_size, len(frames.mosaics), self.budget.free, self.device, burst.where)
+        return make_plan(*arguments, free=self.budget.free, smooth=self.settings.smooth)
 
     def _network(self, burst: Burst, frames: Frames) -> torch.nn.Module:
         settings = self.settings
@@ -365,7 +380,8 @@ def _description(burst: Burst, frames: Frames, result: Restored, settings: Setti
     return {
         'burst': burst.name, 'frames': list(frames.names), 'reference': frames.names[frames.ref_idx],
         'values': 'linear light, sRGB primaries, white balanced' if linear else 'sRGB',
-        'gain': round(result.gain, 4), 'window': settings.window, 'precision': settings.precision,
+        'gain': round(result.gain, 4), 'window': settings.window, 'align': 'smooth' if settings.smooth else 'tiles',
+        'precision': settings.precision,
         'noise_shot': [round(float(v), 8) for v in frames.noise[0][frames.ref_idx]],
         'noise_read': [round(float(v), 8) for v in frames.noise[1][frames.ref_idx]],
     }

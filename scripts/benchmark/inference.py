@@ -265,7 +265,7 @@ def restoration(case: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         randomise_offsets(net.refine, some_tiles(net, frames, 1), frames.ref_idx)
     common = counts(net, frames, some_tiles(net, frames, 1))
     net.refine.to(memory_format=torch.channels_last)
-    plan = make_plan(net, frames.packed_size, args.frames, free_bytes(frames, args), args.device, case)
+    plan = make_plan(net, frames.packed_size, args.frames, args.device, case, free=free_bytes(frames, args), smooth=False)
     rows = []
     for precision in args.precision:
         def walk(tiles: Optional[int] = args.tiles, precision: str = precision) -> PartialWalk:
@@ -343,7 +343,8 @@ def speed(case: str, args: argparse.Namespace) -> tuple[dict[str, float], list[d
     frames, net = read_burst(case, args.frames), make_network(case, args)
     if args.weights is None:
         randomise_offsets(net.refine, some_tiles(net, frames, 1), frames.ref_idx)
-    batch = make_plan(net, frames.packed_size, args.frames, free_bytes(frames, args), args.device, case).tile_batch
+    batch = make_plan(net, frames.packed_size, args.frames, args.device, case, free=free_bytes(frames, args),
+                      smooth=False).tile_batch
     tiles = some_tiles(net, frames, max(4, batch))
     found = {**difference(net, tiles[:1], frames.ref_idx),
              'offset_px': [float(size) for size in net.refine(tiles[:1], frames.ref_idx).offset_size]}

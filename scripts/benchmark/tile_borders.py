@@ -1,45 +1,56 @@
 """How much of a restored picture depends on where its tiles lie: restore a burst twice, the grid shifted, and compare.
 
-The second time the first rows and columns of every frame are cut off, by half a tile by default, so that all borders of
-tiles fall elsewhere. What both pictures hold is compared, but for its margin, which is at the frame's border in one of them.
-Blended tiles (the default layout) and the released code's, cut and put side by side, are drawn next to each other.
+The second time either all borders of tiles lie half a tile further down and to the right; or the first rows and columns of every
+frame are cut off, which moves the windows that a field of motion is made of, too: by half of their distance. What both pictures
+hold is compared, but for its margin, which is at the frame's border in one of them.
 """
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Optional
 
 import cv2
 import numpy as np
+import torch
 from common import table
 
 import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
 from jddb_plugin.checks import one_line_errors
+from jddb_plugin.data.raw_burst_dataset import colours
 from jddb_plugin.data.raw_reader import RawFrame
+from jddb_plugin.ops.isp import process, tone_map
 from jddb_plugin.ops.noise import parse_noise
 from jddb_plugin.ops.tiling import TileGrid
-from jddb_plugin.restoration import Burst, Restored, Restorer, Settings, find_bursts
+from jddb_plugin.restoration import Burst, find_bursts
+from jddb_plugin.restoration.frames import Noise, load_frames
+from jddb_plugin.restoration.network import load_network
+from jddb_plugin.restoration.plan import available_memory, make_plan
+from jddb_plugin.restoration.stream import TileStream, grid_of
 
 _BRIGHTEST = 8  # of 255, where the colour scale ends
+_BORDER = 2  # pixels on each side of a line that count as near it
 
 
-def shifted(burst: Burst, shift: int) -> Burst:
-    """The burst without its first ``shift`` rows and columns."""
+def cropped(burst: Burst, first: int) -> Burst:
+    """The burst without its first rows and columns of samples."""
     def read(index: int) -> RawFrame:
         frame = burst.read(index)
-        return RawFrame(np.ascontiguousarray(frame.mosaic[shift:, shift:]), frame.metadata)
+        return RawFrame(np.ascontiguousarray(frame.mosaic[first:, first:]), frame.metadata)
 
     return Burst(burst.name, burst.where, burst.frames, read, is_video=burst.is_video)
 
 
-def lines_of(grid: TileGrid) -> tuple[list[int], list[int]]:
-    """Rows and columns of the picture where one tile hands over to the next."""
-    overlap = [2 * (starts[0] + size - starts[1]) if len(starts) > 1 else 0
-               for starts, size in ((grid.rows, grid.size[0]), (grid.cols, grid.size[1]))]
+def near_borders(grid: TileGrid) -> np.ndarray:
+    """Pixels [2 H, 2 W] of the picture where one tile hands over to the next, in the middle of what both cover."""
+    near = np.zeros([2 * side for side in grid.frame], bool)
     offset = grid.padding[2], grid.padding[0]
-    return tuple([2 * (start - first) + extra // 2 for start in starts[1:]]
-                 for starts, extra, first in zip((grid.rows, grid.cols), overlap, offset))
+    for axis, starts in enumerate((grid.rows, grid.cols)):
+        for before, after in zip(starts, starts[1:]):
+            line = before + grid.size[axis] + after - 2 * offset[axis]
+            near[(slice(None),) * axis + (slice(max(line - _BORDER, 0), line + _BORDER),)] = True
+    return near
 
 
 def heat(difference: np.ndarray) -> np.ndarray:
@@ -48,50 +59,78 @@ def heat(difference: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
 
 
-def compare(restorer: Restorer, burst: Burst, shift: int, margin: int) -> tuple[np.ndarray, Restored]:
-    """(mean absolute difference over colours [h, w] of 255, the first restoration)."""
-    first = restorer.restore(burst)
-    second = restorer.restore(shifted(burst, shift))
-    a, b = first.picture[shift:, shift:].astype(np.float32), second.picture.astype(np.float32)
-    inner = slice(margin, -margin)
-    return np.abs(a - b).mean(axis=2)[inner, inner] / 257, first
+class Comparison:
+    """Restores a burst with shifted grids."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.noise: Noise = args.noise if args.noise == 'estimate' else parse_noise(args.noise, '--noise')
+        self.burst = find_bursts(args.input, noise=self.noise if isinstance(self.noise, tuple) else None)[0]
+        self.shift = (args.tile if args.shift is None else args.shift) // 8 * 8
+
+    def restore(self, *, smooth: bool = False, published: bool = False, move: bool = False,
+                crop: int = 0) -> tuple[np.ndarray, TileGrid]:
+        """(sRGB [H, W, 3] in 0 .. 255, the tiles)."""
+        args = self.args
+        burst = cropped(self.burst, crop) if crop else self.burst
+        frames = load_frames(burst, reference='middle', count=min(5, len(burst.frames)), noise=self.noise)
+        window = 'published' if published else 'symmetric'
+        net = load_network(args.weights, coarse=args.coarse, ref_idx=frames.ref_idx, dpbm={
+            'tile': args.tile, 'overlap': args.overlap, 'radius': args.radius, 'window': window,
+            'layout': 'published' if published else 'inside'})
+        net.refine.to(memory_format=torch.channels_last)
+        grid = grid_of(net, frames.packed_size)
+        if move:
+            grid = grid.shifted(self.shift // 2)
+        plan = make_plan(net, frames.packed_size, len(frames.mosaics), torch.device('cpu'), str(args.input),
+                         free=available_memory() // 2, smooth=smooth)
+        stream = TileStream(net, frames, band=plan.band, tile_batch=plan.tile_batch, smooth=smooth, grid=grid)
+        gains = {**colours(frames.camera), 'rgb_gain': 1.0}
+        rows = [tone_map(process(linear.clone(), **gains)).permute(1, 2, 0).numpy() * 255 for _, linear in stream]
+        return np.concatenate(rows), grid
+
+    def differ(self, *, crop: int, **how: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(mean absolute difference over colours of 255, where borders of the first restoration's tiles are), [h, w] each."""
+        first, grid = self.restore(**how)
+        second, _ = self.restore(**how, crop=crop, move=not crop)
+        difference = np.abs(first[crop:, crop:] - second).mean(axis=2)
+        before, after = self.shift * (not crop) + 4 * self.args.overlap + 16, 4 * self.args.overlap + 16
+        inner = slice(before, -after), slice(before, -after)
+        return difference[inner], near_borders(grid)[crop:, crop:][inner]
 
 
 @one_line_errors
-def main() -> int:
+def main(arguments: Optional[list[str]] = None) -> int:
     """Print the table, draw the figure; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('input', type=Path, help='folder of a burst, as for python -m jddb_plugin.restore')
     parser.add_argument('--weights', required=True)
     parser.add_argument('--noise', required=True)
+    parser.add_argument('--coarse', help='as for python -m jddb_plugin.restore')
     parser.add_argument('--tile', type=int, default=64)
     parser.add_argument('--overlap', type=int, default=16)
     parser.add_argument('--radius', type=int, default=8)
-    parser.add_argument('--shift', type=int, help='samples of the mosaic, even; default: the side of a tile')
-    parser.add_argument('-o', '--output', type=Path, help='figure to write')
-    args = parser.parse_args()
-    noise = args.noise if args.noise == 'estimate' else parse_noise(args.noise, '--noise')
-    burst = find_bursts(args.input, noise=noise if isinstance(noise, tuple) else None)[0]
-    shift = (args.tile if args.shift is None else args.shift) // 2 * 2
+    parser.add_argument('--shift', type=int, help='samples of the mosaic, a multiple of 8; default: the side of a tile, which is '
+                                                  'half a tile of packed raw')
+    parser.add_argument('-o', '--output', type=Path, help='figure to write: the first, third and last row')
+    args = parser.parse_args(arguments)
+    comparison = Comparison(args)
+    whole, half = comparison.shift, max(comparison.shift // 16, 1) * 8
+    cases = (('smooth', 'tiles', {'smooth': True}, 0), ('smooth', 'tiles and matched windows', {'smooth': True}, half),
+             ('tiles', 'tiles', {}, 0), ('tiles, published', 'tiles', {'published': True}, whole))
     panels, rows = [], []
-    for window, name in (('symmetric', 'blended'), ('published', 'side by side')):
-        settings = Settings(reference='middle', noise=noise, kind='png16', gain=1.0, tile=args.tile, overlap=args.overlap,
-                            radius=args.radius, window=window)
-        margin = 4 * args.overlap + 16
-        difference, restored = compare(Restorer(args.weights, settings), burst, shift, margin)
-        near = np.zeros(restored.picture.shape[:2], bool)
-        for axis, lines in enumerate(lines_of(restored.stream.grid)):
-            for line in lines:
-                near[(slice(None),) * axis + (slice(line - 2, line + 2),)] = True
-        near = near[shift:, shift:][margin:-margin, margin:-margin]
-        rows.append([name, f'{difference.mean():.3f}', f'{difference[near].mean():.3f}', f'{np.quantile(difference, 0.99):.2f}',
-                     f'{difference.max():.1f}'])
-        panels.append(heat(difference))
-    sys.stdout.write(f'tile {args.tile}, overlap {args.overlap}, shift {shift} samples; differences of 255\n')
-    sys.stdout.write(table(['tiles', 'mean', 'within 2 px of a border', '99 %', 'largest'], rows))
+    for name, what, how, crop in cases:
+        difference, near = comparison.differ(crop=crop, **how)
+        rows.append([name, what, f'{difference.mean():.3f}', f'{difference[near].mean():.3f}',
+                     f'{np.quantile(difference, 0.99):.2f}', f'{difference.max():.1f}'])
+        if name != 'smooth' or not crop:
+            panels.append(heat(difference))
+    sys.stdout.write(f'tile {args.tile}, overlap {args.overlap}, shift {comparison.shift} samples; differences of 255\n')
+    sys.stdout.write(table(['alignment', 'moved', 'mean', f'within {_BORDER} px of a border', '99 %', 'largest'], rows))
     if args.output is not None:
-        gap = np.full((panels[0].shape[0], 8, 3), 255, np.uint8)
-        figure = np.concatenate((panels[0], gap, panels[1]), axis=1)
+        height, width = (min(panel.shape[axis] for panel in panels) for axis in (0, 1))
+        gap = np.full((height, 8, 3), 255, np.uint8)
+        figure = np.concatenate([part for panel in panels for part in (panel[-height:, -width:], gap)][:-1], axis=1)
         cv2.imwrite(str(args.output), cv2.cvtColor(figure, cv2.COLOR_RGB2BGR))
     return 0
 

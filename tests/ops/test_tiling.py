@@ -39,6 +39,16 @@ def test_tiles_lie_inside_on_multiples_and_overlap_enough(size):
         assert all(a + side - b >= 8 for a, b in zip(starts, starts[1:]))
 
 
+@pytest.mark.parametrize('size', FRAMES)
+def test_shifted_tiles_cover_the_frame_too(size):
+    grid = make_grid(*size, tile=32, overlap=4, multiple=4)
+    shifted = grid.shifted(12)
+    frame = torch.rand(1, 2, *size, dtype=torch.float64)
+    torch.testing.assert_close(_rebuild(shifted, frame), frame)
+    assert shifted.rows[:2] == (0, 12) and shifted.rows[-1] == grid.rows[-1]
+    assert [start + 12 for start in grid.rows[1:-1]] == [start for start in shifted.rows[2:] if start < grid.rows[-1]]
+
+
 def test_no_tile_holds_only_padding():
     # Where the size is a multiple of the tile, the released code adds a whole row and column of padding, and restores them.
     for height, width, count in ((128, 128, 4), (128, 132, 6), (540, 960, 9 * 15)):

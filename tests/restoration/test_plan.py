@@ -9,6 +9,7 @@ import torch
 
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.restoration import Restorer, Settings, plan
+from jddb_plugin.restoration.motion import lattice_of
 from jddb_plugin.restoration.plan import make_plan, parse_memory
 from jddb_plugin.restoration.stream import TileStream, grid_of
 from tests.restoration.samples import TILES, command, listing, make_burst, make_net, save_net, write_tiffs
@@ -29,13 +30,14 @@ def test_what_is_no_size_is_refused(text):
         parse_memory(text)
 
 
-def test_more_memory_means_more_at_once_and_never_more_than_there_is():
+@pytest.mark.parametrize('smooth', [False, True])
+def test_more_memory_means_more_at_once_and_never_more_than_there_is(smooth):
     net = make_net()
-    budgets = range(34 << 20, 120 << 20, 1 << 18)
-    found = [make_plan(net, (500, 300), 3, free, _CPU, 'here') for free in budgets]
+    budgets = range(34 << 20, 160 << 20, 1 << 18)
+    found = [make_plan(net, (500, 300), 3, _CPU, 'here', free=free, smooth=smooth) for free in budgets]
     assert all(0 < one.bytes <= free for one, free in zip(found, budgets))
     steps = [(one.tile_batch, one.band) for one in found]
-    rows = len(grid_of(net, (500, 300)).rows)
+    rows = len((lattice_of if smooth else grid_of)(net, (500, 300)).rows)
     assert steps == sorted(steps) and steps[-1] == (4, rows) and len({band for _, band in steps if band < rows}) > 5
 
 
@@ -43,19 +45,19 @@ def test_more_memory_means_more_at_once_and_never_more_than_there_is():
 def test_too_little_for_a_tile_names_numbers_and_what_helps(size):
     net = make_net()
     with pytest.raises(OptionError) as error:
-        make_plan(net, size, 3, 1 << 20, _CPU, 'here')
+        make_plan(net, size, 3, _CPU, 'here', free=1 << 20, smooth=False)
     message = str(error.value)
     assert message.startswith(f'here: not enough memory for a single tile: 3 frames of {size[1] * 2} x {size[0] * 2} in tiles '
                               'of 24 x 24 take about ')
     assert '--memory leaves 1 MB' in message and '\n' not in message
     more = int(message.split('give at least ')[1].split(' MB')[0])
-    assert make_plan(net, size, 3, (1 + more) << 20, _CPU, 'here').band == 1  # what it says is enough is
+    assert make_plan(net, size, 3, _CPU, 'here', free=(1 + more) << 20, smooth=False).band == 1  # what it says is enough is
 
 
 def test_a_search_too_large_for_the_memory_is_refused_before_it_starts():
     net = make_net(dpbm={**TILES, 'radius': 4096})
     with pytest.raises(OptionError, match='not enough memory for a single tile'):
-        make_plan(net, (500, 300), 3, 1 << 30, _CPU, 'here')
+        make_plan(net, (500, 300), 3, _CPU, 'here', free=1 << 30, smooth=False)
 
 
 def test_a_memory_below_what_python_holds_is_refused(tmp_path):
@@ -84,14 +86,14 @@ def test_little_memory_gives_the_same_picture(tmp_path, monkeypatch):
     for memory in (None, plan.resident_memory() + (1 << 30)):
         restorer = Restorer(weights, Settings(**TILES, memory=memory, device='cpu', kind='png16'))
         if memory is not None:  # everything in files, and one row of tiles after another
-            monkeypatch.setattr('jddb_plugin.restoration.restorer.make_plan', lambda *_: plan.Plan(1, 1, 0))
+            monkeypatch.setattr('jddb_plugin.restoration.restorer.make_plan', lambda *_, **__: plan.Plan(1, 1, 0))
             monkeypatch.setattr(plan.Budget, 'mosaics', 0)
             monkeypatch.setattr(plan.Budget, 'picture', 0)
         result = restorer.restore(burst, tmp_path / 'out' / 'a.png', progress=False)
         pictures.append(cv2.imread(str(result.path), cv2.IMREAD_UNCHANGED).astype(int))
         plans.append(result.plan)
         assert list(listing(tmp_path / 'out')) == ['a.png']
-    assert (plans[0].band, plans[0].tile_batch) == (12, 4) and plans[1].band < 12 and plans[1].tile_batch == 1
+    assert (plans[0].band, plans[0].tile_batch) == (23, 4) and plans[1].band < 23 and plans[1].tile_batch == 1
     assert pictures[0].shape == (401, 145, 3) and np.abs(pictures[0] - pictures[1]).max() <= 2
 
 
@@ -103,7 +105,7 @@ def test_a_system_without_memory_is_told_in_one_line(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise problems[-1]
 
-    monkeypatch.setattr(TileStream, '_match', fail)
+    monkeypatch.setattr(TileStream, '_restore', fail)
     for problem in (MemoryError(), torch.cuda.OutOfMemoryError('CUDA\nout of memory'),
                     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")):
         problems.append(problem)
@@ -125,11 +127,12 @@ torch.set_num_threads(1)
 from jddb_plugin.restoration import Burst, Restorer, Settings
 from jddb_plugin.restoration.plan import resident_memory
 from tests.restoration.samples import CAMERA
-extra, height, width = map(int, sys.argv[3:])
+extra, height, width = map(int, sys.argv[3:6])
+align = sys.argv[6]
 mosaics = [np.random.default_rng(k).integers(200, 3900, (height, width)).astype(np.uint16) for k in range(3)]
 burst = Burst.from_arrays(mosaics, CAMERA)
 memory = resident_memory() + (extra << 20)
-restorer = Restorer(sys.argv[1], Settings(memory=memory, device='cpu', tile=64, overlap=4, radius=6, kind='png16'))
+restorer = Restorer(sys.argv[1], Settings(memory=memory, device='cpu', tile=64, overlap=4, radius=6, kind='png16', align=align))
 open('/proc/self/clear_refs', 'w').write('5')  # the peak of loading does not count
 held = resident_memory()
 result = restorer.restore(burst, sys.argv[2], progress=False)
@@ -140,10 +143,11 @@ print(json.dumps({'memory': memory, 'peak': peak, 'held': held, 'planned': resul
 
 
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='reads /proc')
-def test_the_process_stays_within_its_memory(tmp_path):
+@pytest.mark.parametrize('align', ['smooth', 'tiles'])
+def test_the_process_stays_within_its_memory(tmp_path, align):
     weights, picture = save_net(tmp_path / 'net.pth', num_feat=16), tmp_path / 'a.png'
     _, environment = command()
-    arguments = [weights, picture, 265, 1000, 800]
+    arguments = [weights, picture, 265, 1000, 800, align]
     result = subprocess.run([sys.executable, '-c', _MEASURE, *map(str, arguments)], env=environment, capture_output=True,
                             text=True)
     assert result.returncode == 0, result.stderr
