@@ -191,7 +191,8 @@ def test_tile_borders_are_compared(script, tmp_path, monkeypatch, capsys):
                  '--overlap', '4', '--radius', '2', '-o', str(tmp_path / 'figure.png')]
     monkeypatch.setattr(sys, 'argv', arguments)
     assert script('tile_borders').main() == 0
-    rows = [line.split('|') for line in capsys.readouterr().out.splitlines() if line.startswith(('| blended', '| side'))]
-    assert len(rows) == 2 and all(0 < float(row[2]) < float(row[5]) for row in rows)
+    rows = [line.split('|') for line in capsys.readouterr().out.splitlines() if line.startswith(('| smooth', '| tiles'))]
+    assert [row[2].strip() for row in rows] == ['tiles', 'tiles and matched windows', 'tiles', 'tiles']
+    assert all(0 < float(row[3]) < float(row[6]) for row in rows)
     figure = cv2.imread(str(tmp_path / 'figure.png'))
-    assert figure.shape[1] > 2 * figure.shape[0] * 0.9 and figure.std() > 0
+    assert figure.shape[1] > 3 * figure.shape[0] * 0.9 and figure.std() > 0
