@@ -102,7 +102,6 @@ class Settings:
                 raise OptionError(f'--{name}: expected {f"a multiple of {step}" if step > 1 else "a number"} in {least} .. '
                                   f'{_LARGEST}, got {value}.')
 
-
     @property
     def smooth(self) -> bool:
         """Whether pixels are aligned by a field of motion."""
@@ -380,7 +379,7 @@ def _description(burst: Burst, frames: Frames, result: Restored, settings: Setti
     return {
         'burst': burst.name, 'frames': list(frames.names), 'reference': frames.names[frames.ref_idx],
         'values': 'linear light, sRGB primaries, white balanced' if linear else 'sRGB',
-        'gain': round(result.gain, 4), 'window': settings.window, 'align': 'smooth' if settings.smooth else 'tiles',
+        'gain': round(result.gain, 4), 'window': settings.window, 'align': 'smooth' if result.stream.smooth else 'tiles',
         'precision': settings.precision,
         'noise_shot': [round(float(v), 8) for v in frames.noise[0][frames.ref_idx]],
         'noise_read': [round(float(v), 8) for v in frames.noise[1][frames.ref_idx]],

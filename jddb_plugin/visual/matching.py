@@ -14,6 +14,7 @@ from jddb_plugin.ops.tiling import TileGrid
 
 _GAP = 6
 _TITLE = 22
+_SHORTEST_ARROW = 3  # pixels of the panel
 _HEADINGS = ('frame', 'offset of each tile', 'cost over the window of each tile', 'difference before', 'difference after')
 
 
@@ -87,7 +88,7 @@ def draw_offsets(reference: np.ndarray, grid: TileGrid, offsets: np.ndarray, ref
         if t != ref_idx:
             y, x = np.median(offsets[:, t], axis=0)
             panels.append(_arrows(picture, grid, offsets[:, t]))
-            titles.append(f'{name[:28]}: median {y:+.0f} down, {x:+.0f} right')
+            titles.append(f'{name[:28]}: median {round(y, 1) + 0.0:+.1f} down, {round(x, 1) + 0.0:+.1f} right')
     columns = min(columns, len(panels))
     while len(panels) % columns:
         panels.append(np.full_like(panels[0], 255))
@@ -125,7 +126,10 @@ def _direction_colour(y: float, x: float) -> tuple[int, int, int]:
 
 
 def _arrows(picture: np.ndarray, grid: TileGrid, offsets: np.ndarray) -> np.ndarray:
-    """The dimmed reference with one arrow per tile; offsets [T, 2] in pixels of the frame."""
+    """The dimmed reference with one arrow per tile, a dot of its colour where it is too short, white where nothing moved.
+
+    Offsets [T, 2] are in pixels of the frame.
+    """
     canvas = (picture * 0.45).astype(np.uint8)
     scale = picture.shape[1] / grid.frame[1]
     corners = grid.positions(torch.device('cpu')).numpy()
@@ -133,8 +137,9 @@ def _arrows(picture: np.ndarray, grid: TileGrid, offsets: np.ndarray) -> np.ndar
         tail = corner + np.array(grid.size) / 2 - np.array([grid.padding[2], grid.padding[0]])
         start = tuple(int(v) for v in np.round(tail[::-1] * scale))
         end = tuple(int(v) for v in np.round((tail + (y, x))[::-1] * scale))
-        if start == end:
-            cv2.circle(canvas, start, 2, (255, 255, 255), -1, cv2.LINE_AA)
+        if np.hypot(y, x) * scale < _SHORTEST_ARROW:
+            colour = (255, 255, 255) if np.hypot(y, x) < 0.5 else _direction_colour(y, x)
+            cv2.circle(canvas, start, 2, colour, -1, cv2.LINE_AA)
         else:
             cv2.arrowedLine(canvas, start, end, _direction_colour(y, x), 1, cv2.LINE_AA, tipLength=0.3)
     return canvas
