@@ -75,6 +75,7 @@ def find_motion(slabs: Slabs, lattice: TileGrid, band: int) -> MotionField:
                    refine_offsets(still, _stable(slab[0, frame]), corners[0] + inset, offsets[0, :, frame], size)
                    for frame in range(slabs.count)]
         found.append(torch.stack(refined).unflatten(1, (len(rows), len(lattice.cols))))
+        del slab, still  # before the next ones are made
     centres = (torch.tensor(starts, device=slabs.device) + whole / 2
                for starts, whole in zip((lattice.rows, lattice.cols), lattice.size))
     return MotionField(*centres, replace_strays(torch.cat(found, dim=1), JUMP), JUMP)
