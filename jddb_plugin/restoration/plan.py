@@ -144,7 +144,8 @@ def make_plan(net: TwoStageJDDB, size: tuple[int, int], frames: int, device: tor
         tiles = tile_batch * _tile_bytes(net, frames, grid.size, device) + canvas
         if not smooth:
             return matching + tiles
-        moved = 2 * 16 * frames * grid.size[0] * width + min(LIGHT_ROWS + 2 * reach, height) * width * 48 + LIGHT_ROWS * width * 300
+        rows_read = min(LIGHT_ROWS + 2 * reach, height)
+        moved = (2 * 16 * frames * grid.size[0] + 48 * rows_read + 300 * LIGHT_ROWS) * width  # of two rows of tiles
         return max(matching, moved + tiles)  # the field is there before the first tile is restored
 
     tile_batch = next((count for count in range(most, 0, -1) if needed(1, count) <= free), 0)
