@@ -2,10 +2,11 @@
 
 Importing the package mends the toolbox for today's PyTorch (see :mod:`jddb_plugin.compat`) and registers in it
 
-* architectures ``TwoStageJDDB``, ``DPBM`` and ``CoarseAligned``,
-* models ``JDDBModel``, ``HookedVideoBaseModel`` and ``HookedSRModel``,
-* data sets ``UnprocessedBurstDataset``, ``UnprocessedBurstTestDataset``, ``RawBurstDataset`` and ``RawBurstTestDataset``,
-* losses ``ReconstructionLoss``, ``InterpolationLoss``, ``OneHotLoss`` and ``BlockMatchingLoss``,
+* architectures ``TwoStageJDDB``, ``GatedUNet``, ``DPBM`` and ``CoarseAligned``,
+* models ``JDDBModel``, ``BurstModel``, ``HookedVideoBaseModel`` and ``HookedSRModel``,
+* data sets ``UnprocessedBurstDataset``, ``UnprocessedBurstTestDataset``, ``RawBurstDataset``, ``RawBurstTestDataset`` and
+  ``MovingPhotographDataset``,
+* losses ``ReconstructionLoss``, ``DevelopedLoss``, ``InterpolationLoss``, ``OneHotLoss`` and ``BlockMatchingLoss``,
 * and, in a registry of its own, hooks ``TemperatureHook`` and ``LossWeightHook``.
 """
 import sys
@@ -17,11 +18,15 @@ try:
 
     from jddb_plugin.archs.coarse_aligned_arch import CoarseAligned
     from jddb_plugin.archs.dpbm_arch import DPBM
+    from jddb_plugin.archs.gated_unet_arch import GatedUNet
     from jddb_plugin.archs.jddb_arch import TwoStageJDDB
+    from jddb_plugin.data.moving_photograph_dataset import MovingPhotographDataset
     from jddb_plugin.data.raw_burst_dataset import RawBurstDataset, RawBurstTestDataset
     from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset, UnprocessedBurstTestDataset
     from jddb_plugin.hooks import LossWeightHook, TemperatureHook
+    from jddb_plugin.losses.developed_loss import DevelopedLoss
     from jddb_plugin.losses.jddb_loss import BlockMatchingLoss, InterpolationLoss, OneHotLoss, ReconstructionLoss
+    from jddb_plugin.models.burst_model import BurstModel
     from jddb_plugin.models.hooked_model import HookedSRModel, HookedVideoBaseModel, HookMixin
     from jddb_plugin.models.jddb_model import JDDBModel
 except Exception as error:  # a torch and a torchvision that do not fit raise RuntimeError, missing libraries OSError
@@ -32,8 +37,8 @@ except Exception as error:  # a torch and a torchvision that do not fit raise Ru
 
 __version__ = '0.1.0'
 __all__ = [
-    'DPBM', 'BlockMatchingLoss', 'CoarseAligned', 'HookMixin', 'HookedSRModel', 'HookedVideoBaseModel', 'InterpolationLoss',
-    'JDDBModel', 'LossWeightHook', 'OneHotLoss', 'RawBurstDataset', 'RawBurstTestDataset', 'ReconstructionLoss',
-    'TemperatureHook', 'TwoStageJDDB',
-    'UnprocessedBurstDataset', 'UnprocessedBurstTestDataset'
+    'DPBM', 'BlockMatchingLoss', 'BurstModel', 'CoarseAligned', 'DevelopedLoss', 'GatedUNet', 'HookMixin',
+    'HookedSRModel', 'HookedVideoBaseModel', 'InterpolationLoss', 'JDDBModel', 'LossWeightHook',
+    'MovingPhotographDataset', 'OneHotLoss', 'RawBurstDataset', 'RawBurstTestDataset', 'ReconstructionLoss',
+    'TemperatureHook', 'TwoStageJDDB', 'UnprocessedBurstDataset', 'UnprocessedBurstTestDataset',
 ]

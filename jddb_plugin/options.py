@@ -53,7 +53,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return True
     if origin is Union:
         return any(_fits(value, argument) for argument in arguments)
-    if origin in (list, tuple):
+    if origin in (list, tuple, collections.abc.Sequence):
         return isinstance(value, (list, tuple)) and all(_fits(v, arguments[0]) for v in value)
     if origin is dict or origin is collections.abc.Mapping or hint is dict:
         return isinstance(value, Mapping)
@@ -68,7 +68,7 @@ def _describe(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Union:
         return ' or '.join(_describe(argument) for argument in arguments)
-    if origin in (list, tuple):
+    if origin in (list, tuple, collections.abc.Sequence):
         return f'a list of {_describe(arguments[0])}'
     names = {int: 'an integer', float: 'a number', bool: 'true or false', str: 'text (in quotes if it looks like a number)',
              type(None): 'nothing (~)', dict: 'a mapping', collections.abc.Mapping: 'a mapping'}

@@ -13,6 +13,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.archs.blocks import AttentionBlock, act, conv, one_by_one
+from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.archs.dpbm_arch import DPBM, SCALE
 from jddb_plugin.archs.fusion import BidirectionalFusion
 from jddb_plugin.archs.passthrough import init_passthrough
@@ -90,7 +91,7 @@ class RefinedStage(nn.Module):
 
 
 @ARCH_REGISTRY.register()
-class TwoStageJDDB(nn.Module):
+class TwoStageJDDB(BurstNetwork):
     """Joint denoising and demosaicking of a raw burst.
 
     The variants of the paper's table 4 are settings: full ``coarse=dpbm, refined=dcn``; w/o E2E
@@ -108,6 +109,8 @@ class TwoStageJDDB(nn.Module):
         tile_batch: tiles that are restored at once in whole frames.
         init: 'paper', or 'passthrough' for short training, see :mod:`jddb_plugin.archs.passthrough`.
     """
+
+    multiple = SCALE
 
     def __init__(self, num_feat: int = 64, deformable_groups: int = 8, coarse: str = 'dpbm', refined: str = 'dcn',
                  dpbm: Optional[Mapping[str, object]] = None, ref_idx: Optional[int] = None, dcn_backend: str = 'auto',
@@ -137,6 +140,15 @@ class TwoStageJDDB(nn.Module):
     def coarse_parameters(self) -> list[nn.Parameter]:
         """Parameters of the coarse stage, which has its own learning rate."""
         return [] if self.coarse is None else list(self.coarse.parameters())
+
+    def restore(self, tiles: Tensor, ref_idx: int) -> Tensor:
+        """The refined stage on coarsely aligned tiles, see :meth:`BurstNetwork.restore`."""
+        self.check_tiles(tiles, ref_idx)
+        return self.refine(tiles, ref_idx).restored
+
+    def compile_restoration(self) -> None:
+        """Run the refined stage through torch.compile from now on."""
+        self.refine.compile()
 
     def forward(self, lq: Tensor, positions: Optional[Tensor] = None) -> Union[Tensor, TileOutput]:
         """Restore whole frames, or one training tile per sample.

@@ -6,7 +6,7 @@ over pixels, candidates and samples, which is what the published weights were tu
 """
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Optional, Sequence
 
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
@@ -46,12 +46,18 @@ class ReconstructionLoss(_Term):
         eps: of the Charbonnier penalty.
     """
 
+    needs_camera = True
+
     def __init__(self, loss_weight: float = 1.0, reduction: str = 'sum', eps: float = 1e-3) -> None:
         super().__init__(loss_weight, reduction)
         self.eps = eps
 
-    def forward(self, restored: Tensor, gt: Tensor, *, red_gain: Tensor, blue_gain: Tensor, cam2rgb: Tensor) -> Tensor:
-        """Loss of ``restored`` against ``gt``, both linear camera RGB [B, 3, H, W]; gains [B], cam2rgb [B, 3, 3]."""
+    def forward(self, restored: Tensor, gt: Tensor, *, red_gain: Tensor, blue_gain: Tensor, cam2rgb: Tensor,
+                rgb_gain: Optional[Tensor] = None) -> Tensor:
+        """Loss of ``restored`` against ``gt``, both linear camera RGB [B, 3, H, W]; gains [B], cam2rgb [B, 3, 3].
+
+        ``rgb_gain`` is not used: the published training leaves the brightness as the sensor has it.
+        """
         camera = {'red_gain': red_gain, 'blue_gain': blue_gain, 'cam2rgb': cam2rgb}
         linear = charbonnier(restored, gt, self.eps)
         developed = charbonnier(process(restored, **camera), process(gt, **camera), self.eps)

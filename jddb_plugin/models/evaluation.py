@@ -8,6 +8,7 @@ from typing import Any, Mapping, Optional
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from basicsr.metrics import calculate_metric
 from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils import get_root_logger, imwrite, tensor2img
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from jddb_plugin.ops.bayer import demosaic_bilinear
 from jddb_plugin.ops.isp import process, tone_map
+from jddb_plugin.ops.optical_flow import align_burst
 from jddb_plugin.runtime import processes
 
 
@@ -30,8 +32,18 @@ class EvaluatedModel(VideoBaseModel):
         training = net.training
         net.eval()
         with torch.no_grad():
-            self.output = net(self.lq)
+            self.output = self._restore_frames(net)
         net.train(training)
+
+    def _restore_frames(self, net: torch.nn.Module) -> Tensor:
+        """Whole frames by ``net``; networks that expect aligned frames and have no coarse stage get them by optical flow."""
+        if hasattr(net, 'coarse') or not getattr(net, 'aligned_input', False):
+            return net(self.lq)
+        height, width = self.lq.shape[-2:]
+        aligned = align_burst(self.lq, self.lq.shape[1] // 2)
+        padding = (0, -width % net.multiple, 0, -height % net.multiple)
+        padded = F.pad(aligned.flatten(0, 1), padding, mode='replicate').unflatten(0, aligned.shape[:2])
+        return net(padded)[..., :net.upscale * height, :net.upscale * width]
 
     def _develop(self, linear: Tensor) -> Tensor:
         """Linear camera RGB -> sRGB in [0, 1], unrounded."""

@@ -135,6 +135,52 @@ def process(linear: Tensor, *, red_gain: Gain, blue_gain: Gain, cam2rgb: Tensor,
     return rgb.clamp(min=_FLOOR).pow(1 / _GAMMA)
 
 
+#: Slope of the soft clamps, and where the straight piece of the soft gamma ends.
+_SOFT_SLOPE = 0.02
+_SOFT_KNEE = 5e-4
+
+
+def _clamp_softly(x: Tensor) -> Tensor:
+    """Values in [0, 1] as they are; outside they go on with a slope of 2 %."""
+    inside = x.clamp(0, 1)
+    return inside + _SOFT_SLOPE * (x - inside)
+
+
+def develop_softly(linear: Tensor, *, red_gain: Gain, blue_gain: Gain, cam2rgb: Tensor, rgb_gain: Gain) -> Tensor:
+    """:func:`process` for losses: every value has a gradient, and none an infinite one.
+
+    Clamps keep a slope of 2 %; below 5e-4 gamma goes on as its tangent.
+    """
+    gains = _per_channel(red_gain, blue_gain, linear)
+    gains = gains * torch.as_tensor(rgb_gain, dtype=linear.dtype, device=linear.device)[..., None, None, None]
+    rgb = _clamp_softly(_apply_matrix(_clamp_softly(linear * gains), cam2rgb))
+    curved = rgb.clamp(min=_SOFT_KNEE).pow(1 / _GAMMA)
+    return curved + (rgb - rgb.clamp(min=_SOFT_KNEE)) * (_SOFT_KNEE ** (1 / _GAMMA - 1) / _GAMMA)
+
+
+def tone_map_softly(image: Tensor) -> Tensor:
+    """:func:`tone_map` for losses, with a slope of 2 % outside [0, 1]."""
+    inside = image.clamp(0, 1)
+    return inside * inside * (3 - 2 * inside) + _SOFT_SLOPE * (image - inside)
+
+
+def linearize(srgb: Tensor) -> Tensor:
+    """sRGB with tone curve in [0, 1] -> linear sRGB in [0, 1]: the first two steps of :func:`unprocess`."""
+    return inverse_tone_map(srgb).clamp(min=_FLOOR).pow(_GAMMA)
+
+
+def to_sensor(linear_srgb: Tensor, camera: Camera) -> Tensor:
+    """Linear sRGB [..., 3, H, W] -> linear camera RGB in [0, 1]: the last steps of :func:`unprocess`."""
+    image = _apply_matrix(linear_srgb, camera.rgb2cam)
+    brightness = torch.as_tensor(camera.rgb_gain, dtype=image.dtype, device=image.device)[..., None, None, None]
+    gains = _per_channel(1 / camera.red_gain, 1 / camera.blue_gain, image) / brightness
+    # Bright pixels keep their value, so that inverting the gains does not turn white into color.
+    gray = image.mean(dim=-3, keepdim=True)
+    mask = ((gray - _HIGHLIGHT).clamp(min=0) / (1 - _HIGHLIGHT)).square()
+    factor = torch.maximum(mask + (1 - mask) * gains, gains)
+    return (image * factor).clamp(0, 1)
+
+
 def unprocess(srgb: Tensor, camera: Camera) -> Tensor:
     """Turn sRGB frames back into what the camera's sensor would have seen.
 
@@ -145,12 +191,4 @@ def unprocess(srgb: Tensor, camera: Camera) -> Tensor:
     Returns:
         linear camera RGB like ``srgb``, in [0, 1].
     """
-    image = inverse_tone_map(srgb).clamp(min=_FLOOR).pow(_GAMMA)
-    image = _apply_matrix(image, camera.rgb2cam)
-    brightness = torch.as_tensor(camera.rgb_gain, dtype=image.dtype, device=image.device)[..., None, None, None]
-    gains = _per_channel(1 / camera.red_gain, 1 / camera.blue_gain, image) / brightness
-    # Bright pixels keep their value, so that inverting the gains does not turn white into colour.
-    gray = image.mean(dim=-3, keepdim=True)
-    mask = ((gray - _HIGHLIGHT).clamp(min=0) / (1 - _HIGHLIGHT)).square()
-    factor = torch.maximum(mask + (1 - mask) * gains, gains)
-    return (image * factor).clamp(0, 1)
+    return to_sensor(linearize(srgb), camera)

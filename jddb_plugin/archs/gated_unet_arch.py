@@ -1,0 +1,201 @@
+"""A small network for aligned bursts: stabilized noise, a robust gate on the frames, and one U-Net.
+
+Not of the paper. All of its work is done at the resolution of the packed raw, by plain 3x3 convolutions, which a CPU computes
+fastest; a further frame costs no more than its planes in the first layer. Steps:
+
+1. Values are transformed so that noise has one known standard deviation everywhere (:mod:`jddb_plugin.ops.stabilization`).
+2. Where a frame differs from the reference by more than noise explains - wrongly aligned, occluded, moving - a gate takes
+   the reference in its place: the robust merge of burst denoising (Hasinoff et al., SIGGRAPH Asia 2016; Wronski et al., 2019),
+   with a learned threshold, at full, half and quarter resolution.
+3. A U-Net sees reference, gated frames, their mean, the gates and the noise level, and predicts the residual of the
+   demosaicked mean in units of the noise.
+"""
+from __future__ import annotations
+
+import math
+from typing import Sequence
+
+import torch
+import torch.nn.functional as F
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from jddb_plugin.archs.burst_network import BurstNetwork
+from jddb_plugin.checks import OptionError
+from jddb_plugin.ops.stabilization import Stabilizer, noise_levels
+
+#: Neighbors that the U-Net sees one by one; further ones are merged into them.
+SLOTS = 4
+#: Mean absolute difference of two values with independent normal noise of standard deviation 1.
+_EXPECTED_DIFFERENCE = 2 / math.sqrt(math.pi)
+#: Added to the noise level that scales the residual, so that there is one without noise, too.
+_LEAST_SCALE = 0.02
+#: Color of each plane of the packed raw, and the plane whose noise counts for each color.
+_PLANES_OF_COLORS = (0, 1, 3)
+
+
+class RobustGate(nn.Module):
+    """How much a frame can be trusted at each pixel, from its difference to the reference in units of the noise.
+
+    d is the mean over the planes and a window of 5 x 5 pixels of |t_k - t_ref|, divided by its expectation: 1 where only noise
+    differs. The weight is sigmoid(slope (threshold - log d)).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(4.0))
+        self.threshold = nn.Parameter(torch.tensor(math.log(1.8)))
+
+    def forward(self, difference: Tensor, sigma: Tensor) -> Tensor:
+        """Weight [T, 1, h, w] of a frame.
+
+        Args:
+            difference: [T, 4, h, w], the frame less the reference, both stabilized.
+            sigma: [T, 4, 1, 1], standard deviation of the noise in one frame.
+        """
+        distance = (difference.abs() / (_EXPECTED_DIFFERENCE * sigma)).mean(dim=1, keepdim=True)
+        distance = F.avg_pool2d(distance, 5, stride=1, padding=2, count_include_pad=False)
+        return torch.sigmoid(self.slope * (self.threshold - distance.clamp(min=1e-3).log()))
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x plus two convolutions of it."""
+        return x + self.second(F.relu(self.first(x)))
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(_Block(channels) for _ in range(count)))
+
+
+@ARCH_REGISTRY.register()
+class GatedUNet(BurstNetwork):
+    """Small network for bursts whose frames were moved onto the reference.
+
+    Any number of frames, one alone included, and any reference. 1, 2, ... at the end of names: full, half, quarter resolution of
+    the packed raw.
+
+    Args:
+        channels: of the three scales.
+        blocks: residual blocks of the three scales; those of the first two exist twice, on the way down and up.
+    """
+
+    multiple = 4
+
+    def __init__(self, channels: Sequence[int] = (32, 64, 128), blocks: Sequence[int] = (2, 2, 2)) -> None:
+        super().__init__()
+        if len(channels) != 3 or len(blocks) != 3 or min(channels) < 1 or min(blocks) < 0:
+            raise OptionError(f'GatedUNet: channels and blocks need three values each, got {list(channels)} and {list(blocks)}.')
+        first, second, third = channels
+        self.gates = nn.ModuleList([RobustGate() for _ in range(3)])
+        # Reference and mean, gated frames and their gates, noise of the planes and of the mean.
+        self.head = nn.Conv2d(4 + 4 + 5 * SLOTS + 4 + 1, first, 3, padding=1)
+        self.down1 = _blocks(first, blocks[0])
+        self.to2 = nn.Conv2d(first, second, 2, stride=2)
+        self.merged2 = nn.Conv2d(4 + 1, second, 3, padding=1)
+        self.down2 = _blocks(second, blocks[1])
+        self.to3 = nn.Conv2d(second, third, 2, stride=2)
+        self.merged3 = nn.Conv2d(4 + 1, third, 3, padding=1)
+        self.middle = _blocks(third, blocks[2])
+        self.from3 = nn.Conv2d(third, 4 * second, 1)
+        self.up2 = _blocks(second, blocks[1])
+        self.from2 = nn.Conv2d(second, 4 * first, 1)
+        self.up1 = _blocks(first, blocks[0])
+        self.tail = nn.Conv2d(first, 12, 3, padding=1)
+        nn.init.normal_(self.tail.weight, std=0.01)
+        nn.init.zeros_(self.tail.bias)
+        self.register_buffer('base_kernel', _base_kernel(), persistent=False)
+        # Convolutions of each scale, the widest gate, and what pooling and upsampling reach beyond.
+        self.context = 2 + 4 * blocks[0] + 2 * (4 * blocks[1] + 1) + 4 * (2 * blocks[2] + 1) + 4 * 2 + 3
+
+    def restore(self, tiles: Tensor, ref_idx: int) -> Tensor:
+        """See :meth:`BurstNetwork.restore`."""
+        self.check_tiles(tiles, ref_idx)
+        raw, noise_map = tiles[:, :, :4], tiles[:, :, 4:]
+        stabilizer = self._stabilizer(raw[:, ref_idx], noise_map[:, ref_idx])
+        sigma = stabilizer.sigma
+        reference = stabilizer.apply(raw[:, ref_idx])
+        order = sorted((k for k in range(raw.shape[1]) if k != ref_idx), key=lambda k: abs(k - ref_idx))
+        others = [stabilizer.apply(raw[:, k]) for k in order]
+        planes, mean = self._full_resolution(reference, others, sigma)
+        features1 = self.down1(F.relu(self.head(planes)))
+        features2 = self.to2(features1) + self.merged2(self._merged(reference, others, sigma, 2))
+        features2 = self.down2(F.relu(features2))
+        features3 = self.to3(features2) + self.merged3(self._merged(reference, others, sigma, 4))
+        features3 = self.middle(F.relu(features3))
+        features2 = self.up2(features2 + F.pixel_shuffle(self.from3(features3), 2))
+        features1 = self.up1(features1 + F.pixel_shuffle(self.from2(features2), 2))
+        residual = self.tail(features1).to(reference.dtype)
+        with torch.autocast(tiles.device.type, enabled=False):
+            base = F.conv2d(F.pad(mean, (1, 1, 1, 1), mode='replicate'), self.base_kernel)
+        scale = (sigma + _LEAST_SCALE)[:, _PLANES_OF_COLORS, :, :].repeat_interleave(4, dim=1)
+        stabilized = F.pixel_shuffle(base + scale * residual, 2)
+        return stabilizer.planes(_PLANES_OF_COLORS).invert(stabilized)
+
+    @staticmethod
+    def _stabilizer(raw: Tensor, noise_map: Tensor) -> Stabilizer:
+        """Transform of each plane, [T, 4, 1, 1]; both greens share theirs."""
+        levels = []
+        for level in noise_levels(raw, noise_map):
+            green = level[:, 1:3].mean(dim=1, keepdim=True)
+            levels.append(torch.cat((level[:, :1], green, green, level[:, 3:]), dim=1))
+        return Stabilizer.from_levels(*levels)
+
+    def _full_resolution(self, reference: Tensor, others: list[Tensor], sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(planes that the U-Net sees, robust mean [T, 4, h, w])."""
+        none = torch.zeros_like(reference[:, :1])
+        total, weights = torch.zeros_like(reference), none
+        slots = [(torch.zeros_like(reference), none)] * SLOTS
+        for k, frame in enumerate(others):
+            difference = frame - reference
+            weight = self.gates[0](difference, sigma)
+            weighted = weight * difference
+            total, weights = total + weighted, weights + weight
+            before, weight_before = slots[k % SLOTS]
+            slots[k % SLOTS] = before + weighted, weight_before + weight
+        mean = reference + total / (1 + weights)
+        planes = [_centered(reference), _centered(mean)]
+        for difference, weight in slots:
+            planes += [_centered(reference + difference / weight.clamp(min=1)), weight.clamp(max=1)]
+        planes += [10 * sigma.expand_as(reference), (1 + weights).rsqrt()]
+        return torch.cat(planes, dim=1), mean
+
+    def _merged(self, reference: Tensor, others: list[Tensor], sigma: Tensor, factor: int) -> Tensor:
+        """Robust mean at a lower resolution and its noise relative to one frame's, [T, 5, h / factor, w / factor]."""
+        gate = self.gates[factor // 2]
+        reference = F.avg_pool2d(reference, factor)
+        total, weights = torch.zeros_like(reference), torch.zeros_like(reference[:, :1])
+        for frame in others:
+            difference = F.avg_pool2d(frame, factor) - reference
+            weight = gate(difference, sigma / factor)
+            total, weights = total + weight * difference, weights + weight
+        return torch.cat((_centered(reference + total / (1 + weights)), (1 + weights).rsqrt()), dim=1)
+
+
+def _centered(stabilized: Tensor) -> Tensor:
+    return 3 * (stabilized - 0.3)
+
+
+def _taps(shift: int) -> Tensor:
+    """Weights of the samples at -1, 0 and 1 for a place ``shift`` half pixels away: smoothed on a sample, linear between two."""
+    return torch.tensor({-1: (2.0, 2.0, 0.0), 0: (1.0, 2.0, 1.0), 1: (0.0, 2.0, 2.0)}[shift]) / 4
+
+
+def _base_kernel() -> Tensor:
+    """Kernel [12, 4, 3, 3] of a smoothing bilinear demosaicking of packed raw, planes R Gr Gb B.
+
+    Output plane 4 c + 2 y + x is color c at (y, x) of the cell, as pixel shuffling expects it.
+    """
+    kernel = torch.zeros(12, 4, 3, 3)
+    for color, planes in enumerate(((0,), (1, 2), (3,))):
+        for y in range(2):
+            for x in range(2):
+                for plane in planes:
+                    rows, columns = _taps(y - plane // 2), _taps(x - plane % 2)
+                    kernel[4 * color + 2 * y + x, plane] = torch.outer(rows, columns) / len(planes)
+    return kernel

@@ -1,0 +1,272 @@
+"""Training bursts of a camera that moves over still photographs: endless, and made on the fly."""
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping, Optional, Union
+
+import cv2
+import numpy as np
+import torch
+from basicsr.utils.registry import DATASET_REGISTRY
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from jddb_plugin.checks import DataError, OptionError, check_choice
+from jddb_plugin.data.camera_motion import FrameMotion, draw_estimation_error, draw_motion, motion_between
+from jddb_plugin.data.images import decode_srgb
+from jddb_plugin.data.sampling import sample_generator
+from jddb_plugin.data.unprocessed_burst_dataset import HOST_KEYS
+from jddb_plugin.ops.bayer import mosaic_rgb
+from jddb_plugin.ops.gathering import gather_mosaic
+from jddb_plugin.ops.isp import Camera, linearize, sample_camera, to_sensor
+from jddb_plugin.ops.noise import TEST_LEVELS, noise_std, sample_noise_level
+from jddb_plugin.options import read_options
+
+_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+#: RGB pixels around the patch that motion and its misjudgment can reach in an aligned burst.
+_MARGIN = 24
+#: Photographs whose shorter side is longer are also used at 3/4 and 1/2 of their size: detail at the limit of the pixels.
+_LARGE = 900
+#: How many of the frames show the scene: shares of the bursts in which all others, all but one or two fail.
+_FAILURES = (0.08, 0.06, 0.12)
+
+
+@dataclass(frozen=True)
+class MovingPhotographOptions:
+    """Options of :class:`MovingPhotographDataset`."""
+
+    dataroot_gt: str
+    num_frame: int = 5
+    ref_idx: Optional[int] = None
+    gt_size: int = 96
+    aligned: bool = True
+    speed: float = 60.0
+    noise: Union[str, list[float]] = 'random'
+    bursts_per_photograph: int = 64
+    cache_mb: int = 1500
+    seed: int = 0
+
+    @property
+    def reference(self) -> int:
+        """Position of the reference in the burst."""
+        return self.num_frame // 2 if self.ref_idx is None else self.ref_idx
+
+    def check(self, where: str) -> None:
+        """Raise OptionError for invalid values."""
+        if self.num_frame < 1 or not 0 <= self.reference < self.num_frame:
+            raise OptionError(f'{where}: num_frame must be positive and ref_idx one of its frames, got {self.num_frame} and '
+                              f'{self.ref_idx}.')
+        if self.gt_size < 16 or self.gt_size % 8:
+            raise OptionError(f'{where}.gt_size: must be a multiple of 8, at least 16, got {self.gt_size}.')
+        if self.bursts_per_photograph < 1 or self.cache_mb < 0 or self.speed < 0:
+            raise OptionError(f'{where}: bursts_per_photograph must be positive, cache_mb and speed at least 0.')
+        if isinstance(self.noise, str):
+            check_choice(self.noise, ('random', *TEST_LEVELS), f'{where}.noise')
+        elif len(self.noise) != 2 or min(self.noise) < 0:
+            raise OptionError(f"{where}.noise: expected 'random', 'low', 'high' or [shot, read], got {self.noise!r}.")
+
+
+@DATASET_REGISTRY.register()
+class MovingPhotographDataset(Dataset):
+    """Bursts of a hand-held camera over still photographs, as raw with noise.
+
+    A sample is a function of (seed, epoch, index) alone. Photographs are unprocessed by a random camera (PROTOCOL; a third of
+    the bursts are exposed darker or brighter), moved in linear light, blurred, sampled by the mosaic, and get noise. In 35 %
+    of the bursts an ellipse with other content moves on its own; in a quarter of them one to all of the other frames show
+    something else: black, white, another scene.
+
+    Args:
+        opt: section of the option file:
+            dataroot_gt (str): folder of photographs (sRGB images), searched with all its subfolders.
+            num_frame, ref_idx (int): frames per burst, and which is the reference. Default: 5, the middle one.
+            gt_size (int): side of the RGB patch, a multiple of 8. Default: 96.
+            aligned (bool): frames are moved onto the reference by an estimate of the motion with random errors, for networks
+                that expect aligned frames. Otherwise they are left where they are. Default: true.
+            speed (float): fastest pan of unaligned bursts in RGB px a frame. Default: 60.
+            noise (str | list[float]): 'random', 'low', 'high' or [shot, read]. Default: 'random'.
+            bursts_per_photograph (int): bursts of each photograph in an epoch. Default: 64.
+            cache_mb (int): decoded photographs to keep, in megabytes for each process. Default: 1500.
+            seed (int): of all random draws. Default: 0; our entry points fill in ``manual_seed``.
+
+    Returns:
+        dict with lq [N, 8, h, w], gt [3, 2h, 2w], clean [N, 4, h, w] (of unaligned bursts), red_gain, blue_gain,
+        rgb_gain, cam2rgb [3, 3], key (str).
+    """
+
+    Options = MovingPhotographOptions
+
+    def __init__(self, opt: Mapping[str, Any]) -> None:
+        super().__init__()
+        where = 'datasets.train'
+        self.opt = opt
+        self.options = options = read_options(MovingPhotographOptions, opt, where, ignore=HOST_KEYS)
+        options.check(where)
+        root = Path(options.dataroot_gt).expanduser()
+        if not root.is_dir():
+            raise DataError(f'{where}.dataroot_gt: {root}: no such folder.')
+        self.files = sorted(p for p in root.rglob('*') if p.suffix.lower() in _SUFFIXES and not p.name.startswith('.'))
+        if not self.files:
+            raise DataError(f"{where}.dataroot_gt: {root}: holds no photographs ({', '.join(_SUFFIXES)}).")
+        self._linear = linearize(torch.arange(256, dtype=torch.float32) / 255).numpy()
+        self._cache: OrderedDict[int, list[np.ndarray]] = OrderedDict()
+        self._cached_bytes = 0
+        self.patch = options.gt_size
+        #: Side of a rendered frame in RGB px.
+        self.side = options.gt_size + 2 * _MARGIN * options.aligned
+
+    def __len__(self) -> int:
+        return len(self.files) * self.options.bursts_per_photograph
+
+    def frame_sizes(self) -> dict[str, tuple[int, int]]:
+        """(height, width) in RGB pixels of a sample."""
+        return {'bursts': (self.patch,) * 2}
+
+    def _photograph(self, index: int) -> list[np.ndarray]:
+        """A photograph as uint8 RGB [H, W, 3], and smaller copies of a large one."""
+        if index in self._cache:
+            self._cache.move_to_end(index)
+            return self._cache[index]
+        file = self.files[index]
+        image = decode_srgb(file.read_bytes(), str(file))
+        if image.dtype != np.uint8:
+            image = np.round(image / np.iinfo(image.dtype).max * 255).astype(np.uint8)
+        if min(image.shape[:2]) < self.side:
+            raise DataError(f'{file}: {image.shape[1]} x {image.shape[0]} px are too small; expected at least {self.side} on '
+                            'each side. Remove the file, or lower gt_size.')
+        sizes = [image]
+        if min(image.shape[:2]) > _LARGE:
+            sizes = [cv2.resize(image, None, fx=f, fy=f, interpolation=cv2.INTER_AREA) for f in (0.75, 0.5)]
+        self._cache[index] = sizes
+        self._cached_bytes += sum(s.nbytes for s in sizes)
+        while self._cached_bytes > self.options.cache_mb << 20 and len(self._cache) > 1:
+            _, gone = self._cache.popitem(last=False)
+            self._cached_bytes -= sum(s.nbytes for s in gone)
+        return sizes
+
+    def _scene(self, rng: np.random.Generator, index: int, reach: int, camera: Camera) -> np.ndarray:
+        """A piece of a photograph as the sensor sees it, [S, S, 3] float32, with ``reach`` px around a frame if it has them."""
+        sizes = self._photograph(index)
+        image = sizes[rng.integers(len(sizes))]
+        side = min(self.side + 2 * reach, *image.shape[:2])
+        places = rng.integers(0, [length - side + 1 for length in image.shape[:2]], size=(2, 2))
+        # Of two places the one with more detail: much of a photograph is smooth, and teaches little.
+        piece = max((image[y:y + side, x:x + side] for y, x in places), key=_detail)
+        piece = self._linear[piece]
+        piece = np.rot90(piece, rng.integers(4))
+        if rng.random() < 0.5:
+            piece = piece[:, ::-1]
+        sensor = to_sensor(torch.from_numpy(np.ascontiguousarray(piece)).permute(2, 0, 1), camera)
+        return np.ascontiguousarray(sensor.permute(1, 2, 0).numpy())
+
+    def _render(self, scene: np.ndarray, motion: FrameMotion) -> np.ndarray:
+        """What a frame sees of the scene's middle, [side, side, 3]."""
+        offset = (scene.shape[0] - self.side) / 2
+        matrix = motion.matrix.copy()
+        matrix[:, 2] += int(offset)
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        image = cv2.warpAffine(scene, matrix, (self.side, self.side), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+        if motion.blur is not None:
+            image = cv2.filter2D(image, -1, motion.blur, borderType=cv2.BORDER_REFLECT_101)
+        return np.clip(image, 0, 1)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        options = self.options
+        generator = sample_generator(options.seed, index)
+        rng = np.random.default_rng(int(torch.randint(2 ** 62, (), generator=generator)))
+        file = int(index) % len(self.files)
+        camera = _expose(sample_camera(generator), rng)
+        shot, read = _noise_of_planes(options.noise, generator, rng)
+        reference, count = options.reference, options.num_frame
+        speed = 0.0 if options.aligned else options.speed
+        motions = draw_motion(rng, count, reference, self.side, speed=speed)
+        scene = self._scene(rng, file, 8 + int(np.ceil(speed * max(reference, count - 1 - reference))), camera)
+        frames = [self._render(scene, motion) for motion in motions]
+        if rng.random() < 0.35:
+            _add_moving_piece(frames, self._other_scene(rng, camera), reference, rng, self.patch)
+        gt = frames[reference]
+        for k in _failed_frames(rng, count, reference):
+            kind = rng.random()
+            frames[k] = (self._other_scene(rng, camera) if kind < 0.6
+                         else np.full_like(gt, 0.0 if kind < 0.9 else 1.0))
+        clean = mosaic_rgb(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2))
+        normal = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
+        noisy = (clean + normal * noise_std(clean, shot, read)).clamp(0, 1)
+        if options.aligned:
+            noisy = self._align(noisy, motions, rng)
+            gt = gt[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+        return {
+            'lq': torch.cat((noisy, noise_std(noisy, shot, read)), dim=1),
+            'gt': torch.from_numpy(np.ascontiguousarray(gt.transpose(2, 0, 1))),
+            **({} if options.aligned else {'clean': clean}),
+            'red_gain': torch.tensor(camera.red_gain, dtype=torch.float32),
+            'blue_gain': torch.tensor(camera.blue_gain, dtype=torch.float32),
+            'rgb_gain': torch.tensor(camera.rgb_gain, dtype=torch.float32), 'cam2rgb': camera.cam2rgb,
+            'key': f'{self.files[file].stem}_{int(index)}',
+        }
+
+    def _other_scene(self, rng: np.random.Generator, camera: Camera) -> np.ndarray:
+        scene = self._scene(rng, int(rng.integers(len(self.files))), 0, camera)
+        return scene[:self.side, :self.side]
+
+    def _align(self, noisy: Tensor, motions: list[FrameMotion], rng: np.random.Generator) -> Tensor:
+        """The patch of each frame [N, 4, h, w], moved onto the reference by an estimate of its motion."""
+        reference, cells, first = self.options.reference, self.patch // 2, _MARGIN // 2
+        aligned = []
+        for k, motion in enumerate(motions):
+            error = draw_estimation_error(rng, cells)
+            estimate = motion_between(motions[reference], motion, first, cells) + error * (k != reference)
+            aligned.append(gather_mosaic(noisy[k:k + 1], torch.from_numpy(estimate), (first, first))[0])
+        return torch.stack(aligned)
+
+
+def _detail(image: np.ndarray) -> float:
+    """Mean difference of neighboring pixels of every second row."""
+    green = image[::2, :, 1].astype(np.int16)
+    return float(np.abs(green[:, 1:] - green[:, :-1]).mean())
+
+
+def _expose(camera: Camera, rng: np.random.Generator) -> Camera:
+    """A fifth of the bursts up to two stops darker, a tenth up to 0.7 stops brighter, so that more of them is clipped."""
+    kind, stops = rng.random(), rng.random()
+    factor = 2 ** (2 * stops) if kind < 0.2 else 2 ** (-0.7 * stops) if kind < 0.3 else 1.0
+    return Camera(camera.rgb_gain * factor, camera.red_gain, camera.blue_gain, camera.cam2rgb)
+
+
+def _noise_of_planes(noise: Union[str, list[float]], generator: torch.Generator,
+                     rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """(shot, read), [4, 1, 1] each; in 15 % of the bursts with random noise red and blue have levels of their own."""
+    shot, read = sample_noise_level(generator) if noise == 'random' else (
+        TEST_LEVELS[noise] if isinstance(noise, str) else noise)
+    factor = 2 ** rng.uniform(-0.7, 0.7, 3)[[0, 1, 1, 2]]
+    if noise != 'random' or rng.random() >= 0.15:
+        factor = np.ones(4)
+    factor = torch.from_numpy(factor.astype(np.float32))[:, None, None]
+    return shot * factor, read * factor.sqrt()
+
+
+def _failed_frames(rng: np.random.Generator, count: int, reference: int) -> list[int]:
+    """Frames that show something else."""
+    kind = rng.random()
+    others = rng.permutation([k for k in range(count) if k != reference])
+    good = next((n for n, share in enumerate(np.cumsum(_FAILURES)) if kind < share), len(others))
+    return others[good:].tolist()
+
+
+def _add_moving_piece(frames: list[np.ndarray], piece: np.ndarray, reference: int, rng: np.random.Generator, patch: int) -> None:
+    """An ellipse of another scene that moves on its own, with soft edges; ``frames`` are changed in place."""
+    side = frames[0].shape[0]
+    center = side / 2 + rng.uniform(-0.4, 0.4, 2) * patch
+    axes = rng.uniform(0.1, 0.4, 2) * patch
+    angle, velocity = rng.uniform(0, np.pi), rng.normal(0, 5, 2)
+    y, x = np.mgrid[:side, :side].astype(np.float32)
+    for k, frame in enumerate(frames):
+        shift = velocity * (k - reference)
+        dx, dy = x - center[0] - shift[0], y - center[1] - shift[1]
+        along = (dx * np.cos(angle) + dy * np.sin(angle)) / axes[0]
+        across = (dy * np.cos(angle) - dx * np.sin(angle)) / axes[1]
+        inside = np.clip((1 - np.sqrt(along ** 2 + across ** 2)) * axes.min() + 0.5, 0, 1)[..., None].astype(np.float32)
+        moved = cv2.warpAffine(piece, np.float32([[1, 0, shift[0]], [0, 1, shift[1]]]), (side, side), flags=cv2.INTER_CUBIC,
+                               borderMode=cv2.BORDER_REFLECT_101)
+        frame += inside * (np.clip(moved, 0, 1) - frame)

@@ -1,0 +1,188 @@
+"""One training step of a burst network, whatever the network: losses, optimizer, averaged weights, and what the log holds."""
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Mapping
+
+import torch
+from basicsr.losses import build_loss
+from basicsr.utils import get_root_logger
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from jddb_plugin.archs.burst_network import BurstNetwork
+from jddb_plugin.checks import OptionError
+from jddb_plugin.models.evaluation import EvaluatedModel
+from jddb_plugin.models.hooked_model import HookMixin
+from jddb_plugin.models.step import SkipCounter, StepOptions, clip_gradients, joined_loss, joined_values
+from jddb_plugin.ops.synthesis import synthesise_batch
+from jddb_plugin.options import check_keys, read_options
+
+_TENSORS = ('lq', 'gt', 'clean', 'red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb', 'positions')
+#: Of samples with ``synthesis: device``.
+_SYNTHESIS = ('srgb', 'shot', 'read', 'seed')
+_VAL = ('val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'matching_figure', 'pictures', 'save_best')
+#: Keys of ``train`` that are not switches of the step.
+_TRAIN = ('ema_decay', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'pixel_opt', 'hooks')
+
+
+class TrainedModel(EvaluatedModel):
+    """The step that all models of burst networks share; subclasses say what the network returns, and add loss terms."""
+
+    #: Takes batches of data sets with ``synthesis: device``.
+    synthesises = True
+    #: Loss terms of ``train`` beside ``pixel_opt``.
+    extra_losses: tuple[str, ...] = ()
+
+    # ------------------------------------------------------------------------------- for subclasses
+
+    def training_output(self, current_iter: int) -> Any:
+        """What the network gives for the batch, from the averaged losses' point of view; runs under autocast."""
+        raise NotImplementedError
+
+    def losses(self, output: Any) -> OrderedDict[str, Tensor]:
+        """The terms of the loss by their names in the log: ``l_pix`` for ``pixel_opt``, ``l_NAME`` for ``NAME_opt``."""
+        raise NotImplementedError
+
+    def observations(self, output: Any) -> dict[str, Tensor]:
+        """Further values for the log."""
+        return {}
+
+    # ------------------------------------------------------------------------------------ the step
+
+    @classmethod
+    def step_options_of(cls, train: Mapping[str, Any]) -> StepOptions:
+        """The switches of the step; other keys of the section must be known."""
+        options = read_options(StepOptions, train, 'train', ignore=(*_TRAIN, *cls.extra_losses))
+        options.check()
+        return options
+
+    @classmethod
+    def check_options(cls, opt: Mapping[str, Any]) -> None:
+        """Check the sections that this model reads, before anything is built.
+
+        Raises:
+            OptionError: a key is unknown, or the pixel loss is missing.
+        """
+        check_keys(opt.get('val') or {}, _VAL, 'val')
+        train = opt.get('train')
+        if train is None:
+            return
+        cls.step_options_of(train)
+        if not train.get('pixel_opt'):
+            raise OptionError("train: 'pixel_opt' is missing.")
+
+    def init_training_settings(self) -> None:
+        """Build EMA, pixel loss, optimizer and schedulers (the toolbox's), and the other loss terms."""
+        train_opt = self.opt['train']
+        self.skipped = SkipCounter(self.step_options.max_skipped)
+        for key in self.extra_losses:
+            loss_opt = train_opt.get(key)
+            setattr(self, 'cri_' + key[:-len('_opt')], build_loss(loss_opt).to(self.device) if loss_opt else None)
+        super().init_training_settings()
+
+    def setup_optimizers(self) -> None:
+        """Parameter groups: the network with ``lr``, and its coarse stage, if it has one that learns, with ``lr_coarse``."""
+        options = dict(self.opt['train']['optim_g'])
+        kind, lr = options.pop('type'), options.pop('lr')
+        lr_coarse = options.pop('lr_coarse', lr)
+        net = self.get_bare_model(self.net_g)
+        coarse = net.coarse_parameters()
+        known = {id(p) for p in coarse}
+        groups = [{'params': [p for p in net.parameters() if id(p) not in known], 'lr': lr}]
+        if coarse:
+            groups.append({'params': coarse, 'lr': lr_coarse})
+        self.optimizer_g = self.get_optimizer(kind, groups, lr, **options)
+        self.optimizers.append(self.optimizer_g)
+
+    def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
+        """As the toolbox does it; ``channels_last: true`` lays convolutions out for speed, at equal results.
+
+        Raises:
+            OptionError: the network is not a :class:`BurstNetwork`.
+        """
+        if not isinstance(net, BurstNetwork):
+            raise OptionError(f"network_g: model_type '{type(self).__name__}' restores bursts, and {type(net).__name__} is no "
+                              'BurstNetwork; use one of TwoStageJDDB, GatedUNet, ..., or derive yours from '
+                              'jddb_plugin.archs.burst_network.BurstNetwork.')
+        if self.opt.get('channels_last'):
+            net = net.to(memory_format=torch.channels_last)
+        if self.is_train:
+            self.step_options = self.step_options_of(self.opt['train'])
+            if self.step_options.compile:
+                net.compile_restoration()  # in place: names of parameters stay as they are
+        return super().model_to_device(net)
+
+    def feed_data(self, data: Mapping[str, Any]) -> None:
+        """Take a batch (or one sample with a batch dimension) to the device."""
+        self.batch = {key: data[key].to(self.device, non_blocking=True) for key in (*_TENSORS, *_SYNTHESIS) if key in data}
+        if 'srgb' in self.batch:
+            with torch.no_grad():
+                self.batch.update(synthesise_batch(self.batch, int(data['ref_idx'][0]))._asdict())
+            for key in _SYNTHESIS:
+                del self.batch[key]
+        self.lq, self.gt = self.batch['lq'], self.batch.get('gt')
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One optimization step; skipped if anything is not finite."""
+        self.optimizer_g.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.step_options.precision == 'bf16'):
+            output = self.training_output(current_iter)
+        terms = self.losses(output)
+        sums = [name for name in terms if getattr(self._criterion(name), 'reduction', 'mean') == 'sum']
+        joined_loss(terms, sums).backward()
+        values: OrderedDict[str, Tensor] = OrderedDict(terms)
+        for name, group in zip(('grad_norm', 'grad_norm_coarse'), self.optimizer_g.param_groups):
+            values[name] = clip_gradients(group['params'], self.step_options.max_grad_norm)
+        values.update(self.observations(output))
+        log = joined_values(values, sums)
+        if self.skipped.accepts(log, current_iter):
+            self.optimizer_g.step()
+            if self.ema_decay > 0:
+                self.model_ema(decay=self.ema_decay)
+        else:
+            get_root_logger().warning(f'Iteration {current_iter}: not finite, so the step is skipped '
+                                      f'({self.skipped.in_a_row} in a row): {log}')
+        log['l_total'] = sum(log[name] for name in terms)
+        if self.skipped.in_all:
+            log['skipped_steps'] = float(self.skipped.in_all)
+        self.log_dict = log
+
+    def _criterion(self, term: str) -> torch.nn.Module:
+        """The loss behind a name of the log: ``l_pix`` -> ``cri_pix``."""
+        return getattr(self, 'cri_' + term[len('l_'):])
+
+    def pixel_loss(self, restored: Tensor, gt: Tensor) -> Tensor:
+        """``pixel_opt`` of linear camera RGB; losses that develop it get the camera."""
+        if not getattr(self.cri_pix, 'needs_camera', False):
+            return self.cri_pix(restored, gt)
+        return self.cri_pix(restored, gt, **{key: self.batch[key] for key in ('red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb')})
+
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Move the averaged network towards the current one; all parameters in one call."""
+        with torch.no_grad():
+            get_ema_multi_avg_fn(decay)(list(self.net_g_ema.parameters()), list(self.get_bare_model(self.net_g).parameters()), 0)
+
+
+@MODEL_REGISTRY.register()
+class BurstModel(HookMixin, TrainedModel):
+    """Trains and scores any :class:`BurstNetwork` by one pixel loss, with hooks.
+
+    Options: the toolbox's, and ``channels_last`` (default: false); under ``train`` the toolbox's, and
+
+    * ``pixel_opt``: the loss, e.g. DevelopedLoss, ReconstructionLoss, or a loss of the toolbox on linear camera RGB.
+    * ``precision``, ``compile``, ``max_grad_norm``, ``max_skipped``: see :class:`StepOptions`.
+    * ``hooks``: list of hooks.
+
+    Under ``val`` the toolbox's, and ``pictures: true`` (restored frames in TensorBoard) and ``save_best: true`` (keeps the
+    network that scores best on each set by the first metric).
+    """
+
+    def training_output(self, current_iter: int) -> Tensor:
+        """Linear camera RGB of the batch's patches."""
+        return self.net_g(self.lq).float()
+
+    def losses(self, output: Tensor) -> OrderedDict[str, Tensor]:
+        """The pixel loss."""
+        return OrderedDict(l_pix=self.pixel_loss(output, self.gt))
