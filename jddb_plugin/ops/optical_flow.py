@@ -37,10 +37,10 @@ def coarse_motion(gray: Tensor, ref_idx: int) -> Tensor:
     Frames too small for a few patches are taken as not moved.
     """
     count, height, width = gray.shape
-    small = F.avg_pool2d(gray[:, None], _SHRINK)
-    rows, cols = small.shape[-2:]
+    rows, cols = height // _SHRINK, width // _SHRINK
     if min(rows, cols) < 2 * _PATCH or count == 1:
         return gray.new_zeros(count, height, width, 2)
+    small = F.avg_pool2d(gray[:, None], _SHRINK)
     # What a blur removes does not matter for a match by multiples of four pixels, brightness of wide areas neither.
     small = small - F.avg_pool2d(small, 9, stride=1, padding=4, count_include_pad=False)
     starts = [torch.linspace(0, side - _PATCH, -(-(side - _PATCH) // (_PATCH // 2)) + 1).round().long() for side in (rows, cols)]
