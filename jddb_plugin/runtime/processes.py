@@ -63,7 +63,7 @@ def configure(section: Optional[Mapping[str, Any]]) -> None:
 _ENVIRONMENT = {'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')}
 
 
-def place_of(launcher: str) -> tuple[int, int, int]:
+def rank_info(launcher: str) -> tuple[int, int, int]:
     """Rank, number of processes, and rank on the node, as the launcher told this process.
 
     Raises:
@@ -102,7 +102,7 @@ def first_host(nodes: str) -> str:
 
 def start_pytorch(backend: str = 'nccl', **_: Any) -> None:
     """Join the group of processes that torchrun started."""
-    _start(backend, place_of('pytorch')[2])
+    _start(backend, rank_info('pytorch')[2])
 
 
 def start_slurm(backend: str = 'nccl', port: Optional[int] = None, **_: Any) -> None:
@@ -117,7 +117,7 @@ def start_slurm(backend: str = 'nccl', port: Optional[int] = None, **_: Any) -> 
         if not nodes:
             raise OptionError('--launcher slurm: the environment has no SLURM_JOB_NODELIST; start with srun.')
         environment['MASTER_ADDR'] = first_host(nodes[0])
-    place = place_of('slurm')
+    place = rank_info('slurm')
     environment.update(zip(_ENVIRONMENT['pytorch'], map(str, place)))
     _start(backend, place[2])
 
