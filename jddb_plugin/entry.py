@@ -152,7 +152,7 @@ def _share_batch(opt: Mapping[str, Any], launcher: str) -> None:
     batch = train.pop('batch_size', None) if isinstance(train, dict) else None
     if batch is None:
         return
-    processes_in_all = processes.place_of(launcher)[1]
+    processes_in_all = processes.rank_info(launcher)[1]
     if not isinstance(batch, int) or batch < 1 or batch % processes_in_all:
         raise OptionError(f'datasets.train.batch_size: expected a whole number that {processes_in_all} processes can share '
                           f'equally, got {batch!r}.')

@@ -210,7 +210,8 @@ class Children:
         """Run ``python -m`` with ``arguments``, append what it says to ``log``, and return its exit status.
 
         Raises:
-            Stopped: it was not started, or was told to stop, or stopped with status 75 of itself.
+            Stopped: it was not started, or was told to stop, or stopped with status 75 of itself, or a scheduler's signal
+                killed it while it was starting.
         """
         with open(log, 'ab') as file:
             with self._lock:
@@ -223,7 +224,7 @@ class Children:
             status = process.wait()
         with self._lock:
             self._running.discard(process)
-            if status == EXIT_STATUS:
+            if status in (EXIT_STATUS, *(-number for number in preemption.SIGNALS)):
                 self.stop(signal.SIGTERM, EXIT_STATUS)
             if self.stop_status is not None:
                 raise Stopped
@@ -284,7 +285,7 @@ def execute(run: Run, args: argparse.Namespace, children: Children) -> Optional[
 def execute_all(runs: Sequence[Run], args: argparse.Namespace) -> int:
     """Execute runs, ``args.jobs`` at a time; returns the exit status."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    children = Children(max(1, cores // args.jobs))
+    children = Children(int(os.environ.get('OMP_NUM_THREADS') or max(1, cores // args.jobs)))
     failures = 0
     with children.listening(), ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(runs), unit='run', desc='Runs') as progress:
         futures = [pool.submit(execute, run, args, children) for run in runs]

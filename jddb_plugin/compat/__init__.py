@@ -15,7 +15,7 @@ from typing import Any
 
 from jddb_plugin.compat import checkpoints, data, networks, training
 from jddb_plugin.runtime import processes
-from jddb_plugin.runtime.position import make_sampler_class
+from jddb_plugin.runtime.data_position import make_sampler_class
 
 
 def provide_functional_tensor() -> None:
@@ -54,29 +54,29 @@ def apply() -> None:
         recurrent = importlib.import_module('basicsr.models.video_recurrent_model').VideoRecurrentModel
         dcn = importlib.import_module('basicsr.archs.arch_util').DCNv2Pack
         dist_util = importlib.import_module('basicsr.utils.dist_util')
-    dcn.forward = networks.mend_dcn(dcn.forward)
+    dcn.forward = networks.patch_dcn(dcn.forward)
     base.save_network = checkpoints.save_network
     base.save_training_state = checkpoints.save_training_state
     base.load_network = checkpoints.load_network
     base.get_optimizer = training.get_optimizer
     base.model_to_device = training.model_to_device
     base.resume_training = checkpoints.resume_training
-    sr.nondist_validation = networks.mend_validation(sr.nondist_validation, video)
-    video.dist_validation = networks.mend_validation(video.dist_validation, video)
-    recurrent.dist_validation = networks.mend_validation(recurrent.dist_validation, video)
+    sr.nondist_validation = networks.patch_validation(sr.nondist_validation, video)
+    video.dist_validation = networks.patch_validation(video.dist_validation, video)
+    recurrent.dist_validation = networks.patch_validation(recurrent.dist_validation, video)
     # Called by init_dist, which other modules have imported by name.
     dist_util._init_dist_pytorch = processes.start_pytorch
     dist_util._init_dist_slurm = processes.start_slurm
     importlib.import_module('basicsr.utils.misc').mkdir_and_rename = checkpoints.mkdir_and_rename
-    data.mend_lmdb(importlib.import_module('basicsr.utils.file_client').LmdbBackend)
-    _replace_everywhere('imfrombytes', data.mend_imfrombytes(importlib.import_module('basicsr.utils').imfrombytes))
+    data.patch_lmdb(importlib.import_module('basicsr.utils.file_client').LmdbBackend)
+    _replace_everywhere('imfrombytes', data.patch_imfrombytes(importlib.import_module('basicsr.utils').imfrombytes))
     train.mkdir_and_rename = checkpoints.mkdir_and_rename
     train.load_resume_state = checkpoints.load_resume_state
     train.EnlargedSampler = make_sampler_class(train.EnlargedSampler)
-    train.build_dataloader = training.mend_build_dataloader(train.build_dataloader)
-    train.build_model = training.mend_build_model(train.build_model)
+    train.build_dataloader = training.patch_build_dataloader(train.build_dataloader)
+    train.build_model = training.patch_build_model(train.build_model)
     train.CPUPrefetcher = training.make_prefetcher_class(train.CPUPrefetcher)
-    training.mend_prefetch_generator(importlib.import_module('basicsr.data.prefetch_dataloader').PrefetchGenerator)
+    training.patch_prefetch_generator(importlib.import_module('basicsr.data.prefetch_dataloader').PrefetchGenerator)
     train.CUDAPrefetcher = training.make_prefetcher_class(train.CUDAPrefetcher)
 
 

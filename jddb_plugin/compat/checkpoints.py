@@ -17,7 +17,7 @@ from jddb_plugin.runtime.checkpoints import (
     save_atomically,
     set_aside_later,
 )
-from jddb_plugin.runtime.position import PLACE
+from jddb_plugin.runtime.data_position import RUN_STATE
 
 _logger = logging.getLogger('jddb_plugin')
 
@@ -99,7 +99,7 @@ def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
     experiment brings the networks that lie beside it.
     """
     from basicsr.utils import check_resume
-    PLACE.resumed = PLACE.batches = None
+    RUN_STATE.resumed = RUN_STATE.batches = None
     path, ignored = opt['path'].get('resume_state'), opt['path'].get('ignore_resume_networks') or ()
     labels = [key[len('network_'):] for key in opt if key.startswith('network_') and key not in ignored]
     if opt['auto_resume']:
@@ -132,7 +132,7 @@ def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
         if later:
             _logger.warning('The run goes on from iteration %d; its later states are set aside as *.state.superseded: %s',
                             state['iter'], ', '.join(map(str, later)))
-    PLACE.resumed = state
+    RUN_STATE.resumed = state
     return state
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jddb_plugin.checks import DataError
 
 
-def mend_imfrombytes(decode: Callable[..., Any]) -> Callable[..., Any]:
+def patch_imfrombytes(decode: Callable[..., Any]) -> Callable[..., Any]:
     """Decode all bit depths right, and say so when there is no image."""
 
     @functools.wraps(decode)
@@ -26,7 +26,7 @@ def mend_imfrombytes(decode: Callable[..., Any]) -> Callable[..., Any]:
     return imfrombytes
 
 
-def mend_lmdb(backend: type) -> None:
+def patch_lmdb(backend: type) -> None:
     """utils/file_client.py:125: a key that is not there comes back as None, and an open one cannot go to a worker."""
     get = backend.get
 

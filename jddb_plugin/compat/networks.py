@@ -8,7 +8,7 @@ from typing import Any, Callable
 import torch
 
 
-def mend_validation(validate: Callable[..., None], video: type) -> Callable[..., None]:
+def patch_validation(validate: Callable[..., None], video: type) -> Callable[..., None]:
     """Validation of one data set, on any device and any number of processes."""
 
     @functools.wraps(validate)
@@ -37,12 +37,12 @@ def mend_validation(validate: Callable[..., None], video: type) -> Callable[...,
     return dist_validation
 
 
-def mend_dcn(forward: Any) -> Any:
+def patch_dcn(forward: Any) -> Any:
     """archs/arch_util.py:285 calls torchvision, whose CPU kernel runs on one thread: on a CPU, take the faster form."""
     from jddb_plugin.ops.deform_conv import deform_conv2d
 
     @functools.wraps(forward)
-    def mended(self: Any, x: torch.Tensor, feat: torch.Tensor) -> torch.Tensor:
+    def patched(self: Any, x: torch.Tensor, feat: torch.Tensor) -> torch.Tensor:
         if x.device.type != 'cpu' or self.groups != 1:
             return forward(self, x, feat)
         first, second, mask = self.conv_offset(feat).chunk(3, dim=1)
@@ -50,4 +50,4 @@ def mend_dcn(forward: Any) -> Any:
                              stride=self.stride, padding=self.padding, dilation=self.dilation,
                              deformable_groups=self.deformable_groups, backend='grid_sample')
 
-    return mended
+    return patched

@@ -10,8 +10,8 @@ import torch
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from jddb_plugin.checks import OptionError, nearest
+from jddb_plugin.runtime.data_position import RUN_STATE, SeededSamples, start_worker
 from jddb_plugin.runtime.meter import waiting
-from jddb_plugin.runtime.position import PLACE, SeededSamples, start_worker
 from jddb_plugin.runtime.preemption import shield_children
 
 
@@ -42,17 +42,17 @@ def model_to_device(self: Any, net: torch.nn.Module) -> torch.nn.Module:
     return DataParallel(net) if self.opt['num_gpu'] > 1 else net
 
 
-def mend_build_model(build: Callable[..., Any]) -> Callable[..., Any]:
-    """Supervise the model that is trained."""
+def patch_build_model(build: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the model that is trained its lifecycle."""
 
     @functools.wraps(build)
     def build_model(opt: dict[str, Any]) -> Any:
-        """models/__init__.py: the class that the options name, supervised (see runtime/supervised.py)."""
+        """models/__init__.py: the class that the options name, with its lifecycle (see runtime/lifecycle.py)."""
         from basicsr.utils.registry import MODEL_REGISTRY
 
-        from jddb_plugin.runtime.supervised import supervise
+        from jddb_plugin.runtime.lifecycle import with_lifecycle
         opt = copy.deepcopy(opt)
-        return supervise(MODEL_REGISTRY.get(opt['model_type']))(opt)
+        return with_lifecycle(MODEL_REGISTRY.get(opt['model_type']))(opt)
 
     return build_model
 
@@ -78,7 +78,7 @@ def make_prefetcher_class(base: type) -> type:
     return Prefetcher
 
 
-def mend_prefetch_generator(cls: type) -> None:
+def patch_prefetch_generator(cls: type) -> None:
     """data/prefetch_dataloader.py:25: an error in the thread that draws ahead leaves the training waiting forever."""
 
     def run(self: Any) -> None:
@@ -101,7 +101,7 @@ def mend_prefetch_generator(cls: type) -> None:
     cls.__next__ = following
 
 
-def mend_build_dataloader(build: Callable[..., Any]) -> Callable[..., Any]:
+def patch_build_dataloader(build: Callable[..., Any]) -> Callable[..., Any]:
     """A training loader whose batches are a function of the iteration."""
 
     @functools.wraps(build)
@@ -126,12 +126,12 @@ def mend_build_dataloader(build: Callable[..., Any]) -> Callable[..., Any]:
                 f'{loader.batch_size} on each of {sampler.num_replicas} processes; use a smaller batch_size_per_gpu or a '
                 'larger dataset_enlarge_ratio.')
         # On several GPUs without a launcher the loader's batch is larger than what iterations are counted by.
-        PLACE.batches = math.ceil(sampler.num_samples / dataset_opt['batch_size_per_gpu'])
-        sampler.num_samples = PLACE.batches * loader.batch_size
+        RUN_STATE.batches = math.ceil(sampler.num_samples / dataset_opt['batch_size_per_gpu'])
+        sampler.num_samples = RUN_STATE.batches * loader.batch_size
         sampler.total_size = sampler.num_samples * sampler.num_replicas
-        if PLACE.resumed is not None:
-            epoch, done = divmod(PLACE.resumed['iter'], PLACE.batches)
-            PLACE.resumed['epoch'] = epoch
+        if RUN_STATE.resumed is not None:
+            epoch, done = divmod(RUN_STATE.resumed['iter'], RUN_STATE.batches)
+            RUN_STATE.resumed['epoch'] = epoch
             sampler.start_at(epoch, done * loader.batch_size)
         return loader
 

@@ -6,10 +6,12 @@ which the command turns into the exit status 75: "try again later", for the batc
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
 from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
 from typing import Any, Iterator, Optional
 
 #: EX_TEMPFAIL of sysexits.h.
@@ -72,13 +74,30 @@ def shield_children() -> Iterator[None]:
 
 
 def obey_parent_only() -> None:
-    """In a shielded worker: end by SIGTERM if the parent sends it, and not if anybody else does."""
-    parent = os.getppid()
+    """In a shielded worker: end by SIGTERM if the parent sends it, and not if anybody else does; end when the parent does."""
+    parent = multiprocessing.parent_process().pid
 
-    def wait() -> None:
+    def wait_for_signal() -> None:
         while True:
             if signal.sigwaitinfo({signal.SIGTERM}).si_pid in (parent, os.getpid()):
                 os._exit(0)
 
     if hasattr(signal, 'sigwaitinfo'):  # not on macOS
-        threading.Thread(target=wait, daemon=True).start()
+        threading.Thread(target=wait_for_signal, daemon=True).start()
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """In a process that multiprocessing has started: end when the parent has ended, however and whenever it did.
+
+    torch's own watchdog compares the parent's number with the one that the worker has read itself. A parent that is killed
+    while its workers start is gone by then: the worker sees the number of its new parent, and waits for work for ever. The
+    pipe that multiprocessing gives every child is closed by the kernel, however early the parent was killed.
+    """
+    sentinel = multiprocessing.parent_process().sentinel
+
+    def wait_for_parent() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait_for_parent, daemon=True).start()

@@ -2,12 +2,13 @@
 
 Two launchers are known. ``torchrun`` tells every process its rank, its rank on the node and where to meet by
 RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Slurm's ``srun`` tells SLURM_PROCID, SLURM_NTASKS,
-SLURM_LOCALID, the nodes and the job; from these the rest is derived.
+SLURM_LOCALID, the nodes and the job; from these the rest is derived (see :mod:`jddb_plugin.runtime.rendezvous`).
 """
 from __future__ import annotations
 
 import datetime
 import os
+import socket
 import subprocess
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional
@@ -17,9 +18,12 @@ import torch.distributed as dist
 
 from jddb_plugin.checks import JDDBError, OptionError
 from jddb_plugin.options import read_options
+from jddb_plugin.runtime.rendezvous import meet
 
 #: Where ports of Slurm jobs lie: above those of services, below those that systems hand out by themselves.
 _FIRST_PORT, _PORTS = 10000, 20000
+#: How many are tried if one is taken, and how far apart.
+_TRIES, _STRIDE = 4, 4999
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,15 @@ class DistOptions:
 
     Attributes:
         backend: 'nccl' or 'gloo'; without a GPU it is gloo in any case. Default: nccl with GPUs.
-        port: where rank 0 listens, under Slurm. Default: $MASTER_PORT, or one derived from the job's number.
+        port: where rank 0 listens, under Slurm. Default: $MASTER_PORT, or a free one of some derived from the job's number.
         timeout_minutes: how long a process waits for the others, e.g. while rank 0 validates alone.
+        start_minutes: how long it waits for them at the start, under Slurm.
     """
 
     backend: Optional[str] = None
     port: Optional[int] = None
     timeout_minutes: float = 60
+    start_minutes: float = 15
 
 
 _options = DistOptions()
@@ -54,8 +60,9 @@ def configure(section: Optional[Mapping[str, Any]]) -> None:
         raise OptionError(f"dist_params.backend: expected nccl or gloo, got '{options.backend}'.")
     if options.port is not None and not 1 <= options.port <= 65535:
         raise OptionError(f'dist_params.port: expected 1 .. 65535, got {options.port}.')
-    if options.timeout_minutes <= 0:
-        raise OptionError(f'dist_params.timeout_minutes: must be positive, got {options.timeout_minutes}.')
+    for key in ('timeout_minutes', 'start_minutes'):
+        if getattr(options, key) <= 0:
+            raise OptionError(f'dist_params.{key}: must be positive, got {getattr(options, key)}.')
     _options = options
 
 
@@ -63,7 +70,7 @@ def configure(section: Optional[Mapping[str, Any]]) -> None:
 _ENVIRONMENT = {'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')}
 
 
-def place_of(launcher: str) -> tuple[int, int, int]:
+def rank_info(launcher: str) -> tuple[int, int, int]:
     """Rank, number of processes, and rank on the node, as the launcher told this process.
 
     Raises:
@@ -78,13 +85,14 @@ def place_of(launcher: str) -> tuple[int, int, int]:
     return tuple(int(os.environ[name]) for name in _ENVIRONMENT[launcher])
 
 
-def slurm_port(environment: Mapping[str, str]) -> int:
-    """A port of a job step's own: two jobs on one node take different ones unless their numbers are 1250 apart."""
+def slurm_ports(environment: Mapping[str, str]) -> list[int]:
+    """Ports to try for a job step: two jobs on one node try the same one first only if their numbers are 1250 apart."""
     job, step = environment.get('SLURM_JOB_ID', ''), environment.get('SLURM_STEP_ID', '')
     if not job.isdigit():
         raise OptionError('--launcher slurm: the environment has no SLURM_JOB_ID; start with srun inside a job, or set '
                           'dist_params.port.')
-    return _FIRST_PORT + (int(job) * 16 + (int(step) % 16 if step.isdigit() else 0)) % _PORTS
+    first = int(job) * 16 + (int(step) % 16 if step.isdigit() else 0)
+    return [_FIRST_PORT + (first + index * _STRIDE) % _PORTS for index in range(_TRIES)]
 
 
 def first_host(nodes: str) -> str:
@@ -100,29 +108,52 @@ def first_host(nodes: str) -> str:
     return result.stdout.split()[0]
 
 
+def slurm_address(environment: Mapping[str, str]) -> str:
+    """Where rank 0 listens: this machine, if the step has one node, or else the first node, whose name must be known here.
+
+    Raises:
+        OptionError: there is no list of nodes, or the name is unknown.
+    """
+    count = next((environment[name] for name in ('SLURM_STEP_NUM_NODES', 'SLURM_NNODES') if environment.get(name)), None)
+    if count == '1':
+        return '127.0.0.1'
+    nodes = [environment[name] for name in ('SLURM_STEP_NODELIST', 'SLURM_JOB_NODELIST', 'SLURM_NODELIST')
+             if environment.get(name)]
+    if not nodes:
+        raise OptionError('--launcher slurm: the environment has no SLURM_JOB_NODELIST; start with srun.')
+    host = first_host(nodes[0])
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise OptionError(f"--launcher slurm: the first node's name '{host}' is unknown on {socket.gethostname()} "
+                          f"({error.strerror or error}); set MASTER_ADDR to an address of that node.") from error
+    return host
+
+
 def start_pytorch(backend: str = 'nccl', **_: Any) -> None:
     """Join the group of processes that torchrun started."""
-    _start(backend, place_of('pytorch')[2])
+    _start(backend, rank_info('pytorch')[2])
 
 
 def start_slurm(backend: str = 'nccl', port: Optional[int] = None, **_: Any) -> None:
     """Join the group of processes that srun started."""
     environment = os.environ
-    port = _options.port or port
-    if port is not None or 'MASTER_PORT' not in environment:
-        environment['MASTER_PORT'] = str(port or slurm_port(environment))
-    if 'MASTER_ADDR' not in environment:
-        nodes = [environment[name] for name in ('SLURM_STEP_NODELIST', 'SLURM_JOB_NODELIST', 'SLURM_NODELIST')
-                 if environment.get(name)]
-        if not nodes:
-            raise OptionError('--launcher slurm: the environment has no SLURM_JOB_NODELIST; start with srun.')
-        environment['MASTER_ADDR'] = first_host(nodes[0])
-    place = place_of('slurm')
-    environment.update(zip(_ENVIRONMENT['pytorch'], map(str, place)))
-    _start(backend, place[2])
+    rank, size, local_rank = rank_info('slurm')
+    given = _options.port or port or environment.get('MASTER_PORT')
+    if given is not None and not str(given).isdigit():
+        raise OptionError(f"MASTER_PORT: expected the number of a port, got '{given}'.")
+    ports = slurm_ports(environment) if given is None else [int(given)]
+    address = environment.get('MASTER_ADDR') or slurm_address(environment)
+    # A job that was put back into the queue starts its steps anew, and their numbers, too.
+    step = 'jddb_plugin/' + '.'.join(environment.get(name, '') for name in (
+        'SLURM_JOB_ID', 'SLURM_STEP_ID', 'SLURM_RESTART_COUNT'))
+    store = meet(address, ports, step, rank, size, 60 * _options.start_minutes)
+    environment.update(zip(_ENVIRONMENT['pytorch'], map(str, (rank, size, local_rank))))
+    environment.update(MASTER_ADDR=address, MASTER_PORT=str(store.port))  # for messages
+    _start(backend, local_rank, store=store, rank=rank, world_size=size)
 
 
-def _start(backend: str, local_rank: int) -> None:
+def _start(backend: str, local_rank: int, **meeting: Any) -> None:
     global _control
     devices = torch.cuda.device_count()
     backend = (_options.backend or backend) if devices else 'gloo'
@@ -134,7 +165,7 @@ def _start(backend: str, local_rank: int) -> None:
         torch.cuda.set_device(local_rank % devices)
     timeout = datetime.timedelta(minutes=_options.timeout_minutes)
     try:
-        dist.init_process_group(backend=backend, timeout=timeout)
+        dist.init_process_group(backend=backend, timeout=timeout, **meeting)
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise JDDBError(f'the processes could not meet at {address} by {backend} ({str(error).splitlines()[0]}).') from error

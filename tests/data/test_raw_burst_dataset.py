@@ -18,7 +18,7 @@ from jddb_plugin.data.verify import verify
 from jddb_plugin.ops.bayer import mosaic_rgb, unpack
 from jddb_plugin.ops.cfa import restore_frame
 from jddb_plugin.ops.isp import reference_camera
-from jddb_plugin.runtime.position import EpochIndex
+from jddb_plugin.runtime.data_position import EpochIndex
 
 BLACK, WHITE = (64.0, 60.0, 66.0, 70.0), (1000.0, 1010.0, 1020.0, 990.0)
 NOISE = dict(noise_shot=(1e-3, 2e-3, 3e-3, 4e-3), noise_read=(0.01, 0.02, 0.03, 0.04))

@@ -13,7 +13,7 @@ from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.isp import Camera, reference_camera, unprocess
 from jddb_plugin.ops.noise import add_test_noise, noise_std
 from jddb_plugin.ops.synthesis import synthesise_batch
-from jddb_plugin.runtime.position import EpochIndex
+from jddb_plugin.runtime.data_position import EpochIndex
 
 
 def _train(path, **options):

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -147,10 +148,12 @@ def test_slurm_starts_it_too(texture_lmdb, tmp_path):
 
 
 def test_jobs_on_one_node_take_different_ports():
-    ports = [processes.slurm_port({'SLURM_JOB_ID': str(job), 'SLURM_STEP_ID': str(step)})
+    tried = [processes.slurm_ports({'SLURM_JOB_ID': str(job), 'SLURM_STEP_ID': str(step)})
              for job in range(123456, 123456 + 200) for step in (0, 1)]
-    assert len(set(ports)) == len(ports) and min(ports) >= 10000 and max(ports) < 30000
-    assert processes.slurm_port({'SLURM_JOB_ID': '7', 'SLURM_STEP_ID': 'batch'}) == 10000 + 7 * 16
+    assert len({ports[0] for ports in tried}) == len(tried)
+    for ports in tried:
+        assert len(set(ports)) == len(ports) == 4 and min(ports) >= 10000 and max(ports) < 30000
+    assert processes.slurm_ports({'SLURM_JOB_ID': '7', 'SLURM_STEP_ID': 'batch'})[0] == 10000 + 7 * 16
 
 
 def test_one_host_needs_no_scontrol(monkeypatch):
@@ -179,13 +182,16 @@ def test_the_local_rank_chooses_the_gpu(monkeypatch):
     processes.start_pytorch()
     assert seen['backend'] == 'gloo'
     processes.configure({'port': 23456, 'timeout_minutes': 5})
-    for name, value in {'SLURM_PROCID': '1', 'SLURM_NTASKS': '2', 'SLURM_LOCALID': '0', 'SLURM_JOB_NODELIST': 'a'}.items():
+    for name, value in {'SLURM_PROCID': '1', 'SLURM_NTASKS': '2', 'SLURM_LOCALID': '0', 'SLURM_JOB_NODELIST': 'a',
+                        'SLURM_JOB_ID': '5', 'SLURM_STEP_ID': '0'}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv('MASTER_PORT', '1')
     monkeypatch.setenv('MASTER_ADDR', 'b')
+    monkeypatch.setattr(processes, 'meet', lambda *args: seen.update(meet=args) or SimpleNamespace(port=args[1][0]))
     processes.start_slurm()
+    assert seen['meet'] == ('b', [23456], 'jddb_plugin/5.0.', 1, 2, 900)
     assert os.environ['MASTER_PORT'] == '23456' and os.environ['MASTER_ADDR'] == 'b' and os.environ['RANK'] == '1'
-    assert seen['timeout'].total_seconds() == 300
+    assert seen['timeout'].total_seconds() == 300 and seen['rank'] == 1 and seen['world_size'] == 2
     processes.configure(None)
 
 
@@ -203,6 +209,7 @@ def test_a_launcher_that_is_not_there_is_told(texture_lmdb, tmp_path, monkeypatc
 @pytest.mark.parametrize(('section', 'message'), [
     ({'backend': 'mpi'}, "expected nccl or gloo, got 'mpi'"), ({'prot': 1}, "unknown key 'prot'; did you mean 'port'"),
     ({'port': 123456}, 'expected 1 .. 65535'), ({'timeout_minutes': 0}, 'must be positive'),
+    ({'start_minutes': -1}, 'start_minutes: must be positive'),
 ])
 def test_bad_dist_params_are_named(section, message):
     with pytest.raises(OptionError, match=re.escape(message)):

@@ -130,11 +130,11 @@ def test_workers_outlive_signals_that_are_not_their_parents(tmp_path):
     code = '''
 import os, signal, time
 import torch
-from jddb_plugin.runtime import position, preemption
+from jddb_plugin.runtime import data_position, preemption
 
 def main():
     with preemption.watch():
-        data = torch.utils.data.DataLoader(list(range(64)), num_workers=2, worker_init_fn=position.start_worker,
+        data = torch.utils.data.DataLoader(list(range(64)), num_workers=2, worker_init_fn=data_position.start_worker,
                                            multiprocessing_context=CONTEXT, persistent_workers=True)
         with preemption.shield_children():
             batches = iter(data)

@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -316,6 +317,28 @@ def test_a_preempted_training_stops_the_command_with_its_status(script, fakes):
     Path('behaviour.json').write_text(json.dumps({'ablation_full_seed0_small train': 75}))
     assert script.main(['--small', '--variants', 'full', 'w_ra', '--seeds', '0']) == 75
     assert fakes() == ['full_seed0_small train True']
+
+
+@pytest.mark.parametrize('number', [signal.SIGUSR1, signal.SIGTERM])
+def test_a_training_that_a_signal_killed_while_it_was_starting_is_no_failure(script, monkeypatch, tmp_path, number):
+    (tmp_path / 'dies.py').write_text(f'import os\nos.kill(os.getpid(), {int(number)})\n')
+    monkeypatch.chdir(tmp_path)
+    children = script.Children(1)
+    with pytest.raises(script.Stopped):
+        children.call(['dies'], tmp_path / 'log')
+    assert children.stop_status == 75
+
+
+@pytest.mark.parametrize(('given', 'threads'), [('1', '1'), ('3', '3'), (None, '6')])
+def test_runs_have_the_threads_that_the_batch_file_gives_them(script, monkeypatch, given, threads):
+    made, real = [], script.Children
+    monkeypatch.setattr(script, 'Children', lambda count: made.append(real(count)) or made[-1])
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(12)), raising=False)
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    if given:
+        monkeypatch.setenv('OMP_NUM_THREADS', given)
+    assert script.execute_all([], SimpleNamespace(jobs=2)) == 0
+    assert made[0]._environment['OMP_NUM_THREADS'] == threads
 
 
 def test_a_training_that_is_preempted_ends_the_others_gently(script, fakes):

@@ -117,7 +117,7 @@ def start_worker(_: int) -> None:
     preemption.obey_parent_only()
 
 
-class Place:
+class RunState:
     """Iterations of this run in terms of epochs.
 
     Attributes:
@@ -135,4 +135,4 @@ class Place:
 
 
 #: Of the run in this process: the toolbox's pipeline has no place of its own for it.
-PLACE = Place()
+RUN_STATE = RunState()

@@ -2,7 +2,7 @@
 
 The toolbox's trainer calls a model's methods in a fixed order, once per iteration: ``update_learning_rate``,
 ``feed_data``, ``optimize_parameters``, then, when due, ``get_current_log``, ``save`` and ``validation``.
-:class:`Supervised` stands in front of the model's own class and acts between those calls.
+:class:`TrainingLifecycleMixin` stands in front of the model's own class and acts between those calls.
 """
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from basicsr.utils import get_root_logger
 from jddb_plugin.checks import CheckpointError
 from jddb_plugin.runtime import history, preemption, processes
 from jddb_plugin.runtime.checkpoints import remove_outdated
+from jddb_plugin.runtime.data_position import RUN_STATE, seed_step
 from jddb_plugin.runtime.meter import Meter
-from jddb_plugin.runtime.position import PLACE, seed_step
 
 
-class Supervised:
-    """Mixin for models of the toolbox while they train, see :func:`supervise`."""
+class TrainingLifecycleMixin:
+    """Mixin for models of the toolbox while they train, see :func:`with_lifecycle`."""
 
     def __init__(self, opt: dict[str, Any]) -> None:
         super().__init__(opt)
@@ -56,7 +56,7 @@ class Supervised:
         if not processes.any_of(preemption.received() is not None):
             return
         if self._saved_at != current_iter:
-            self.save(PLACE.epoch_of(current_iter), current_iter)
+            self.save(RUN_STATE.epoch_of(current_iter), current_iter)
         signal = preemption.received() or 'a signal to another process'
         raise preemption.Preempted(f'{signal}: saved iteration {current_iter} and stopped; go on with --auto_resume.')
 
@@ -146,6 +146,6 @@ class Supervised:
             self._meter.pause(time.perf_counter() - begin)
 
 
-def supervise(cls: type) -> type:
-    """A model's class with :class:`Supervised` in front."""
-    return type(cls.__name__, (Supervised, cls), {'__module__': cls.__module__, '__doc__': cls.__doc__})
+def with_lifecycle(cls: type) -> type:
+    """A model's class with :class:`TrainingLifecycleMixin` in front."""
+    return type(cls.__name__, (TrainingLifecycleMixin, cls), {'__module__': cls.__module__, '__doc__': cls.__doc__})

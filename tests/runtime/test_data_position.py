@@ -7,7 +7,7 @@ import torch
 from basicsr.data.data_sampler import EnlargedSampler
 
 from jddb_plugin.runtime import meter
-from jddb_plugin.runtime.position import EpochIndex, Place, SeededSamples, make_sampler_class, seed_step
+from jddb_plugin.runtime.data_position import EpochIndex, RunState, SeededSamples, make_sampler_class, seed_step
 
 
 class Drawing(torch.utils.data.Dataset):
@@ -60,10 +60,10 @@ def test_drawing_a_sample_leaves_the_training_steps_generators_alone():
 
 
 def test_epochs_are_counted_in_this_runs_batches():
-    place = Place()
-    assert place.epoch_of(10) == 0
-    place.batches = 3
-    assert [place.epoch_of(i) for i in (0, 2, 3, 7)] == [0, 0, 1, 2]
+    state = RunState()
+    assert state.epoch_of(10) == 0
+    state.batches = 3
+    assert [state.epoch_of(i) for i in (0, 2, 3, 7)] == [0, 0, 1, 2]
 
 
 def test_the_meter_counts_training_and_not_validation():
