@@ -2,8 +2,6 @@
 import subprocess
 import sys
 
-import pytest
-
 from jddb_plugin.data.frame_source import FrameSource
 
 from ..conftest import ROOT
@@ -12,25 +10,6 @@ from ..conftest import ROOT
 def _run(script, *arguments, cwd):
     return subprocess.run([sys.executable, str(ROOT / 'scripts' / script), *map(str, arguments)], capture_output=True, text=True,
                           cwd=cwd)
-
-
-def test_create_burst_lmdb(texture_folder, tmp_path):
-    result = _run('data/create_burst_lmdb.py', '--input', texture_folder, '--output', 'x.lmdb', cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    source = FrameSource(str(tmp_path / 'x.lmdb'), {'type': 'lmdb'}, 'test')
-    assert [len(clip.keys) for clip in source.clips.values()] == [7, 7]
-    again = _run('data/create_burst_lmdb.py', '--input', texture_folder, '--output', 'x.lmdb', cwd=tmp_path)
-    assert again.returncode == 2 and 'exists already' in again.stderr
-
-
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (('--input', 'nowhere', '--output', 'x.lmdb'), 'nowhere: no such folder'),
-    (('--input', '.', '--output', 'x.lmdb'), 'holds no folders'),
-])
-def test_create_burst_lmdb_names_what_is_wrong(tmp_path, arguments, message):
-    result = _run('data/create_burst_lmdb.py', *arguments, cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.startswith('error: ') and message in result.stderr and result.stderr.count('\n') == 1
 
 
 def test_the_demo_prepares_its_clips(texture_folder, tmp_path):

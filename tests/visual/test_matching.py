@@ -6,7 +6,7 @@ from basicsr.archs import build_network
 
 from jddb_plugin import DPBM, TwoStageJDDB
 from jddb_plugin.checks import ShapeError
-from jddb_plugin.show_matching import main
+from jddb_plugin.cli.main import main
 from jddb_plugin.visual.matching import draw_matching
 
 
@@ -46,7 +46,7 @@ def test_the_command_draws_folders_and_lmdbs(texture_folder, texture_lmdb, tmp_p
         'rgb.png': [str(texture_folder / 'a'), *small],
         'raw.jpg': [str(texture_lmdb), '--clip', 'b', '--noise', '0.001,0.01', '--frames', '3', '--interval', '2', *small],
     }.items():
-        assert main([*arguments, '-o', str(tmp_path / 'new' / name)]) == 0
+        assert main(['show-matching', *arguments, '-o', str(tmp_path / 'new' / name)]) == 0
         assert cv2.imread(str(tmp_path / 'new' / name)).shape[1] == 1824
     assert '1824 x' in capsys.readouterr().out
 
@@ -55,12 +55,12 @@ def test_the_command_takes_the_features_of_a_checkpoint(texture_lmdb, tmp_path, 
     net = TwoStageJDDB(num_feat=8, deformable_groups=2)
     torch.save({'params': net.state_dict()}, tmp_path / 'net.pth')
     common = [str(texture_lmdb), '--clip', 'a', '--tile', '16', '-o', str(tmp_path / 'x.png')]
-    assert main([*common, '--noise', 'low', '--weights', str(tmp_path / 'net.pth')]) == 0
-    assert main([*common, '--weights', str(tmp_path / 'net.pth')]) == 2
+    assert main(['show-matching', *common, '--noise', 'low', '--weights', str(tmp_path / 'net.pth')]) == 0
+    assert main(['show-matching', *common, '--weights', str(tmp_path / 'net.pth')]) == 2
     assert 'give --noise too' in capsys.readouterr().err
     edvr = build_network({'type': 'EDVR', 'num_feat': 8, 'deformable_groups': 2})
     torch.save({'params': edvr.state_dict()}, tmp_path / 'edvr.pth')
-    assert main([*common, '--noise', 'low', '--weights', str(tmp_path / 'edvr.pth')]) == 2
+    assert main(['show-matching', *common, '--noise', 'low', '--weights', str(tmp_path / 'edvr.pth')]) == 2
     assert 'edvr.pth: holds no matching features of TwoStageJDDB' in capsys.readouterr().err
 
 
@@ -82,6 +82,6 @@ def test_the_command_takes_the_features_of_a_checkpoint(texture_lmdb, tmp_path, 
 def test_the_command_says_what_is_wrong(texture_folder, texture_lmdb, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     arguments = [a.replace('FOLDER', str(texture_folder)).replace('LMDB', str(texture_lmdb)) for a in arguments]
-    assert main(arguments) == 2
+    assert main(['show-matching', *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob('x.*'))
