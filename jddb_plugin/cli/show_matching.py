@@ -101,7 +101,7 @@ def _burst(args: argparse.Namespace) -> Tensor:
     frames = _read(args)
     if args.noise is None:
         return torch.stack(frames)
-    shot, read = parse_noise(args.noise, '--noise')
+    shot, read = parse_noise(args.noise, 'noise')
     height, width = (side // 2 * 2 for side in frames[0].shape[-2:])
     raw = [mosaic_rgb(unprocess(frame[:, :height, :width], reference_camera())) for frame in frames]
     return torch.stack([add_test_noise(image, shot, read, frame_number=k) for k, image in enumerate(raw, 1)])

@@ -76,7 +76,6 @@ def test_the_command_takes_the_features_of_a_checkpoint(texture_lmdb, tmp_path, 
     (['FOLDER/a', '--noise', '2,0', '-o', 'x.png'], "must lie in 0 .. 1, got '2,0'"),
     (['FOLDER/a', '--ref', '5', '-o', 'x.png'], '--ref: expected 0 .. 4, got 5'),
     (['FOLDER/a', '--tile', '10', '-o', 'x.png'], 'multiples of the matching scale 4, got 10'),
-    (['FOLDER/a', '--window', 'sym', '-o', 'x.png'], "'sym' is not a valid choice"),
     (['FOLDER/a', '--tile', '128', '-o', 'x.png'], 'smaller than a tile of 128'),
 ])
 def test_the_command_says_what_is_wrong(texture_folder, texture_lmdb, tmp_path, monkeypatch, capsys, arguments, message):
