@@ -1,6 +1,7 @@
 """Raw-burst restoration for the BasicSR toolbox: joint denoising and demosaicking of bursts (JDD-B).
 
-Importing the package mends the toolbox for today's PyTorch (see :mod:`jddb_plugin.compat`) and registers in it
+Import the package before basicsr. The import itself is cheap; with basicsr it patches the toolbox for today's PyTorch (see
+:mod:`jddb_plugin.compat`) and registers in it
 
 * architectures ``TwoStageJDDB``, ``GatedUNet``, ``DPBM`` and ``CoarseAligned``,
 * models ``JDDBModel``, ``BurstModel``, ``HookedVideoBaseModel`` and ``HookedSRModel``,
@@ -8,37 +9,29 @@ Importing the package mends the toolbox for today's PyTorch (see :mod:`jddb_plug
   ``MovingPhotographDataset``,
 * losses ``ReconstructionLoss``, ``DevelopedLoss``, ``InterpolationLoss``, ``OneHotLoss`` and ``BlockMatchingLoss``,
 * and, in a registry of its own, hooks ``TemperatureHook`` and ``LossWeightHook``.
+
+:mod:`jddb_plugin.ops` needs torch and torchvision alone.
 """
-import sys
+from __future__ import annotations
 
-try:
-    from jddb_plugin import compat
+import importlib
+from typing import Any
 
-    compat.apply()
+from jddb_plugin import registration
 
-    from jddb_plugin.archs.coarse_aligned_arch import CoarseAligned
-    from jddb_plugin.archs.dpbm_arch import DPBM
-    from jddb_plugin.archs.gated_unet_arch import GatedUNet
-    from jddb_plugin.archs.jddb_arch import TwoStageJDDB
-    from jddb_plugin.data.moving_photograph_dataset import MovingPhotographDataset
-    from jddb_plugin.data.raw_burst_dataset import RawBurstDataset, RawBurstTestDataset
-    from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset, UnprocessedBurstTestDataset
-    from jddb_plugin.hooks import LossWeightHook, TemperatureHook
-    from jddb_plugin.losses.developed_loss import DevelopedLoss
-    from jddb_plugin.losses.jddb_loss import BlockMatchingLoss, InterpolationLoss, OneHotLoss, ReconstructionLoss
-    from jddb_plugin.models.burst_model import BurstModel
-    from jddb_plugin.models.hooked_model import HookedSRModel, HookedVideoBaseModel, HookMixin
-    from jddb_plugin.models.jddb_model import JDDBModel
-except Exception as error:  # a torch and a torchvision that do not fit raise RuntimeError, missing libraries OSError
-    # The environment check is there to say what is wrong, so it alone may run without. (Python 3.9 knows no orig_argv,
-    # but has '-m' in place of the name of a module that it is still looking for.)
-    if 'jddb_plugin.doctor' not in getattr(sys, 'orig_argv', ['jddb_plugin.doctor'] if sys.argv[:1] == ['-m'] else []):
-        raise ImportError(f'jddb_plugin cannot use its environment ({error}); run: python -m jddb_plugin.doctor') from error
+__version__ = '0.2.0'
+__all__ = [*registration.CLASSES]  # noqa: PLE0604 - a list of names
 
-__version__ = '0.1.0'
-__all__ = [
-    'DPBM', 'BlockMatchingLoss', 'BurstModel', 'CoarseAligned', 'DevelopedLoss', 'GatedUNet', 'HookMixin',
-    'HookedSRModel', 'HookedVideoBaseModel', 'InterpolationLoss', 'JDDBModel', 'LossWeightHook',
-    'MovingPhotographDataset', 'OneHotLoss', 'RawBurstDataset', 'RawBurstTestDataset', 'ReconstructionLoss',
-    'TemperatureHook', 'TwoStageJDDB', 'UnprocessedBurstDataset', 'UnprocessedBurstTestDataset',
-]
+registration.install()
+
+
+def __getattr__(name: str) -> Any:
+    """The public classes, imported with the toolbox when they are asked for."""
+    if name not in registration.CLASSES:
+        raise AttributeError(f"module 'jddb_plugin' has no attribute '{name}'")
+    registration.load_toolbox()
+    return getattr(importlib.import_module(registration.CLASSES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

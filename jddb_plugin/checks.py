@@ -6,9 +6,10 @@ import functools
 import importlib
 import sys
 from types import ModuleType
-from typing import Callable, Iterable
+from typing import TYPE_CHECKING, Callable, Iterable, Optional
 
-from torch import Tensor
+if TYPE_CHECKING:  # the command line starts without torch
+    from torch import Tensor
 
 
 class JDDBError(Exception):
@@ -20,7 +21,20 @@ class ShapeError(JDDBError, ValueError):
 
 
 class OptionError(JDDBError, ValueError):
-    """An option is missing, misspelt or has a value that cannot be used."""
+    """An option is missing, misspelt or has a value that cannot be used.
+
+    Args:
+        message: what was expected, and what came.
+        field: the option, which the whole message then begins with. A command line adds the dashes.
+    """
+
+    def __init__(self, message: str, *, field: Optional[str] = None) -> None:
+        super().__init__(message if field is None else f'{field}: {message}')
+        self.message, self.field = message, field
+
+    def within(self, where: str) -> OptionError:
+        """The same error of an option in section ``where``."""
+        return self if self.field is None else OptionError(self.message, field=f'{where}.{self.field}')
 
 
 class DataError(JDDBError, ValueError):
@@ -100,4 +114,4 @@ def check_choice(value: object, choices: Iterable[str], where: str) -> None:
     """Raise OptionError unless ``value`` is one of ``choices``."""
     choices = list(choices)
     if value not in choices:
-        raise OptionError(f"{where}: '{value}' is not a valid choice; {nearest(str(value), choices)}")
+        raise OptionError(f"'{value}' is not a valid choice; {nearest(str(value), choices)}", field=where)

@@ -16,7 +16,7 @@ from typing import Any, Iterable, Mapping, Optional
 import yaml
 from mmengine.config import Config
 
-from jddb_plugin.checks import OptionError
+from jddb_plugin.checks import OptionError, nearest
 
 _NUMBER = re.compile(r'[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$')
 
@@ -117,6 +117,32 @@ def _merge(config: Config, options: Mapping[str, Any], where: str) -> None:
         config.merge_from_dict(dict(options))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise OptionError(f'{where}: cannot be merged ({_first_line(error)}).') from error
+
+
+def shipped_options() -> Path:
+    """Folder of the option files that come with the package: in it once it is installed, else beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / 'option_files'
+    return installed if installed.is_dir() else package.parent / 'options'
+
+
+def find_options(name: str, phase: str) -> str:
+    """Path of an option file that is given by its path, or by the name of a shipped one, e.g. jddb_reds or ablation/full.
+
+    Args:
+        name: as given.
+        phase: 'train' or 'test', whose shipped files are meant.
+
+    Raises:
+        OptionError: there is no such file; the message names the nearest shipped one.
+    """
+    if Path(name).expanduser().is_file():
+        return name
+    folder = shipped_options() / phase
+    shipped = {file.relative_to(folder).with_suffix('').as_posix(): file for file in folder.rglob('*.yml')}
+    if name in shipped:
+        return str(shipped[name])
+    raise OptionError(f'{name}: no such option file, and none of that name is shipped; {nearest(name, shipped)}')
 
 
 def load_options(path: str, overrides: Optional[Iterable[tuple[str, Any]]] = None) -> dict[str, Any]:

@@ -1,18 +1,19 @@
-"""Test: ``python -m jddb_plugin.test -opt options/test/demo.yml`` runs the toolbox's test_pipeline."""
+"""``python -m jddb_plugin.test ...``, the same as ``jddb test ...``."""
 from __future__ import annotations
 
 import sys
-from typing import Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional
 
-from basicsr.test import test_pipeline
-
-from jddb_plugin.entry import run
+from jddb_plugin.cli.main import console
+from jddb_plugin.cli.main import main as jddb
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Test by an option file; returns the exit status."""
-    return run(test_pipeline, is_train=False, arguments=arguments)
+    """Run the sub-command; returns the exit status."""
+    return jddb(['test', *(sys.argv[1:] if arguments is None else arguments)])
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.argv.insert(1, 'test')
+    console()

@@ -1,21 +1,19 @@
-"""Train: ``python -m jddb_plugin.train -opt options/train/demo.yml`` runs the toolbox's train_pipeline."""
+"""``python -m jddb_plugin.train ...``, the same as ``jddb train ...``."""
 from __future__ import annotations
 
 import sys
-from typing import Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional
 
-from basicsr.train import train_pipeline
-
-from jddb_plugin.entry import run
-from jddb_plugin.runtime import preemption
+from jddb_plugin.cli.main import console
+from jddb_plugin.cli.main import main as jddb
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Train by an option file; returns the exit status."""
-    return run(train_pipeline, is_train=True, arguments=arguments)
+    """Run the sub-command; returns the exit status."""
+    return jddb(['train', *(sys.argv[1:] if arguments is None else arguments)])
 
 
 if __name__ == '__main__':
-    status = main()
-    preemption.ignore()
-    sys.exit(status)
+    sys.argv.insert(1, 'train')
+    console()

@@ -38,8 +38,9 @@ from tqdm import tqdm
 
 import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
 from jddb_plugin.checks import DataError, OptionError, one_line_errors
+from jddb_plugin.cli.pipeline import check_files
+from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import dump_options, load_options, parse_override
-from jddb_plugin.entry import check_files, check_options
 from jddb_plugin.runtime import preemption
 from jddb_plugin.runtime.preemption import EXIT_STATUS
 

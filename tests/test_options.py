@@ -5,8 +5,8 @@ from basicsr.archs import build_network
 from basicsr.losses import build_loss
 
 from jddb_plugin.checks import OptionError
+from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
-from jddb_plugin.entry import check_options
 
 from .conftest import ROOT
 

@@ -6,12 +6,16 @@ import sys
 
 import pytest
 
+import jddb_plugin
+from jddb_plugin.cli.main import main
+
 from .conftest import ROOT
 
 PACKAGE = ROOT / 'jddb_plugin'
 # Each room may import from those below it.
 ALLOWED = {
-    'entry': {'entry', 'restoration', 'models', 'data', 'archs', 'losses', 'hooks', 'visual', 'ops', 'compat', 'runtime', 'base'},
+    'entry': {'entry', 'cli', 'base'},
+    'cli': {'cli', 'restoration', 'models', 'data', 'archs', 'losses', 'hooks', 'visual', 'ops', 'compat', 'runtime', 'base'},
     'restoration': {'restoration', 'archs', 'data', 'visual', 'ops', 'runtime', 'base'},
     'models': {'models', 'archs', 'losses', 'hooks', 'visual', 'ops', 'runtime', 'base'},
     'data': {'data', 'ops', 'base'},
@@ -24,7 +28,7 @@ ALLOWED = {
     'compat': {'compat', 'runtime', 'ops', 'base'},
     'base': {'base'},
 }
-BASE = {'checks', 'options', 'config'}
+BASE = {'checks', 'options', 'config', 'registration'}
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 
@@ -34,65 +38,108 @@ def _room(parts):
     return parts[0] if parts[0] in ALLOWED else 'entry'
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_run_one_way(path):
-    parts = path.relative_to(PACKAGE).with_suffix('').parts
-    room = _room(parts)
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
+def _tree(path):
+    return ast.parse(path.read_text())
+
+
+def _imported(path):
+    """Names of the modules that a file imports, wherever in it."""
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f'{path.name} imports relatively'
-            names = [node.module] if node.module != 'jddb_plugin' else [f'jddb_plugin.{alias.name}' for alias in node.names]
+            yield from [node.module] if node.module != 'jddb_plugin' else [f'jddb_plugin.{alias.name}' for alias in node.names]
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            if not name.startswith('jddb_plugin.'):
-                continue
-            target = name.split('.')[1:]
-            assert _room(target) in ALLOWED[room] or target[0] in ALLOWED[room], f'{path.name} ({room}) imports {name}'
+            yield from (alias.name for alias in node.names)
 
 
-@pytest.mark.parametrize('path', [p for p in FILES if p.parent.name == 'ops'], ids=lambda p: p.stem)
-def test_ops_know_no_option_registry_or_file(path):
-    imported = {alias.name.split('.')[0] for node in ast.walk(ast.parse(path.read_text()))
-                for alias in (node.names if isinstance(node, ast.Import) else [])}
-    imported |= {node.module.split('.')[0] for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
-    # basicsr and mmcv are imported where their kernels are called.
-    assert imported <= {'__future__', 'collections', 'dataclasses', 'importlib', 'math', 'typing', 'cv2', 'numpy', 'torch',
-                        'torchvision', 'jddb_plugin', 'basicsr', 'mmcv'}
-    assert 'open(' not in path.read_text()
-    assert 'registry import' not in path.read_text()
+def test_imports_run_one_way():
+    for path in FILES:
+        room = _room(path.relative_to(PACKAGE).with_suffix('').parts)
+        for name in _imported(path):
+            if name.startswith('jddb_plugin.'):
+                target = name.split('.')[1:]
+                assert _room(target) in ALLOWED[room] or target[0] in ALLOWED[room], f'{path.name} ({room}) imports {name}'
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_files_are_small_and_do_not_assert(path):
-    assert len(path.read_text().splitlines()) <= 400
-    assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
+def test_ops_know_no_option_registry_or_file():
+    # basicsr, mmcv and OpenCV are imported where their kernels are called.
+    allowed = {'__future__', 'collections', 'dataclasses', 'importlib', 'math', 'typing', 'torch', 'torchvision', 'jddb_plugin',
+               'basicsr', 'mmcv', 'cv2', 'numpy'}
+    for path in (PACKAGE / 'ops').glob('*.py'):
+        assert {name.split('.')[0] for name in _imported(path)} <= allowed, path.name
+        assert 'open(' not in path.read_text() and 'registry import' not in path.read_text(), path.name
+
+
+def test_files_are_small_and_do_not_assert():
+    for path in FILES:
+        assert len(path.read_text().splitlines()) <= 400, path.name
+        assert not [node for node in ast.walk(_tree(path)) if isinstance(node, ast.Assert)], path.name
+
+
+def _run(code, **environment):
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, **environment})
+
+
+def test_ops_need_neither_the_toolbox_nor_its_packages():
+    hidden = ('basicsr', 'cv2', 'lmdb', 'mmengine', 'mmcv', 'matplotlib', 'skimage', 'scipy', 'yaml', 'tqdm')
+    code = (f'import sys; sys.modules.update(dict.fromkeys({hidden})); import jddb_plugin.ops, pkgutil, importlib;'
+            '[importlib.import_module("jddb_plugin.ops." + m.name) for m in pkgutil.iter_modules(jddb_plugin.ops.__path__)]')
+    result = _run(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_import_alone_is_cheap():
+    result = _run('import jddb_plugin, sys; print(sorted({"torch", "basicsr", "numpy"} & set(sys.modules)))')
+    assert result.stdout == '[]\n', result.stderr
 
 
 def test_one_import_registers_everything():
     code = ('import jddb_plugin; from basicsr.utils import registry as r; from jddb_plugin.hooks import HOOK_REGISTRY as h;'
             'print(*(n for g in (r.ARCH_REGISTRY, r.MODEL_REGISTRY, r.DATASET_REGISTRY, r.LOSS_REGISTRY, h) for n in g.keys()))')
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    result = _run(code)
     expected = {'TwoStageJDDB', 'DPBM', 'CoarseAligned', 'JDDBModel', 'HookedVideoBaseModel', 'HookedSRModel',
                 'UnprocessedBurstDataset', 'UnprocessedBurstTestDataset', 'ReconstructionLoss', 'InterpolationLoss',
                 'OneHotLoss', 'BlockMatchingLoss', 'TemperatureHook', 'LossWeightHook', 'EDVR', 'VideoBaseModel'}
-    assert expected <= set(result.stdout.split())
+    assert expected <= set(result.stdout.split()), result.stderr
 
 
-def test_doctor_finds_a_sound_environment():
-    result = subprocess.run([sys.executable, '-m', 'jddb_plugin.doctor'], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
-    assert result.stdout.count('\nok ') + result.stdout.startswith('ok ') == 6
-    assert 'DCNv2 backends: torchvision, grid_sample' in result.stdout
+@pytest.mark.parametrize('first', ['archs.dpbm_arch', 'models.jddb_model', 'hooks', 'runtime.lifecycle', 'restoration.restorer'])
+def test_whatever_is_imported_first_registers_everything(first):
+    code = (f'import jddb_plugin.{first}, jddb_plugin; from basicsr.utils.registry import MODEL_REGISTRY as m;'
+            'print("JDDBModel" in m and [getattr(jddb_plugin, n).__name__ for n in jddb_plugin.__all__] == jddb_plugin.__all__)')
+    result = _run(code)
+    assert result.stdout == 'True\n', result.stderr
+
+
+def test_the_toolbox_may_be_imported_before():
+    code = ('import sys, types; from torchvision.transforms import functional;'
+            'missing = types.SimpleNamespace(rgb_to_grayscale=functional.rgb_to_grayscale);'
+            'sys.modules["torchvision.transforms.functional_tensor"] = missing; import basicsr, jddb_plugin;'
+            'from basicsr.utils.registry import MODEL_REGISTRY as m; print("JDDBModel" in m)')
+    result = _run(code)
+    assert result.stdout == 'True\n', result.stderr
+
+
+def test_names_that_are_not_there_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'TwoStage'"):
+        jddb_plugin.TwoStage  # noqa: B018
+    assert {'TwoStageJDDB', '__version__'} <= set(dir(jddb_plugin))
+
+
+def test_doctor_finds_a_sound_environment(capsys):
+    assert main(['doctor']) == 0
+    out = capsys.readouterr().out
+    assert out.count('\nok ') + out.startswith('ok ') == 6
+    assert 'DCNv2 backends: torchvision, grid_sample' in out
 
 
 def test_doctor_says_what_is_missing(tmp_path):
-    # A package of that name that cannot be imported stands in for one that is not installed.
+    # A package of that name that cannot be imported stands in for one that is broken.
     (tmp_path / 'basicsr.py').write_text('raise ImportError("basicsr is not here")\n')
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(tmp_path), str(ROOT)])}
-    result = subprocess.run([sys.executable, '-m', 'jddb_plugin.doctor'], capture_output=True, text=True, env=environment)
+    result = subprocess.run([sys.executable, '-m', 'jddb_plugin', 'doctor'], capture_output=True, text=True, env=environment)
     assert result.returncode == 1
     assert 'FAIL  host' in result.stdout and 'basicsr is not here' in result.stdout
-    result = subprocess.run([sys.executable, '-c', 'import jddb_plugin'], capture_output=True, text=True, env=environment)
-    assert 'run: python -m jddb_plugin.doctor' in result.stderr
+    result = _run('from jddb_plugin import DPBM', PYTHONPATH=environment['PYTHONPATH'])
+    assert 'basicsr is not here' in result.stderr and 'run: jddb doctor' in result.stderr

@@ -1,1 +1,4 @@
 """Network architectures, registered in the toolbox."""
+from jddb_plugin.registration import load_toolbox
+
+load_toolbox()

@@ -5,7 +5,6 @@ in the ``.partial`` folder, so that a build is only resumed on the source it was
 """
 from __future__ import annotations
 
-import argparse
 import functools
 from contextlib import closing
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import Iterable, Iterator, Optional, Sequence
 
 from tqdm import tqdm
 
-from jddb_plugin.checks import DataError
-from jddb_plugin.data.burst_lmdb import ENCODINGS, BurstLmdbWriter, frame_key, metadata_key
+from jddb_plugin.checks import DataError, OptionError
+from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, frame_key, metadata_key
 from jddb_plugin.data.images import image_header, to_tiff
 from jddb_plugin.data.metadata import CameraMetadata, parse_metadata
 from jddb_plugin.data.source_clips import EncodedFrame, SourceClip, Task, image_clip
-from jddb_plugin.data.workers import default_workers, run_in_order
+from jddb_plugin.data.workers import run_in_order
 
 
 def build(clips: Sequence[SourceClip], output: str, *, overwrite: bool = False, resume: bool = False, workers: int = 0,
@@ -37,7 +36,7 @@ def build(clips: Sequence[SourceClip], output: str, *, overwrite: bool = False, 
             disk is full, or the source is not what it was when the build to resume was started.
     """
     if workers < 0:
-        raise DataError(f'--workers: expected at least 0, got {workers}.')
+        raise OptionError(f'expected at least 0, got {workers}.', field='workers')
     try:
         with BurstLmdbWriter(output, overwrite=overwrite, resume=resume, keep_partial=True, encoding=encoding) as writer:
             _check_names(clips)
@@ -45,20 +44,6 @@ def build(clips: Sequence[SourceClip], output: str, *, overwrite: bool = False, 
             _write(writer, clips, workers, encoding)
     except KeyboardInterrupt:
         raise DataError(f'{output}: interrupted; what is written so far is kept, pass --resume to complete it.') from None
-
-
-def add_build_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that all commands have that build an LMDB."""
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing LMDB, and start an interrupted build anew')
-    parser.add_argument('--resume', action='store_true', help='complete an interrupted build')
-    parser.add_argument('--workers', type=int, default=default_workers(), help='processes, 0 for none (default: %(default)s)')
-    parser.add_argument('--encoding', choices=ENCODINGS, default='png',
-                        help='tiff stores frames without compression: about twice as large, and decoded many times faster')
-
-
-def build_as_asked(clips: Sequence[SourceClip], args: argparse.Namespace) -> None:
-    """:func:`build` to ``args.output`` with the options of :func:`add_build_arguments`."""
-    build(clips, args.output, overwrite=args.overwrite, resume=args.resume, workers=args.workers, encoding=args.encoding)
 
 
 def write_folders(writer: BurstLmdbWriter, folders: Iterable[Path], *, prefix: str = '') -> None:

@@ -70,7 +70,7 @@ class FrameSource:
         if kind == 'disk' and (frames == 'mosaic' or stage_dir is not None):
             option = 'mosaics are read' if frames == 'mosaic' else 'stage_dir works'
             raise OptionError(f'{where}.io_backend: {option} with type lmdb only; build an LMDB with '
-                              'scripts/data/create_burst_lmdb.py.')
+                              'jddb lmdb build.')
         self.frames = frames
         self.root = Path(dataroot).expanduser()
         self.kind = kind

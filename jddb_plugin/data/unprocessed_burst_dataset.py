@@ -20,13 +20,10 @@ from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.isp import Camera, reference_camera, sample_camera, unprocess
 from jddb_plugin.ops.noise import TEST_LEVELS, add_test_noise, noise_std, sample_noise_level
 from jddb_plugin.ops.synthesis import synthesise_batch
-from jddb_plugin.options import read_options
+from jddb_plugin.options import HOST_KEYS, read_options
 
 #: Tile corners are multiples of it, so that they fall on whole feature pixels.
 SCALE = 4
-#: Keys of a data set's section that the toolbox or its loader reads.
-HOST_KEYS = ('name', 'type', 'phase', 'scale', 'mode', 'batch_size_per_gpu', 'num_worker_per_gpu', 'use_shuffle',
-             'dataset_enlarge_ratio', 'prefetch_mode', 'num_prefetch_queue', 'pin_memory', 'persistent_workers')
 
 
 def _check_num_frame(num_frame: int, where: str) -> None:

@@ -18,12 +18,6 @@ from jddb_plugin.checks import DataError
 Result = TypeVar('Result')
 
 
-def default_workers() -> int:
-    """One per core that this process may use, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return min(cores, 16)
-
-
 def _start_worker() -> None:
     """A worker leaves interrupts to its parent, ends when the parent is killed, and is one of many."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -60,6 +54,6 @@ def run_in_order(tasks: Iterable[Callable[[], Result]], workers: int) -> Iterato
         while ahead:
             yield ahead.popleft().result()
     except BrokenProcessPool as error:
-        raise DataError('a worker process was killed, which happens when memory runs out; use fewer --workers.') from error
+        raise DataError('a worker process was killed, which happens when memory runs out; use fewer workers.') from error
     finally:
         executor.shutdown(cancel_futures=True)

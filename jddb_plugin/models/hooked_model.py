@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Optional
+from typing import Any, Mapping, Optional
 
 from basicsr.models.sr_model import SRModel
 from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from jddb_plugin.checks import OptionError
-from jddb_plugin.hooks import build_hooks
+from jddb_plugin.hooks.hook import build_hooks
 from jddb_plugin.models.evaluation import middle_frames
 from jddb_plugin.visual.matching import draw_matching
 
@@ -22,6 +22,17 @@ class HookMixin:
 
     Put it first: ``class MyModel(HookMixin, SRModel)``.
     """
+
+    @staticmethod
+    def check_hooks(opt: Mapping[str, Any]) -> None:
+        """Check the options that this mixin reads, before anything is built.
+
+        Raises:
+            OptionError: a hook or one of its keys is unknown, or there is nowhere to draw the matching figure.
+        """
+        build_hooks(opt['train'].get('hooks') or [])
+        if (opt.get('val') or {}).get('matching_figure') and not opt['logger']['use_tb_logger']:
+            raise OptionError('val.matching_figure: is drawn for TensorBoard; set logger.use_tb_logger: true.')
 
     def init_training_settings(self) -> None:
         """Build the hooks beside the model's own training settings."""

@@ -29,9 +29,10 @@ def parse_noise(text: str, where: str) -> tuple[float, float]:
     try:
         shot, read = (float(part) for part in text.split(','))
     except ValueError as error:
-        raise OptionError(f"{where}: expected {', '.join(TEST_LEVELS)} or SHOT,READ, e.g. 0.0025,0.01; got '{text}'.") from error
+        raise OptionError(f"expected {', '.join(TEST_LEVELS)} or SHOT,READ, e.g. 0.0025,0.01; got '{text}'.",
+                          field=where) from error
     if not (0 <= shot <= 1 and 0 <= read <= 1):
-        raise OptionError(f"{where}: shot and read must lie in 0 .. 1, got '{text}'.")
+        raise OptionError(f"shot and read must lie in 0 .. 1, got '{text}'.", field=where)
     return shot, read
 
 

@@ -6,8 +6,6 @@ noise of one strength everywhere.
 """
 from __future__ import annotations
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,6 +78,9 @@ def estimate_motion(packed: Tensor, stabilizer: Stabilizer, ref_idx: int) -> Ten
     motion = coarse_motion(gray, ref_idx)
     if min(gray.shape[-2:]) < _SMALLEST:
         return motion
+    import cv2  # numpy and OpenCV are not needed by the other operations
+    import numpy as np
+
     images = [cv2.GaussianBlur((image.clamp(0, 1) * 255).round().byte().cpu().numpy(), (0, 0), 1.0) for image in gray]
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     result = torch.zeros_like(motion)

@@ -95,7 +95,7 @@ def burst_of_files(files: Sequence[Path], *, noise: Optional[tuple[float, float]
     """
     for file in files:
         if file.suffix.lower() in VIDEO_SUFFIXES:
-            raise DataError(f'{file}: a video; build a burst LMDB of it by scripts/data/create_burst_lmdb.py, and restore that.')
+            raise DataError(f'{file}: a video; build a burst LMDB of it by jddb lmdb build, and restore that.')
         if file.suffix.lower() not in (*RAW_SUFFIXES, *IMAGE_SUFFIXES):
             raise DataError(f'{file}: not a frame; expected raw files ({" ".join(RAW_SUFFIXES)}) or images '
                             f'({" ".join(IMAGE_SUFFIXES)}).')

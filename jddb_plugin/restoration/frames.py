@@ -19,9 +19,7 @@ from jddb_plugin.ops.noise import noise_std
 from jddb_plugin.ops.noise_estimate import estimate_noise
 from jddb_plugin.restoration.bursts import Burst
 from jddb_plugin.restoration.rows import Rows, spool_folder
-
-#: 'metadata', 'estimate' or (shot, read).
-Noise = Union[str, tuple[float, float]]
+from jddb_plugin.restoration.settings import Noise
 
 #: Shares of samples from which on a frame is called black or over-exposed.
 _CLIPPED = 0.98

@@ -106,7 +106,7 @@ def _read_state(path: str) -> dict[str, Tensor]:
     state = {re.sub(r'^module\.', '', str(key)): value for key, value in state.items()}
     if is_released(state):
         raise CheckpointError(f"{path}: the authors' file as it was released; convert it with "
-                              'scripts/convert_released_checkpoint.py.')
+                              'jddb convert.')
     strange = [key for key in state if not key.startswith(('refine.', 'coarse.'))]
     if strange:
         raise CheckpointError(f'{path}: a checkpoint of another network; TwoStageJDDB has no {_some(strange)}.')

@@ -17,21 +17,12 @@ from jddb_plugin.restoration.motion import lattice_of
 from jddb_plugin.restoration.slabs import LIGHT_ROWS
 from jddb_plugin.restoration.stream import grid_of
 
-_UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30, 't': 1 << 40}
 #: Bytes kept free for what libraries allocate now and then: code of kernels, packed weights, buffers of encoders.
 _SLACK = 128 << 20
 #: Shares of what is free that mosaics and the picture may take before they are laid into temporary files.
 _MOSAICS, _PICTURE = 0.35, 0.2
 #: Tiles at once; more gain nothing on a CPU.
 _MOST_TILES = {'cpu': 4, 'cuda': 16}
-
-
-def parse_memory(text: str) -> int:
-    """Bytes of '2G', '1500M', '1.5 GB' and the like, in units of 1024."""
-    match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*', text, re.IGNORECASE)
-    if match is None or not float(match[1]):
-        raise OptionError(f"--memory: expected a size such as 2G or 1500M, got '{text}'.")
-    return int(min(float(match[1]) * _UNITS[match[2].lower()], 1 << 60))
 
 
 def _number(path: str, pattern: str) -> Optional[int]:

@@ -75,7 +75,7 @@ class Reporter:
 
     def start(self, frames: Frames, gain: float) -> None:
         """Make the pictures of the noisy reference, before the frames are restored and closed."""
-        if self.settings.kind.startswith('linear'):
+        if self.settings.format.startswith('linear'):
             gain = brightness(frames)  # the file has none, but the page is to look at
         first = Preview(frames, gain, (0, 0))
         _show_noisy(first)

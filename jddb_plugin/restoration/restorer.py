@@ -1,4 +1,4 @@
-"""From a burst to a picture: the function behind ``python -m jddb_plugin.restore``."""
+"""From a burst to a picture: the function behind ``jddb restore``."""
 from __future__ import annotations
 
 import contextlib
@@ -15,97 +15,28 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jddb_plugin.archs.dpbm_arch import SCALE
-from jddb_plugin.checks import DataError, OptionError, ShapeError, check_choice
+from jddb_plugin.checks import DataError, OptionError, ShapeError
 from jddb_plugin.data.raw_burst_dataset import colours
 from jddb_plugin.ops.bayer import demosaic_bilinear
 from jddb_plugin.ops.cfa import red_position
 from jddb_plugin.ops.isp import process, to_linear_srgb, tone_map
 from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts
 from jddb_plugin.restoration.exif import read_exif
-from jddb_plugin.restoration.frames import Frames, Noise, load_frames
+from jddb_plugin.restoration.frames import Frames, load_frames
 from jddb_plugin.restoration.network import load_network
 from jddb_plugin.restoration.picture import FORMATS, check_suffix, quantise, write_picture
 from jddb_plugin.restoration.plan import Budget, Plan, default_memory, make_plan, resident_memory
 from jddb_plugin.restoration.rows import Rows, spool_folder
+from jddb_plugin.restoration.settings import Settings
 from jddb_plugin.restoration.stream import TileStream
 
 #: Tiles of the paper's tests (tile, overlap, radius): of REDS4 for video frames up to this many pixels, of 4K for all else.
 _SMALL_FRAME = 1280 * 720
 _SMALL, _LARGE = (64, 4, 6), (128, 16, 16)
-#: No tile, overlap or radius is larger.
-_LARGEST = 4096
 #: Rows that are developed at once.
 _DEVELOPED_ROWS = 64
 #: Samples of the reference that its brightness is measured on.
 _BRIGHTNESS_SAMPLES = 100_000
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How bursts are restored.
-
-    Attributes:
-        reference: index of the reference frame, 'middle' or 'sharpest'; None is the sharpest raw frame, or the middle one of a
-            video.
-        frames: how many frames to use, those nearest to the reference; None is all of a raw burst, five of a video.
-        noise: 'metadata', 'estimate', or (shot, read); video frames become raw of that noise.
-        kind: what the picture file holds, a name of :data:`jddb_plugin.restoration.picture.FORMATS`.
-        gain: brightness of the picture; None makes 1 % of the noisy reference white (1 for video frames, and linear pictures).
-        tile, overlap, radius: of the coarse alignment, see :class:`jddb_plugin.archs.dpbm_arch.DPBM`; None is what the paper
-            tests with: 64, 4 and 6 for video frames up to 1280 x 720, else 128, 16 and 16.
-        window: 'symmetric', or 'published' for the released code's search window and padding.
-        align: 'tiles' moves each tile as a whole, as the paper does; 'smooth' every pixel by a field of motion through the same
-            kind of matches (:mod:`jddb_plugin.restoration.motion`). None is smooth, and tiles where window is 'published'.
-        coarse: stage of the network, where its checkpoint does not tell: 'block_matching' or 'none'.
-        device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
-        precision: 'float32', or 'bf16' for the convolutions of the refined stage.
-        memory: bytes that the process may hold; None is half of what is available. On a GPU its free memory serves the tiles.
-    """
-
-    reference: Union[None, int, str] = None
-    frames: Optional[int] = None
-    noise: Noise = 'metadata'
-    kind: str = 'png'
-    gain: Optional[float] = None
-    tile: Optional[int] = None
-    overlap: Optional[int] = None
-    radius: Optional[int] = None
-    window: str = 'symmetric'
-    align: Optional[str] = None
-    coarse: Optional[str] = None
-    device: str = 'auto'
-    precision: str = 'float32'
-    memory: Optional[int] = None
-
-    def check(self) -> None:
-        """Raise OptionError for a value that cannot be used."""
-        check_choice(self.kind, FORMATS, '--format')
-        check_choice(self.window, ('symmetric', 'published'), '--window')
-        if self.align is not None:
-            check_choice(self.align, ('smooth', 'tiles'), '--align')
-        if self.align == 'smooth' and self.window == 'published':
-            raise OptionError('--align smooth: --window published moves whole tiles, as the released code does; leave out one of '
-                              'them.')
-        check_choice(self.precision, ('float32', 'bf16'), '--precision')
-        if isinstance(self.noise, str):
-            check_choice(self.noise, ('metadata', 'estimate'), '--noise')
-        elif len(self.noise) != 2 or not all(0 <= level <= 1 for level in self.noise):
-            raise OptionError(f'--noise: expected shot and read in 0 .. 1, got {self.noise}.')
-        if isinstance(self.reference, str):
-            check_choice(self.reference, ('middle', 'sharpest'), '--reference')
-        if self.gain is not None and not 0 < self.gain < 1e4:
-            raise OptionError(f'--gain: expected a positive number below 10000, got {self.gain}.')
-        for name in ('tile', 'overlap', 'radius'):
-            value = getattr(self, name)
-            step, least = (1, 0) if name == 'radius' else (SCALE, SCALE * (name == 'tile'))
-            if value is not None and (value % step or not least <= value <= _LARGEST):
-                raise OptionError(f'--{name}: expected {f"a multiple of {step}" if step > 1 else "a number"} in {least} .. '
-                                  f'{_LARGEST}, got {value}.')
-
-    @property
-    def smooth(self) -> bool:
-        """Whether pixels are aligned by a field of motion."""
-        return self.window != 'published' if self.align is None else self.align == 'smooth'
 
 
 @dataclass
@@ -154,16 +85,16 @@ class Restorer:
         CheckpointError, OptionError: the checkpoint, or a setting, cannot be used.
     """
 
-    def __init__(self, weights: Union[str, Path], settings: Settings = Settings()) -> None:
-        settings.check()
+    def __init__(self, weights: Union[str, Path], settings: Optional[Settings] = None) -> None:
+        settings = Settings() if settings is None else settings
         self.weights, self.settings = str(weights), settings
         self.device = _device(settings.device)
         self._loaded: tuple[dict[str, object], torch.nn.Module] = ({}, load_network(self.weights, coarse=settings.coarse))
         self.budget = Budget(default_memory() if settings.memory is None else settings.memory, resident_memory())
         if self.budget.free <= 0:
-            raise OptionError(f'--memory: {self.budget.total >> 20} MB are less than Python and the libraries hold already '
+            raise OptionError(f'{self.budget.total >> 20} MB are less than Python and the libraries hold already '
                               f'({self.budget.held >> 20} MB and some to spare); give at least '
-                              f'{(self.budget.total - self.budget.free >> 20) + 500} MB.')
+                              f'{(self.budget.total - self.budget.free >> 20) + 500} MB.', field='memory')
 
     def restore(self, burst: Union[Burst, str, Path], output: Union[None, str, Path] = None, *,
                 watch: Optional[Watcher] = None, progress: bool = True) -> Restored:
@@ -183,12 +114,12 @@ class Restorer:
             burst = _only_burst(Path(burst), settings)
         output = None if output is None else Path(output)
         if output is not None:
-            check_suffix(output, settings.kind)
+            check_suffix(output, settings.format)
         with _told(burst.where):
             return self._restore(burst, output, watch, progress)
 
     def _restore(self, burst: Burst, output: Optional[Path], watch: Optional[Watcher], progress: bool) -> Restored:
-        settings, kind = self.settings, FORMATS[self.settings.kind]
+        settings, kind = self.settings, FORMATS[self.settings.format]
         start = time.perf_counter()
         frames = load_frames(
             burst, reference=('middle' if burst.is_video else 'sharpest') if settings.reference is None else settings.reference,
@@ -220,7 +151,7 @@ class Restorer:
 
     def _walk(self, burst: Burst, frames: Frames, picture: Rows, watch: Optional[Watcher], progress: bool) -> Restored:
         """Restore ``frames`` into ``picture``."""
-        settings, kind = self.settings, FORMATS[self.settings.kind]
+        settings, kind = self.settings, FORMATS[self.settings.format]
         net = self._network(burst, frames)
         plan = self._plan(net, burst, frames, picture)
         gain = settings.gain if settings.gain is not None else 1.0 if burst.is_video or kind.linear else brightness(frames)
@@ -293,8 +224,8 @@ def _told(where: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) and 'allocate memory' not in str(error):
             raise
-        raise OptionError(f'{where}: the system has no more memory; give a smaller --memory, --tile or --radius, or fewer '
-                          '--frames.') from error
+        raise OptionError(f'{where}: the system has no more memory; give a smaller memory, tile or radius, or fewer '
+                          'frames.') from error
 
 
 def _device(name: str) -> torch.device:
@@ -303,12 +234,12 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise OptionError(f"--device: '{name}' is none; expected auto, cpu, cuda or cuda:N.") from error
+        raise OptionError(f"unknown device '{name}'; expected auto, cpu, cuda or cuda:N.", field='device') from error
     if device.type not in ('cpu', 'cuda'):
-        raise OptionError(f"--device: '{name}' is not supported; expected auto, cpu, cuda or cuda:N.")
+        raise OptionError(f"'{name}' is not supported; expected auto, cpu, cuda or cuda:N.", field='device')
     count = torch.cuda.device_count()
     if device.type == 'cuda' and not 0 <= (device.index or 0) < count:  # an index beyond 127 comes out negative
-        raise OptionError(f"--device: there is no '{name}', PyTorch finds {count} GPUs; use cpu or auto.")
+        raise OptionError(f"there is no '{name}', PyTorch finds {count} GPUs; use cpu or auto.", field='device')
     return device
 
 
@@ -344,7 +275,7 @@ class _Developer:
     def __call__(self, first: int, linear: Tensor) -> list[tuple[int, np.ndarray]]:
         """(row, values [rows, W, 3]): lines that were cropped to reach rggb repeat the nearest one."""
         if not bool(torch.isfinite(linear).all()):
-            raise DataError('the network gave values that are not finite; use --precision float32, or other weights.')
+            raise DataError('the network gave values that are not finite; use precision float32, or other weights.')
         values = self.rgb(linear)
         left = self.origin[1]
         values = np.pad(values, ((0, 0), (left, self.size[1] - left - values.shape[1]), (0, 0)), mode='edge')

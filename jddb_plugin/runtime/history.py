@@ -1,4 +1,4 @@
-"""Scores of every validation of a run, in a file beside its checkpoints: one JSON object a line.
+"""Scores of every validation of a run, and the values of its log, in files beside its checkpoints: one JSON object a line.
 
 The best score is a function of this history. It is therefore known after a resume, also when the state that the run
 goes on from was saved before the validation of its iteration, as the toolbox does it. A validation that was interrupted
@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Iterable, Mapping
 
 FILE = 'validation.jsonl'
+#: Values of the training log.
+METRICS = 'metrics.jsonl'
 
 
 def append(folder: str, iteration: int, name: str, metric: str, value: float) -> None:
@@ -19,6 +21,12 @@ def append(folder: str, iteration: int, name: str, metric: str, value: float) ->
     entry = {'iter': int(iteration), 'set': name, 'metric': metric, 'value': float(value)}
     with open(Path(folder) / FILE, 'a', encoding='utf-8') as file:
         file.write(json.dumps(entry) + '\n')
+
+
+def append_metrics(folder: str, iteration: int, values: Mapping[str, float]) -> None:
+    """Add the values of one line of the training log, by name."""
+    with open(Path(folder) / METRICS, 'a', encoding='utf-8') as file:
+        file.write(json.dumps({'iter': int(iteration), **{name: float(value) for name, value in values.items()}}) + '\n')
 
 
 def _complete(lines: Iterable[str]) -> Iterable[dict[str, Any]]:

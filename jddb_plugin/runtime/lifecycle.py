@@ -29,6 +29,7 @@ class TrainingLifecycleMixin:
         self._meter: Optional[Meter] = None
         self._batch = per_process * opt['world_size']
         self._saved_at = -1
+        self._iteration = 0
         self._validated: dict[str, int] = {}
         self._unwritten: Optional[CheckpointError] = None
 
@@ -38,6 +39,7 @@ class TrainingLifecycleMixin:
         """First call of an iteration: global random numbers start from (seed, rank, iteration)."""
         if self._meter is None:
             self._meter = Meter(self._batch, self.device)
+        self._iteration = current_iter
         seed_step(self.opt['manual_seed'], self.opt['rank'], current_iter)
         super().update_learning_rate(current_iter, warmup_iter=warmup_iter)
 
@@ -61,8 +63,15 @@ class TrainingLifecycleMixin:
         raise preemption.Preempted(f'{signal}: saved iteration {current_iter} and stopped; go on with --auto_resume.')
 
     def get_current_log(self) -> dict[str, Any]:
-        """The model's log, then speed and memory."""
-        return OrderedDict(super().get_current_log(), **self._meter.read())
+        """The model's log, then speed and memory; rank 0 also keeps them as data, for ``jddb plot``."""
+        log = OrderedDict(super().get_current_log(), **self._meter.read())
+        if self.opt['rank'] == 0:
+            rates = {f'lr_{place}': rate for place, rate in enumerate(self.get_current_learning_rate(), 1)}
+            try:
+                history.append_metrics(self.opt['path']['experiments_root'], self._iteration, {**log, **rates})
+            except OSError as error:  # a full disk stops the run at its next checkpoint
+                get_root_logger().warning(f'Numbers of iteration {self._iteration} were not kept: {error}')
+        return log
 
     # ------------------------------------------------------------------------------------- checkpoints
 

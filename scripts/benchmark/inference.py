@@ -49,7 +49,8 @@ from jddb_plugin.ops.deform_conv import deform_conv2d
 from jddb_plugin.ops.isp import process
 from jddb_plugin.restoration.frames import Frames, load_frames
 from jddb_plugin.restoration.network import load_network
-from jddb_plugin.restoration.plan import Budget, default_memory, make_plan, parse_memory, resident_memory
+from jddb_plugin.restoration.plan import Budget, default_memory, make_plan, resident_memory
+from jddb_plugin.restoration.settings import parse_memory
 from jddb_plugin.restoration.stream import TileStream
 
 #: Frame, tile, overlap and radius of the paper's tests on REDS4 and on 4K videos.

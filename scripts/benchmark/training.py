@@ -41,9 +41,9 @@ from basicsr.utils import get_root_logger
 from basicsr.utils.options import parse_options
 
 from jddb_plugin.checks import OptionError, one_line_errors
+from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import dump_options, load_options, parse_override
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
-from jddb_plugin.entry import check_options
 
 OPTIONS = Path(__file__).resolve().parents[2] / 'options' / 'train'
 #: Each switch by what it is set to, and what "plain" sets it to; None is torch's or the model's own default.

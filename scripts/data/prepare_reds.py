@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Sequence
 
 from jddb_plugin.checks import DataError, one_line_errors
-from jddb_plugin.data.build import add_build_arguments, build_as_asked
+from jddb_plugin.cli.lmdb import add_build_arguments
+from jddb_plugin.data.build import build
 from jddb_plugin.data.source_clips import SourceClip, find_clips
 
 CLIPS = {240: 'train_sharp', 30: 'val_sharp'}
@@ -48,7 +49,7 @@ def main() -> int:
         raise DataError(f'{source}: expected a zip file or a folder.')
     clips = find_clips(source)
     check_clips(clips, source, subset=args.subset)
-    build_as_asked(clips, args)
+    build(clips, args.output, overwrite=args.overwrite, resume=args.resume, workers=args.workers, encoding=args.encoding)
     return 0
 
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from jddb_plugin.checks import DataError, one_line_errors
-from jddb_plugin.data.build import add_build_arguments, build_as_asked
+from jddb_plugin.cli.lmdb import add_build_arguments
+from jddb_plugin.data.build import build
 from jddb_plugin.data.images import in_order, natural_key
 from jddb_plugin.data.metadata import CFA_PATTERNS
 from jddb_plugin.data.source_clips import raw_clip
@@ -38,7 +39,7 @@ def main() -> int:
             raise DataError(f'{scene}: has {len(files)} .mat files, expected at least {args.frames}; unpack it again, or choose '
                             'another number above 0 with --frames.')
         clips.append(raw_clip(files[:args.frames], scene.name, str(scene), cfa=args.cfa))
-    build_as_asked(clips, args)
+    build(clips, args.output, overwrite=args.overwrite, resume=args.resume, workers=args.workers, encoding=args.encoding)
     return 0
 
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from jddb_plugin.checks import DataError, one_line_errors
-from jddb_plugin.data.build import add_build_arguments, build_as_asked
+from jddb_plugin.cli.lmdb import add_build_arguments
+from jddb_plugin.data.build import build
 from jddb_plugin.data.images import in_order
 from jddb_plugin.data.source_clips import VIDEO_SUFFIXES, video_clip
 
@@ -32,7 +33,7 @@ def main() -> int:
     if not videos:
         raise DataError(f'{folder}: holds no videos; expected files that end in {", ".join(VIDEO_SUFFIXES)}.')
     clips = [video_clip(video, start=args.start, count=args.count, step=args.step) for video in videos]
-    build_as_asked(clips, args)
+    build(clips, args.output, overwrite=args.overwrite, resume=args.resume, workers=args.workers, encoding=args.encoding)
     return 0
 
 

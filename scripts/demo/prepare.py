@@ -14,11 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from jddb_plugin.checks import DataError, one_line_errors
+from jddb_plugin.cli.pipeline import check_files
+from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
 from jddb_plugin.data.build import write_folders
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 from jddb_plugin.data.photographs import PHOTOGRAPHS, moving_camera, photograph
-from jddb_plugin.entry import check_files, check_options
 
 TEST_PHOTOGRAPH = 'astronaut.png'
 FRAMES_PER_CLIP = 7

@@ -10,7 +10,7 @@ from jddb_plugin.data.sampling import sample_generator
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.isp import linearize, sample_camera, to_sensor, unprocess
 from jddb_plugin.ops.noise import noise_std
-from jddb_plugin.runtime.position import EpochIndex
+from jddb_plugin.runtime.data_position import EpochIndex
 
 
 @pytest.fixture(scope='module')

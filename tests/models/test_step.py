@@ -11,8 +11,8 @@ from basicsr.models import build_model
 
 from jddb_plugin.archs.jddb_arch import TwoStageJDDB
 from jddb_plugin.checks import OptionError, TrainingError
+from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
-from jddb_plugin.entry import check_options
 from jddb_plugin.models.step import SkipCounter, StepOptions, clip_gradients, joined_loss, joined_values
 from jddb_plugin.ops.block_matching import Search, match_entropy
 from jddb_plugin.train import main

@@ -12,6 +12,7 @@ from jddb_plugin.archs.dpbm_arch import SCALE
 from jddb_plugin.archs.pixel_align import DeformConvPack
 from jddb_plugin.archs.tile_walk import walk_tiles
 from jddb_plugin.checks import DataError, ExportError, OptionError
+from jddb_plugin.cli.main import main
 from jddb_plugin.ops import deform_conv
 from jddb_plugin.ops.tiling import make_grid
 from jddb_plugin.restoration.export import TOLERANCE, compare_refined, export_refined, open_refined
@@ -210,15 +211,11 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, name):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope='module')
-def script():
-    spec = importlib.util.spec_from_file_location('export_refined_stage', ROOT / 'scripts' / 'export_refined_stage.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def script(arguments):
+    return main(['export', *arguments])
 
 
-def test_the_script_exports_and_says_what_it_checked(tmp_path, monkeypatch, capsys, script):
+def test_the_command_exports_and_says_what_it_checked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.save({'params': _net().state_dict()}, 'net.pth')
     arguments = ['--weights', 'net.pth', '--frames', '3', '--tile', '8', '--output']
@@ -236,17 +233,17 @@ def test_the_script_exports_and_says_what_it_checked(tmp_path, monkeypatch, caps
 
 
 @needs_onnx
-def test_the_script_writes_onnx_without_remarks(tmp_path):
+def test_the_command_writes_onnx_without_remarks(tmp_path):
     torch.save(TwoStageJDDB(num_feat=8, deformable_groups=2, coarse='block_matching').state_dict(), tmp_path / 'net.pth')
-    command = [sys.executable, str(ROOT / 'scripts' / 'export_refined_stage.py'), '--weights', 'net.pth', '--frames', '2',
+    command = [sys.executable, '-m', 'jddb_plugin', 'export', '--weights', 'net.pth', '--frames', '2',
                '--tile', '16', '--overlap', '0', '--output', 'refined.onnx']
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0 and not result.stderr, result.stderr
     assert result.stdout.count('\n') == 4 and 'offsets of the deformable convolutions were 0 px' in result.stdout
-    assert 'so this says nothing about them' in result.stdout
+    assert 'so this does not test them' in result.stdout
 
 
-def test_the_script_fails_with_status_1_when_the_export_differs(tmp_path, monkeypatch, capsys, script):
+def test_the_command_fails_with_status_1_when_the_export_differs(tmp_path, monkeypatch, capsys):
     torch.save(_net().state_dict(), tmp_path / 'net.pth')
     monkeypatch.setitem(deform_conv._IMPLEMENTATIONS, 'torchvision', _wrong_implementation)
     output = tmp_path / 'refined.pt2'

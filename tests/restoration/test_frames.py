@@ -191,7 +191,7 @@ def test_pixels_stay_in_place_and_colours_are_not_swapped(passthrough, size, pat
             shown.append(linear.clone())
 
     watch = Watch()
-    settings = Settings(**{**TILES, 'overlap': 8}, coarse='none', kind='linear32', reference=0, device='cpu')
+    settings = Settings(**{**TILES, 'overlap': 8}, coarse='none', format='linear32', reference=0, device='cpu')
     result = Restorer(passthrough, settings).restore(burst, watch=watch, progress=False)
     linear = torch.cat(shown, dim=1)
     # The network as it was made is nearest neighbours and a little noise: ramps come out alike.

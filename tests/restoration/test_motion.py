@@ -136,7 +136,7 @@ def test_padding_of_zeros_is_not_moved():
     with pytest.raises(ValueError, match='needs tiles inside the frame'):
         TileStream(net, frames, band=1, tile_batch=1, smooth=True)
     assert Settings().smooth and not Settings(window='published').smooth and not Settings(align='tiles').smooth
-    with pytest.raises(OptionError, match='--align smooth: --window published moves whole tiles'):
+    with pytest.raises(OptionError, match='align: smooth does not go with window published'):
         Settings(window='published', align='smooth').check()
     with pytest.raises(OptionError, match='--align'):
         Settings(align='smoth').check()

@@ -72,8 +72,8 @@ def _without(state, *prefixes):
 _REFUSED = {
     'a training state': (lambda s: {'epoch': 0, 'iter': 300, 'optimizers': [], 'schedulers': []}, 'models/net_g_300.pth'),
     'the release': (lambda s: {'module.ConvBGRU.conv_1x1.weight': torch.ones(1), 'feature_up.bias': torch.ones(1)},
-                    'scripts/convert_released_checkpoint.py'),
-    "the release's downsampler": (lambda s: {'simple_block.0.weight': torch.ones(1)}, 'scripts/convert_released_checkpoint.py'),
+                    'jddb convert'),
+    "the release's downsampler": (lambda s: {'simple_block.0.weight': torch.ones(1)}, 'jddb convert'),
     'another network': (lambda s: {'params': {f'pcd_align.{i}': torch.ones(1) for i in range(5)}},
                         "another network; TwoStageJDDB has no 'pcd_align.0', 'pcd_align.1', 'pcd_align.2' and 2 more"),
     'one key too many': (lambda s: {**s, 'refine.more': torch.ones(1)}, "TwoStageJDDB has no 'refine.more'"),

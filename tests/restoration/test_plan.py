@@ -10,7 +10,8 @@ import torch
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.restoration import Restorer, Settings, plan
 from jddb_plugin.restoration.motion import lattice_of
-from jddb_plugin.restoration.plan import make_plan, parse_memory
+from jddb_plugin.restoration.plan import make_plan
+from jddb_plugin.restoration.settings import parse_memory
 from jddb_plugin.restoration.stream import TileStream, grid_of
 from tests.restoration.samples import TILES, command, listing, make_burst, make_net, save_net, write_tiffs
 
@@ -84,7 +85,7 @@ def test_little_memory_gives_the_same_picture(tmp_path, monkeypatch):
     (tmp_path / 'out').mkdir()
     pictures, plans = [], []
     for memory in (None, plan.resident_memory() + (1 << 30)):
-        restorer = Restorer(weights, Settings(**TILES, memory=memory, device='cpu', kind='png16'))
+        restorer = Restorer(weights, Settings(**TILES, memory=memory, device='cpu', format='png16'))
         if memory is not None:  # everything in files, and one row of tiles after another
             monkeypatch.setattr('jddb_plugin.restoration.restorer.make_plan', lambda *_, **__: plan.Plan(1, 1, 0))
             monkeypatch.setattr(plan.Budget, 'mosaics', 0)
@@ -132,7 +133,7 @@ align = sys.argv[6]
 mosaics = [np.random.default_rng(k).integers(200, 3900, (height, width)).astype(np.uint16) for k in range(3)]
 burst = Burst.from_arrays(mosaics, CAMERA)
 memory = resident_memory() + (extra << 20)
-restorer = Restorer(sys.argv[1], Settings(memory=memory, device='cpu', tile=64, overlap=4, radius=6, kind='png16', align=align))
+restorer = Restorer(sys.argv[1], Settings(memory=memory, device='cpu', tile=64, overlap=4, radius=6, format='png16', align=align))
 open('/proc/self/clear_refs', 'w').write('5')  # the peak of loading does not count
 held = resident_memory()
 result = restorer.restore(burst, sys.argv[2], progress=False)

@@ -13,9 +13,9 @@ import torch
 import yaml
 
 from jddb_plugin.checks import JDDBError, OptionError
+from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
-from jddb_plugin.entry import check_options
 from jddb_plugin.runtime import processes
 from jddb_plugin.train import main
 

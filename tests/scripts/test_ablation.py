@@ -21,9 +21,9 @@ from basicsr.archs import build_network
 from basicsr.utils import logger as basicsr_logger
 
 from jddb_plugin.checks import DataError
+from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
 from jddb_plugin.data.frame_source import FrameSource
-from jddb_plugin.entry import check_options
 from jddb_plugin.test import main as run_test
 from jddb_plugin.train import main as run_train
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
-from jddb_plugin.entry import check_options
 
 from ..conftest import ROOT
 

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-from jddb_plugin.data import burst_lmdb
 from jddb_plugin.data.frame_source import FrameSource
 
 from ..conftest import ROOT
@@ -94,21 +93,3 @@ def test_sc_burst(run, tmp_path, raw_reader):  # noqa: F811
     assert source.metadata(clip).cfa == 'bggr'
     fails(run('prepare_sc_burst', '--input', 'SC', '--frames', 12, '--output', 'x.lmdb'), 'has 11 .mat files, expected')
     fails(run('prepare_sc_burst', '--input', '.'), 'holds no folders Scene*')
-
-
-def test_build_resume_and_verify(run, texture_folder, tmp_path):
-    (tmp_path / 'x.lmdb.partial').mkdir()
-    (tmp_path / 'x.lmdb.partial' / 'data.mdb').touch()
-    fails(run('create_burst_lmdb', '--input', texture_folder, '--output', 'x.lmdb'), 'left over from an interrupted build')
-    assert run('create_burst_lmdb', '--input', texture_folder, '--output', 'x.lmdb', '--resume')[0] == 0
-    status, output, _ = run('create_burst_lmdb', '--verify', 'x.lmdb')
-    assert (status, output) == (0, 'x.lmdb: sound; 2 clips, 14 frames, 0 clips of mosaics\n')
-    value = burst_lmdb.read_value(tmp_path / 'x.lmdb', 'a/00000004')
-    burst_lmdb.close(tmp_path / 'x.lmdb')
-    data = (tmp_path / 'x.lmdb' / 'data.mdb').read_bytes()
-    (tmp_path / 'x.lmdb' / 'data.mdb').write_bytes(data.replace(value[-1000:], value[-1000:-999] + bytes(999)))
-    status, output, errors = run('create_burst_lmdb', '--verify', 'x.lmdb')
-    assert status == 1 and output.startswith('x.lmdb: 1 problem;') and 'damaged: a/00000004: checksum' in errors
-    fails(run('create_burst_lmdb', '--verify', 'nowhere.lmdb'), 'nowhere.lmdb: no LMDB')
-    fails(run('create_burst_lmdb', '--output', 'y.lmdb'), 'expected --input and --output, or --verify')
-    fails(run('create_burst_lmdb', '--input', texture_folder, '--output', 'y.lmdb', workers=-1), '--workers: expected at least 0')

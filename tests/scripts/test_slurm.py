@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options, parse_override
-from jddb_plugin.entry import check_options
 
 from ..conftest import ROOT
 

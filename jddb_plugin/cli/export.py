@@ -1,6 +1,6 @@
 """Export the refined stage of a network, coarsely aligned tiles to RGB, and check the file against the network.
 
-    python scripts/export_refined_stage.py --weights experiments/pretrained/jddb_released.pth --output refined.onnx
+    jddb export --weights experiments/pretrained/jddb_released.pth --output refined.onnx
 
 The noise map, the matching, the cutting of tiles and the merging of their results stay in Python; docs/export.md has an example.
 Needs onnx, onnxscript and onnxruntime: pip install "jddb_plugin[export]". A name that ends in .pt2 gives a program of
@@ -11,27 +11,31 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Optional, Sequence
 
-from jddb_plugin.checks import ExportError, one_line_errors
-from jddb_plugin.restoration.export import FORMS, export_refined
-from jddb_plugin.restoration.network import load_network
+from jddb_plugin.checks import ExportError
+
+#: Those of :data:`jddb_plugin.restoration.export.FORMS`.
+FORMS = ('grid_sample', 'deform_conv')
 
 
-@one_line_errors
-def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Export; returns the exit status: 1 if the export fails or differs, 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--weights', required=True, help='checkpoint of a training, or a converted release')
-    parser.add_argument('--output', required=True, help='file to write, .onnx or .pt2')
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Weights, file, and shape of the tiles."""
+    parser.add_argument('--weights', required=True, metavar='FILE', help='checkpoint of a training, or a converted release')
+    parser.add_argument('--output', required=True, metavar='FILE', help='file to write, .onnx or .pt2')
     parser.add_argument('--frames', type=int, default=5, help='frames of a burst (default: 5)')
     parser.add_argument('--ref', type=int, help='reference frame, from 0 (default: the middle one)')
     parser.add_argument('--tile', type=int, default=64, help='side of a tile in packed px (default: 64)')
     parser.add_argument('--overlap', type=int, default=4, help='context on each of its sides (default: 4)')
-    parser.add_argument('--open_size', action='store_true', help='take tiles of any size; else of tile + 2 overlap only')
-    parser.add_argument('--form', choices=list(FORMS), default='grid_sample',
+    parser.add_argument('--open-size', '--open_size', action='store_true',
+                        help='take tiles of any size; else of tile + 2 overlap only')
+    parser.add_argument('--form', choices=FORMS, default='grid_sample',
                         help='of the deformable convolutions (default: grid_sample; deform_conv needs onnxruntime 1.25 on a CPU)')
-    args = parser.parse_args(arguments)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export; returns the exit status: 1 if the export fails or differs, 2 for errors of the user's."""
+    from jddb_plugin.restoration.export import export_refined
+    from jddb_plugin.restoration.network import load_network
     net = load_network(args.weights, coarse='none')  # the coarse stage is not exported
     side = args.tile + 2 * args.overlap
     try:
@@ -46,10 +50,6 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
                      f'{", ".join(str(list(shape)) for shape in result.shapes)}\n')
     if net.refine.align is not None:
         sys.stdout.write(f'offsets of the deformable convolutions were {result.offset_size:.2g} px on average'
-                         f'{"" if result.offset_size else ", so this says nothing about them"}\n')
+                         f'{"" if result.offset_size else ", so this does not test them"}\n')
     sys.stdout.write('stays in Python: noise map, matching, cutting of tiles, merging\n')
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

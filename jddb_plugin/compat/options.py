@@ -1,30 +1,22 @@
-"""What the train and test commands share: read options, check them, hand them to the toolbox's pipeline."""
+"""The toolbox's option files: what can be checked before anything is built.
+
+Rules of our own models, data sets, networks, losses and hooks stay with them: models have ``check_options`` and
+``check_hooks``, data sets a class ``Options``.
+"""
 from __future__ import annotations
 
-import argparse
-import contextlib
 import inspect
 import logging
-import os
-import shlex
-import sys
-import tempfile
-from pathlib import Path
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Mapping
 
 import torch
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, MODEL_REGISTRY
 
-from jddb_plugin.archs.dpbm_arch import DPBM
-from jddb_plugin.checks import CheckpointError, DataError, JDDBError, OptionError, nearest
+from jddb_plugin.checks import OptionError, nearest
 from jddb_plugin.compat.training import optimizer_class
-from jddb_plugin.config import dump_options, load_options, parse_override
-from jddb_plugin.data.unprocessed_burst_dataset import HOST_KEYS
-from jddb_plugin.hooks import build_hooks
-from jddb_plugin.models.hooked_model import HookMixin
-from jddb_plugin.options import check_call, check_keys, read_options, registered
-from jddb_plugin.runtime import preemption, processes
+from jddb_plugin.options import HOST_KEYS, check_call, check_keys, read_options, registered
+from jddb_plugin.runtime import processes
 
 _logger = logging.getLogger('jddb_plugin')
 
@@ -32,20 +24,6 @@ _TOP = ('name', 'model_type', 'scale', 'num_gpu', 'manual_seed', 'datasets', 'pa
         'find_unused_parameters', 'network_g', 'channels_last')
 _LOGGER = ('print_freq', 'save_checkpoint_freq', 'keep_last', 'keep_every', 'use_tb_logger', 'wandb')
 _PATH = ('pretrain_network_g', 'strict_load_g', 'param_key_g', 'resume_state', 'ignore_resume_networks')
-
-
-def _parse_arguments(arguments: Sequence[str], prog: str, description: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=prog, description=description)
-    parser.add_argument('-opt', required=True, metavar='FILE', help='option file (YAML)')
-    parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
-                        help='override options, e.g. train.total_iter=10')
-    parser.add_argument('--force_yml', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
-                        help="the toolbox's spelling of --set, e.g. train:total_iter=10")
-    parser.add_argument('--auto_resume', action='store_true', help='go on from the newest readable training state')
-    parser.add_argument('--debug', action='store_true', help="the toolbox's debug mode: validate and save every 8 iterations")
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
 
 
 def _section(opt: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -67,21 +45,8 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = 'none'
     Raises:
         OptionError: naming the key, and the nearest known one if it is misspelt.
     """
-    for key in ('name', 'model_type'):
-        if not isinstance(opt.get(key), str):
-            raise OptionError(f"'{key}' is missing, or not text.")
-    if opt['model_type'] not in MODEL_REGISTRY:
-        hint = nearest(opt['model_type'], MODEL_REGISTRY.keys())
-        raise OptionError(f"model_type: '{opt['model_type']}' is not registered; {hint}")
-    model = MODEL_REGISTRY.get(opt['model_type'])
-    opt.setdefault('path', {})
-    opt['path'] = opt['path'] or {}
-    opt.setdefault('num_gpu', 'auto')
-    opt['manual_seed'] = opt.get('manual_seed') or 0  # the toolbox draws one, another in every process and after a resume
-    dist_params = opt.get('dist_params') or {}
-    if 'dist_params' in opt:
-        opt['dist_params'] = dist_params
-    processes.configure({**dist_params, 'backend': 'gloo'} if opt['num_gpu'] == 0 else dist_params)
+    model = _find_model(opt)
+    _fill_in(opt)
     for key in ('datasets', 'path', *(('train', 'logger') if is_train else ())):
         _section(opt, key)
     opt['datasets'] = {phase: section for phase, section in opt['datasets'].items() if section is not None}
@@ -92,6 +57,41 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = 'none'
         check_keys(opt['path'], _PATH, 'path')
         model.check_options(opt)
     _check_device(opt, launcher)
+    _check_networks(opt)
+    if is_train:
+        _share_batch(opt, launcher)
+    _check_datasets(opt, is_train=is_train)
+    if opt.get('val') is None and not is_train:
+        opt['val'] = {}
+    if opt.get('val') is not None:
+        _check_validation(opt['val'])
+    if is_train:
+        _check_training(opt, model)
+    return opt
+
+
+def _find_model(opt: Mapping[str, Any]) -> type:
+    for key in ('name', 'model_type'):
+        if not isinstance(opt.get(key), str):
+            raise OptionError(f"'{key}' is missing, or not text.")
+    if opt['model_type'] not in MODEL_REGISTRY:
+        hint = nearest(opt['model_type'], MODEL_REGISTRY.keys())
+        raise OptionError(f"model_type: '{opt['model_type']}' is not registered; {hint}")
+    return MODEL_REGISTRY.get(opt['model_type'])
+
+
+def _fill_in(opt: dict[str, Any]) -> None:
+    """Defaults for keys that the toolbox reads without asking."""
+    opt['path'] = opt.get('path') or {}
+    opt.setdefault('num_gpu', 'auto')
+    opt['manual_seed'] = opt.get('manual_seed') or 0  # the toolbox draws one, another in every process and after a resume
+    dist_params = opt.get('dist_params') or {}
+    if 'dist_params' in opt:
+        opt['dist_params'] = dist_params
+    processes.configure({**dist_params, 'backend': 'gloo'} if opt['num_gpu'] == 0 else dist_params)
+
+
+def _check_networks(opt: Mapping[str, Any]) -> None:
     networks = [key for key in opt if key.startswith('network_')]
     if not networks:
         raise OptionError("'network_g' is missing.")
@@ -99,32 +99,19 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = 'none'
         network, arguments = registered(ARCH_REGISTRY, opt[key], key)
         check_call(network, arguments, key)
         if network.__module__.startswith('jddb_plugin.'):
-            network(**arguments)  # refuses values that do not fit together
-    if is_train:
-        _share_batch(opt, launcher)
-    _check_datasets(opt, is_train=is_train)
-    val = opt.get('val')
-    if val is None and not is_train:
-        val = opt['val'] = {}
-    if val is not None:
-        val.setdefault('save_img', False)
-        val.setdefault('suffix', None)
-        val.setdefault('metrics', None)
-        if not isinstance(val['metrics'], (dict, type(None))):
-            raise OptionError(f"val.metrics: expected a mapping of names to metrics, got {val['metrics']!r}.")
-        for name, metric in (val['metrics'] or {}).items():
-            function, arguments = registered(METRIC_REGISTRY, metric, f'val.metrics.{name}')
-            # The toolbox's metrics swallow unknown keys.
-            check_keys(arguments, [*inspect.signature(function).parameters, 'better'], f'val.metrics.{name}')
-    if is_train:
-        _check_training(opt, model)
-        if val is not None and val.get('matching_figure'):
-            if not issubclass(model, HookMixin):
-                raise OptionError(f"val.matching_figure: model_type '{model.__name__}' draws none; use HookedVideoBaseModel, or "
-                                  'put HookMixin in front of your own model.')
-            if not opt['logger']['use_tb_logger']:
-                raise OptionError('val.matching_figure: is drawn for TensorBoard; set logger.use_tb_logger: true.')
-    return opt
+            with torch.device('meta'):  # without memory for weights
+                network(**arguments)  # refuses values that do not fit together
+
+
+def _check_validation(val: dict[str, Any]) -> None:
+    for key, default in (('save_img', False), ('suffix', None), ('metrics', None)):
+        val.setdefault(key, default)
+    if not isinstance(val['metrics'], (dict, type(None))):
+        raise OptionError(f"val.metrics: expected a mapping of names to metrics, got {val['metrics']!r}.")
+    for name, metric in (val['metrics'] or {}).items():
+        function, arguments = registered(METRIC_REGISTRY, metric, f'val.metrics.{name}')
+        # The toolbox's metrics swallow unknown keys.
+        check_keys(arguments, [*inspect.signature(function).parameters, 'better'], f'val.metrics.{name}')
 
 
 def _check_device(opt: dict[str, Any], launcher: str) -> None:
@@ -178,7 +165,7 @@ def _check_datasets(opt: dict[str, Any], *, is_train: bool) -> None:
     scored = [section['name'] for phase, section in datasets.items() if phase != 'train']
     for name in scored:
         if scored.count(name) > 1:
-            raise OptionError(f"datasets: two sets are called '{name}'; their results would be taken for each other's.")
+            raise OptionError(f"datasets: duplicate name '{name}'; results are stored under names.")
     if is_train:
         train = datasets.get('train')
         if train is None:
@@ -217,10 +204,14 @@ def _check_training(opt: dict[str, Any], model: type) -> None:
             loss, arguments = registered(LOSS_REGISTRY, train[key], f'train.{key}')
             check_call(loss, arguments, f'train.{key}')
     _check_optimisation(train, ours=hasattr(model, 'check_options'))
-    hooks = build_hooks(train.get('hooks') or [])
-    if hooks and not issubclass(model, HookMixin):
-        raise OptionError(f"train.hooks: model_type '{model.__name__}' runs no hooks; use HookedVideoBaseModel or HookedSRModel, "
-                          'or put HookMixin in front of your own model.')
+    if hasattr(model, 'check_hooks'):
+        model.check_hooks(opt)
+    else:
+        val = opt.get('val') or {}
+        for key, wanted in (('train.hooks', train.get('hooks')), ('val.matching_figure', val.get('matching_figure'))):
+            if wanted:
+                raise OptionError(f"{key}: model_type '{model.__name__}' does not support it; use HookedVideoBaseModel or "
+                                  'HookedSRModel, or put HookMixin in front of your own model.')
 
 
 def _check_optimisation(train: Mapping[str, Any], *, ours: bool) -> None:
@@ -250,87 +241,3 @@ def _check_optimisation(train: Mapping[str, Any], *, ours: bool) -> None:
         if sum(periods) < train['total_iter']:
             raise OptionError(f'train.scheduler.periods: add up to {sum(periods)}, less than total_iter '
                               f"{train['total_iter']}.")
-
-
-def check_files(opt: Mapping[str, Any]) -> None:
-    """Check the files that options name, before an older experiment makes room for this one.
-
-    Raises:
-        CheckpointError: a checkpoint is not there.
-        DataError: one of our data sets cannot be built, or holds frames smaller than a tile.
-    """
-    for key, path in opt['path'].items():
-        if key.startswith(('pretrain_network', 'resume_state')) and path and not os.path.isfile(os.path.expanduser(path)):
-            raise CheckpointError(f'path.{key}: {path}: no such checkpoint.')
-    network = opt.get('network_g') or {}
-    default = inspect.signature(DPBM).parameters['tile'].default
-    tile = 2 * (network.get('dpbm') or {}).get('tile', default) if network.get('type') == 'TwoStageJDDB' else 0
-    for phase, section in opt['datasets'].items():
-        kind = DATASET_REGISTRY.get(section['type'])
-        if not hasattr(kind, 'Options'):
-            continue
-        for name, (height, width) in kind({**section, 'phase': phase.split('_')[0]}).frame_sizes().items():
-            if min(height, width) < tile:
-                raise DataError(f'datasets.{phase}: what is cut from clip {name}, {width} x {height}, is smaller than a tile of '
-                                f'{tile} RGB px; lower network_g.dpbm.tile, enlarge gt_size or crop, or leave the clip out.')
-
-
-def run(pipeline: Callable[[str], None], *, is_train: bool, arguments: Optional[Sequence[str]] = None) -> int:
-    """Run one of the toolbox's pipelines on checked options.
-
-    Experiments and results go below the current directory.
-
-    Args:
-        pipeline: ``train_pipeline`` or ``test_pipeline``.
-        is_train: which of the two.
-        arguments: command line; that of the process if None.
-
-    Returns:
-        Exit status: 0; 2 after an error that is the user's to mend, told in one line; 75 after a signal that asked the
-        run to stop, once its state is saved.
-    """
-    command = 'train' if is_train else 'test'
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    args = _parse_arguments(given, f'python -m jddb_plugin.{command}', f'{command.capitalize()} by an option file.')
-    saved = sys.argv
-    try:
-        with preemption.watch() if is_train else contextlib.nullcontext():  # a test has no state to save
-            try:
-                _run(pipeline, args, given, command)
-            except preemption.Preempted:
-                processes.stop()
-                raise
-            processes.stop()  # not after an error: the other processes may be gone
-    except preemption.Preempted as stopped:
-        sys.stderr.write(f'{stopped}\n')
-        return preemption.EXIT_STATUS
-    except JDDBError as error:
-        # A loader's worker wraps the message into a traceback: its last line is the message.
-        message = str(error).strip().splitlines()[-1]
-        if str(error).startswith('Caught '):
-            message = message.partition(': ')[2]
-        rank = torch.distributed.get_rank() if processes.is_distributed() else 0
-        sys.stderr.write(f'error: {message}\n' if rank == 0 else f'error in process {rank}: {message}\n')
-        return 2
-    finally:
-        sys.argv = saved
-    return 0
-
-
-def _run(pipeline: Callable[[str], None], args: argparse.Namespace, given: Sequence[str], command: str) -> None:
-    is_train = command == 'train'
-    overrides = [parse_override(text) for text in args.set]
-    overrides += [parse_override(text, separator=':') for text in args.force_yml]
-    opt = check_options(load_options(args.opt, overrides), is_train=is_train, launcher=args.launcher)
-    check_files(opt)
-    if not is_train and hasattr(MODEL_REGISTRY.get(opt['model_type']), 'check_options') and not opt['path'].get(
-            'pretrain_network_g'):
-        raise OptionError("path: 'pretrain_network_g' is missing; a network with random weights is not worth testing.")
-    with tempfile.TemporaryDirectory(prefix='jddb_plugin_') as folder:
-        resolved = Path(folder) / Path(args.opt).name
-        header = f'# Resolved from: {args.opt}\n# by: python -m jddb_plugin.{command} {" ".join(shlex.join(given).split())}\n'
-        resolved.write_text(header + dump_options(opt), encoding='utf-8')
-        flags = [flag for flag in ('auto_resume', 'debug') if getattr(args, flag)]
-        sys.argv = [f'jddb_plugin.{command}', '-opt', str(resolved), '--launcher', args.launcher,
-                    *(f'--{flag}' for flag in flags)]
-        pipeline(os.getcwd())

@@ -1,4 +1,4 @@
-"""Draw what coarse alignment sees in a burst: python -m jddb_plugin.show_matching INPUT -o FILE.
+"""Draw what coarse alignment sees in a burst: jddb show-matching INPUT -o FILE
 
 INPUT is a folder of images, in the order of their names, or a burst LMDB (then name the clip). Frames are matched as
 they are, in RGB; with --noise they become noisy packed raw first, as in the tests of the paper, which is also what
@@ -9,26 +9,18 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import TYPE_CHECKING
 
-import cv2
-import torch
-from torch import Tensor
+from jddb_plugin.checks import CheckpointError, DataError, OptionError
 
-from jddb_plugin.archs.dpbm_arch import DPBM
-from jddb_plugin.checks import CheckpointError, DataError, OptionError, one_line_errors
-from jddb_plugin.data.frame_source import FrameSource
-from jddb_plugin.data.images import decode_srgb, list_images, to_float
-from jddb_plugin.ops.bayer import mosaic_rgb
-from jddb_plugin.ops.isp import reference_camera, unprocess
-from jddb_plugin.ops.noise import add_test_noise, parse_noise
-from jddb_plugin.runtime.checkpoints import load_checkpoint
-from jddb_plugin.visual.matching import draw_matching
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from jddb_plugin.archs.dpbm_arch import DPBM
 
 
-def _arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='python -m jddb_plugin.show_matching', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which frames, and how they are matched."""
     parser.add_argument('input', type=Path, metavar='INPUT', help='folder of images, or burst LMDB')
     parser.add_argument('-o', '--output', type=Path, required=True, metavar='FILE', help='picture to write, .png or .jpg')
     parser.add_argument('--clip', help='clip of an LMDB; may be left out if there is only one')
@@ -38,16 +30,35 @@ def _arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('--ref', type=int, help='reference, from 0 within the burst; default: the middle one')
     parser.add_argument('--noise', help="make noisy raw of the frames: low, high, or SHOT,READ")
     parser.add_argument('--weights', help='checkpoint of TwoStageJDDB with learned matching features; needs --noise')
-    parser.add_argument('--tile', type=int, default=64)
-    parser.add_argument('--overlap', type=int, default=4)
+    parser.add_argument('--tile', type=int, default=64, help='side of a tile (default: %(default)s)')
+    parser.add_argument('--overlap', type=int, default=4, help='context on each of its sides (default: %(default)s)')
     parser.add_argument('--radius', type=int, default=8, help='search radius in feature pixels, 1/4 of the frame\'s')
-    parser.add_argument('--stride', type=int, default=2)
-    parser.add_argument('--window', default='symmetric', help='symmetric or published')
-    return parser.parse_args(arguments)
+    parser.add_argument('--stride', type=int, default=2, help='of the strided search (default: %(default)s)')
+    parser.add_argument('--window', default='symmetric', choices=('symmetric', 'published'), help='search window')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw; returns the exit status."""
+    import cv2
+
+    from jddb_plugin.visual.matching import draw_matching
+    if args.output.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
+        raise OptionError(f'{args.output}: expected a name that ends in .png or .jpg.')
+    image = draw_matching(_burst(args), _matcher(args))
+    encoded = cv2.imencode(args.output.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    try:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise DataError(f'{args.output}: cannot be written ({error}).') from error
+    sys.stdout.write(f'{args.output}: {image.shape[1]} x {image.shape[0]}\n')
+    return 0
 
 
 def _read(args: argparse.Namespace) -> list[Tensor]:
     """The burst's frames, sRGB [3, H, W] in [0, 1]."""
+    from jddb_plugin.data.frame_source import FrameSource
+    from jddb_plugin.data.images import decode_srgb, list_images, to_float
     if args.frames < 2 or args.interval < 1 or args.start < 0:
         raise OptionError(f'expected --frames of at least 2, --interval of at least 1 and --start of at least 0, got '
                           f'{args.frames}, {args.interval} and {args.start}.')
@@ -82,16 +93,23 @@ def _read(args: argparse.Namespace) -> list[Tensor]:
 
 def _burst(args: argparse.Namespace) -> Tensor:
     """[N, 3, H, W], or with noise packed raw [N, 4, H / 2, W / 2]."""
+    import torch
+
+    from jddb_plugin.ops.bayer import mosaic_rgb
+    from jddb_plugin.ops.isp import reference_camera, unprocess
+    from jddb_plugin.ops.noise import add_test_noise, parse_noise
     frames = _read(args)
     if args.noise is None:
         return torch.stack(frames)
-    shot, read = parse_noise(args.noise, '--noise')
+    shot, read = parse_noise(args.noise, 'noise')
     height, width = (side // 2 * 2 for side in frames[0].shape[-2:])
     raw = [mosaic_rgb(unprocess(frame[:, :height, :width], reference_camera())) for frame in frames]
     return torch.stack([add_test_noise(image, shot, read, frame_number=k) for k, image in enumerate(raw, 1)])
 
 
 def _matcher(args: argparse.Namespace) -> DPBM:
+    from jddb_plugin.archs.dpbm_arch import DPBM
+    from jddb_plugin.runtime.checkpoints import load_checkpoint
     if args.ref is not None and not 0 <= args.ref < args.frames:
         raise OptionError(f'--ref: expected 0 .. {args.frames - 1}, got {args.ref}.')
     if args.weights is not None and args.noise is None:
@@ -109,24 +127,3 @@ def _matcher(args: argparse.Namespace) -> DPBM:
             raise CheckpointError(f"{args.weights}: holds no matching features of TwoStageJDDB ('coarse.downsample...'); give a "
                                   'checkpoint that was trained with coarse: dpbm, or a converted release.') from error
     return coarse.eval()
-
-
-@one_line_errors
-def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Draw; returns the exit status."""
-    args = _arguments(arguments)
-    if args.output.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
-        raise OptionError(f'{args.output}: expected a name that ends in .png or .jpg.')
-    image = draw_matching(_burst(args), _matcher(args))
-    encoded = cv2.imencode(args.output.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
-    try:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise DataError(f'{args.output}: cannot be written ({error}).') from error
-    sys.stdout.write(f'{args.output}: {image.shape[1]} x {image.shape[0]}\n')
-    return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

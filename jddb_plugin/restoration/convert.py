@@ -1,21 +1,15 @@
-"""Turn the paper's two released files into one checkpoint that ``pretrain_network_g`` loads strictly.
-
-    python scripts/convert_released_checkpoint.py --main MAIN.pth --downsampler DOWNSAMPLER.pth \\
-        --output experiments/pretrained/jddb_released.pth
-"""
+"""The paper's released weights as one checkpoint of :class:`jddb_plugin.archs.jddb_arch.TwoStageJDDB`."""
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import sys
 from typing import Mapping
 
 import torch
 
 from jddb_plugin.archs.jddb_arch import TwoStageJDDB
 from jddb_plugin.archs.released import convert_released, released_name
-from jddb_plugin.checks import CheckpointError, one_line_errors
+from jddb_plugin.checks import CheckpointError
 from jddb_plugin.runtime.checkpoints import load_checkpoint, save_atomically
 
 
@@ -59,19 +53,3 @@ def convert(main: str, downsampler: str, output: str) -> str:
     count = sum(value.numel() for value in state.values())
     width = re.sub(r'(?<=\d)(?=(\d{3})+$)', ',', str(count))
     return f'{output}: {width} parameters, num_feat {expected["refine.extract.0.0.weight"].shape[0]}'
-
-
-@one_line_errors
-def main() -> int:
-    """Convert; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--main', required=True, help="the release's main network")
-    parser.add_argument('--downsampler', required=True, help="the release's downsampler")
-    parser.add_argument('--output', required=True, help='checkpoint to write')
-    args = parser.parse_args()
-    sys.stdout.write(convert(args.main, args.downsampler, args.output) + '\n')
-    return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Restore bursts: jddb restore INPUT... -o OUT --weights FILE
+
+INPUT is a folder of the frames of one burst (DNG and other raw files, MATLAB files of SC_burst, TIFF mosaics with their JSON),
+a folder of such folders, or a burst LMDB, whose clips are bursts; or several files, which are one burst. Frames of videos
+(images, LMDBs of them) become noisy raw first, by --noise.
+
+OUT is a folder, or the picture's file where there is one burst. A burst that fails is reported and skipped; the others go on,
+and the exit status is 1. Ctrl-C leaves no half-written file.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Optional
+
+from jddb_plugin.checks import OptionError
+from jddb_plugin.cli.arguments import CFA_PATTERNS, add_options, read_arguments
+from jddb_plugin.restoration.settings import Settings
+
+_SUFFIXES = {'.png': 'png', '.tif': 'tiff', '.tiff': 'tiff'}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Files and the batch; everything else is a field of :class:`Settings`."""
+    parser.add_argument('input', nargs='+', type=Path, metavar='INPUT', help='folders, an LMDB, or the files of one burst')
+    parser.add_argument('-o', '--output', type=Path, required=True, metavar='OUT', help='folder, or the picture of one burst')
+    parser.add_argument('--weights', required=True, metavar='FILE', help='checkpoint of a network')
+    groups = {name: parser.add_argument_group(title)
+              for name, title in (('input', 'input'), ('output', 'output'), ('how', 'how to restore'))}
+    add_options(groups, Settings)
+    groups['input'].add_argument('--cfa', choices=CFA_PATTERNS, help='pattern of MATLAB files that do not state it')
+    groups['input'].add_argument('--clip', action='append', metavar='NAME', help=(
+        'only this clip of an LMDB, or this folder of several; can be repeated'))
+    groups['output'].add_argument('--report', type=Path, metavar='FILE', help=(
+        'also write a page, .html: before and after, and how it was restored'))
+    groups['output'].add_argument('--skip-existing', action='store_true', help='skip bursts whose picture exists')
+
+
+def _stop(number: int, frame: Optional[FrameType]) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C: what is half done is cleared away."""
+    try:
+        before = signal.signal(signal.SIGTERM, _stop)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Restore; returns the exit status: 0, 1 if a burst failed, 2 if nothing could begin, 130 after Ctrl-C."""
+    settings = read_arguments(args, Settings, format=_SUFFIXES.get(args.output.suffix.lower(), 'png'))
+    if args.report is not None and args.report.suffix.lower() not in ('.html', '.htm'):
+        raise OptionError(f'--report {args.report}: expected a name that ends in .html.')
+    from jddb_plugin.restoration.batch import restore_all
+    with _terminable():
+        return restore_all(args.input, args.output, args.weights, settings, cfa=args.cfa, clips=args.clip or (),
+                           report=args.report, skip_existing=args.skip_existing)

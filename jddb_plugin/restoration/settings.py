@@ -1,0 +1,138 @@
+"""How bursts are restored. Without torch, so that the command line knows its options at once."""
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Optional, Union
+
+from jddb_plugin.checks import OptionError, check_choice
+from jddb_plugin.options import Options, option
+
+#: (shot, read), or where they come from: 'metadata' or 'estimate'.
+Noise = Union[str, tuple[float, float]]
+
+#: Names of :data:`jddb_plugin.restoration.picture.FORMATS`.
+FORMAT_NAMES = ('png', 'png16', 'tiff', 'tiff16', 'linear16', 'linear32')
+
+#: Tile, overlap and radius are at most this.
+_LARGEST = 4096
+#: Tile and overlap are multiples of it: the scale of the matching features.
+_STEP = 4
+_UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30, 't': 1 << 40}
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of '2G', '1500M', '1.5 GB' and the like, in units of 1024."""
+    match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*', text, re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise OptionError(f"expected a size such as 2G or 1500M, got '{text}'.", field='memory')
+    return int(min(float(match[1]) * _UNITS[match[2].lower()], 1 << 60))
+
+
+def _parse_noise(text: str) -> Noise:
+    if text in ('metadata', 'estimate'):
+        return text
+    from jddb_plugin.ops.noise import parse_noise
+    return parse_noise(text, 'noise')
+
+
+def _parse_reference(text: str) -> Union[int, str]:
+    if text in ('middle', 'sharpest'):
+        return text
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise OptionError(f"expected the index of a frame, middle or sharpest, got '{text}'.", field='reference')
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Settings(Options):
+    """How bursts are restored.
+
+    Attributes:
+        reference: index of the reference frame, 'middle' or 'sharpest'; None is the sharpest raw frame, or the middle one of a
+            video.
+        frames: how many frames to use, those nearest to the reference; None is all of a raw burst, five of a video.
+        noise: 'metadata', 'estimate', 'low' or 'high' (the paper's), or (shot, read); video frames become raw of that noise.
+        format: what the picture file holds, a name of :data:`jddb_plugin.restoration.picture.FORMATS`.
+        gain: brightness of the picture; None makes 1 % of the noisy reference white (1 for video frames, and linear pictures).
+        device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
+        precision: 'float32', or 'bf16' for the convolutions of the refined stage.
+        memory: bytes that the process may hold, or a text such as '2G'; None is half of what is available. On a GPU its free
+            memory serves the tiles.
+        tile, overlap, radius: of the coarse alignment, see :class:`jddb_plugin.archs.dpbm_arch.DPBM`; None is what the paper
+            tests with: 64, 4 and 6 for video frames up to 1280 x 720, else 128, 16 and 16.
+        window: 'symmetric', or 'published' for the released code's search window and padding.
+        align: 'tiles' moves each tile as a whole, as the paper does; 'smooth' every pixel by a field of motion through the same
+            kind of matches (:mod:`jddb_plugin.restoration.motion`). None is smooth, and tiles where window is 'published'.
+        coarse: stage of the network, where its checkpoint does not state it: 'block_matching' or 'none'.
+
+    Raises:
+        OptionError: a value has the wrong type, or cannot be used.
+    """
+
+    reference: Union[None, int, str] = option(None, group='input', metavar='N', parse=_parse_reference, help=(
+        "index of the reference frame, from 0; 'middle'; or 'sharpest' (default; for videos: middle)"))
+    frames: Optional[int] = option(None, group='input', metavar='K', help=(
+        'use the K frames nearest to the reference (default: all; for videos: 5)'))
+    noise: Noise = option('metadata', group='input', metavar='LEVEL', parse=_parse_noise, help=(
+        "SHOT,READ on the scale where black is 0 and white 1; 'low' or 'high', the paper's; 'estimate' fits them to the burst; "
+        "default: the files' noise profile"))
+    format: str = option('png', group='output', choices=FORMAT_NAMES, help=(
+        'sRGB of 8 or 16 bits (png, png16, tiff, tiff16), or linear light in the primaries of sRGB (linear16, linear32: floats); '
+        'default: by the suffix of OUT, else png'))
+    gain: Optional[float] = option(None, group='output', metavar='X', help=(
+        'brightness of the picture (default: 1 %% of the noisy reference becomes white)'))
+    device: str = option('auto', group='how', metavar='DEVICE', help='auto (default), cpu, cuda, cuda:1, ...')
+    precision: str = option('float32', group='how', choices=('float32', 'bf16'), help='of the convolutions (default: float32)')
+    memory: Optional[int] = option(None, group='how', metavar='SIZE', parse=parse_memory, help=(
+        'what the process may hold, e.g. 2G (default: half of what is available)'))
+    tile: Optional[int] = option(None, group='how', metavar='N', help=(
+        'side of a tile in pixels of the packed raw (default: 128; for videos up to 720p: 64)'))
+    overlap: Optional[int] = option(None, group='how', metavar='N', help='context on each side of a tile (default: 16; 4)')
+    radius: Optional[int] = option(None, group='how', metavar='N', help=(
+        'range of the search in units of 4 pixels of the packed raw (default: 16; 6)'))
+    window: str = option('symmetric', group='how', choices=('symmetric', 'published'), help=(
+        "published: the released code's search window and padding"))
+    align: Optional[str] = option(None, group='how', choices=('smooth', 'tiles'), help=(
+        'smooth: by a field of motion (default); tiles: each tile as a whole, as in the paper'))
+    coarse: Optional[str] = option(None, group='how', metavar='STAGE', help=(
+        'block_matching or none, for a checkpoint without matching features'))
+
+    def __post_init__(self) -> None:
+        for name, parse in (('noise', _parse_noise), ('memory', parse_memory)):  # texts are accepted from Python, too
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, parse(getattr(self, name)))
+        super().__post_init__()
+
+    def check(self) -> None:
+        """Raise OptionError for a value that cannot be used."""
+        check_choice(self.format, FORMAT_NAMES, 'format')
+        check_choice(self.window, ('symmetric', 'published'), 'window')
+        check_choice(self.precision, ('float32', 'bf16'), 'precision')
+        if self.align is not None:
+            check_choice(self.align, ('smooth', 'tiles'), 'align')
+        if self.align == 'smooth' and self.window == 'published':
+            raise OptionError('smooth does not go with window published, which moves whole tiles as the released code does; '
+                              'leave out one of them.', field='align')
+        if not isinstance(self.noise, str) and not all(0 <= level <= 1 for level in self.noise):
+            raise OptionError(f'expected shot and read in 0 .. 1, got {self.noise}.', field='noise')
+        if isinstance(self.reference, str):
+            check_choice(self.reference, ('middle', 'sharpest'), 'reference')
+        elif self.reference is not None and self.reference < 0:
+            raise OptionError(f'expected the index of a frame, from 0, got {self.reference}.', field='reference')
+        if self.frames is not None and self.frames < 1:
+            raise OptionError(f'expected at least 1, got {self.frames}.', field='frames')
+        if self.memory is not None and self.memory < 1:
+            raise OptionError(f'expected a positive number of bytes, got {self.memory}.', field='memory')
+        if self.gain is not None and not 0 < self.gain < 1e4:
+            raise OptionError(f'expected a positive number below 10000, got {self.gain}.', field='gain')
+        for name, step, least in (('tile', _STEP, _STEP), ('overlap', _STEP, 0), ('radius', 1, 0)):
+            value = getattr(self, name)
+            if value is not None and (value % step or not least <= value <= _LARGEST):
+                wanted = f'a multiple of {step}' if step > 1 else 'a number'
+                raise OptionError(f'expected {wanted} in {least} .. {_LARGEST}, got {value}.', field=name)
+
+    @property
+    def smooth(self) -> bool:
+        """Whether pixels are aligned by a field of motion."""
+        return self.window != 'published' if self.align is None else self.align == 'smooth'
