@@ -34,6 +34,8 @@ class CameraMetadata:
             variance = shot * x + read ** 2. None if the source says nothing.
         orientation: as in EXIF, 1 to 8; 1 is upright. Frames are stored as the sensor saw them.
         source: file or data set that the clip was made of.
+        pixel_aspect: width of a pixel by its height; a picture is stretched by it.
+        crop: (top, left, height, width) of the final picture in the mosaic, before it is stretched and turned; None is all of it.
     """
 
     cfa: str
@@ -46,6 +48,8 @@ class CameraMetadata:
     noise_read: Optional[tuple[float, ...]] = None
     orientation: int = 1
     source: str = ''
+    pixel_aspect: float = 1.0
+    crop: Optional[tuple[int, ...]] = None
 
     def to_json(self) -> str:
         """As it is stored."""
@@ -90,6 +94,11 @@ class CameraMetadata:
             fail('orientation', '1 to 8')
         if not isinstance(self.source, str):
             fail('source', 'text')
+        if not _are_numbers((self.pixel_aspect,), 1) or not 1 / 16 <= self.pixel_aspect <= 16:
+            fail('pixel_aspect', 'a number in 1/16 .. 16')
+        if self.crop is not None and not (_is_sequence(self.crop, 4) and all(map(_is_whole, self.crop))
+                                          and min(self.crop) >= 0 and min(self.crop[2:]) > 0):
+            fail('crop', 'top, left, height and width of a part of the mosaic, in whole samples')
         return self
 
 
@@ -154,6 +163,11 @@ def _convert(name: str, value: Any, where: str) -> Any:
 
     if name in ('cfa', 'source'):
         good, result = isinstance(value, str), value
+    elif name == 'pixel_aspect':
+        good, result = is_number(value), value
+    elif name == 'crop':
+        good = value is None or isinstance(value, list) and all(map(_is_whole, value))
+        result = tuple(value) if good and value is not None else None
     elif name in ('bits', 'orientation'):
         good, result = _is_whole(value), value
     elif name == 'color_matrix':
@@ -166,7 +180,7 @@ def _convert(name: str, value: Any, where: str) -> Any:
         result = tuple(map(float, value)) if good else None
     if not good:
         kinds = {'cfa': 'text', 'source': 'text', 'bits': 'a whole number', 'orientation': 'a whole number',
-                 'color_matrix': 'three lists of three numbers up to 1e6'}
+                 'color_matrix': 'three lists of three numbers up to 1e6', 'pixel_aspect': 'a number', 'crop': 'four whole numbers'}
         kind = kinds.get(name, 'a list of numbers up to 1e6')
         raise DataError(f'{where}: metadata field {name}: expected {kind}, got {_short(value)}.')
     return result

@@ -1,83 +1,108 @@
-"""Camera files: DNG and what else LibRaw opens.
+"""Camera files: DNG by its own tags (:mod:`jddb_plugin.data.dng_reader`), all else that LibRaw opens by LibRaw.
 
-LibRaw (through rawpy) gives the samples of the visible area, the pattern, levels and orientation. A DNG's own tags are read
-besides, as LibRaw does not pass on the noise profile and not every colour matrix.
-
-Not supported: Quad-Bayer and X-Trans sensors (their cell is not 2x2), files without a mosaic (Foveon, linear DNG,
-monochrome sensors). Black levels that differ by row or column (BlackLevelDeltaH, BlackLevelDeltaV) are left out, as are
-AnalogBalance and CameraCalibration.
+Not supported: Quad-Bayer and X-Trans sensors (their cell is not 2 x 2), and files without a mosaic (Foveon, linear DNG, monochrome
+sensors); they are refused by name.
 """
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Optional, Sequence
+from typing import Any, Optional
 
 import numpy as np
-import tifffile
 
-from jddb_plugin.checks import DataError, optional_package
+from jddb_plugin.checks import DataError
+from jddb_plugin.data.dng_reader import DngFrame, count_mosaics, read_dng
+from jddb_plugin.data.dng_tags import is_dng
+from jddb_plugin.data.libraw import open_raw
 from jddb_plugin.data.metadata import CFA_PATTERNS, CameraMetadata
+from jddb_plugin.data.raw_damage import check_tail, check_whole
+from jddb_plugin.data.raw_shots import count_shots
+from jddb_plugin.data.tiff_tags import parse_tiff, read_content
 
-# Tags of a DNG by their number (DNG specification 1.7).
-_PLANE_COLOR, _BLACK_REPEAT, _BLACK, _NEUTRAL, _ACTIVE_AREA, _NOISE_PROFILE = 50710, 50713, 50714, 50728, 50829, 51041
-_MATRICES = ((50721, 50778), (50722, 50779))  # ColorMatrix and CalibrationIlluminant, 1 and 2
-_D65 = 21
-_MOST_PAGES = 64
 _PERIOD = 12  # a multiple of all patterns' periods: 2 (Bayer), 4 (Quad-Bayer), 6 (X-Trans)
 # LibRaw's "flip" -> EXIF orientation.
 _ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7, 90: 6, 180: 3, 270: 8}
 
 
-def read_camera_file(path: Path) -> tuple[np.ndarray, CameraMetadata]:
-    """Visible mosaic [H, W] uint16 and metadata, not yet checked.
-
-    Noise is that of a DNG's NoiseProfile, else None. White balance is the camera's, else that for daylight. The colour
-    matrix is a DNG's for D65, else its second or first one, else LibRaw's for this camera.
+def count_frames(path: Path) -> int:
+    """How many mosaics a camera file holds; 1 if that cannot be told.
 
     Raises:
-        DataError: LibRaw cannot read it, it is not a Bayer mosaic, or colour is unknown.
+        DataError: it cannot be read.
     """
-    rawpy = optional_package('rawpy', str(path))
     try:
-        with rawpy.imread(str(path)) as raw:
-            return _read(rawpy, raw, path)
-    except rawpy.LibRawError as error:
-        raise DataError(f'{path}: LibRaw cannot read it ({_reason(error)}); replace it or convert it to DNG.') from error
+        content = read_content(path)
+    except OSError as error:
+        raise DataError(f'{path}: cannot be read ({error.strerror or error}).') from error
+    directories = parse_tiff(content)
+    return max(count_mosaics(directories), 1) if is_dng(directories) else count_shots(content)
+
+
+def read_camera_file(path: Path, number: Optional[int] = None) -> DngFrame:
+    """Visible mosaic and metadata, not yet checked.
+
+    Args:
+        path: the file.
+        number: which of several mosaics; None is the only one.
+
+    Raises:
+        DataError: it cannot be read, is damaged, is no Bayer mosaic, holds several where one is expected, or its colours are unknown.
+    """
+    try:
+        content = read_content(path)
+    except OSError as error:
+        raise DataError(f'{path}: cannot be read ({error.strerror or error}).') from error
+    if content[:4] == b'FOVb':
+        raise DataError(f'{path}: a Foveon file (.x3f): its sensor has all colours at every pixel, so there is no mosaic to restore.')
+    directories = parse_tiff(content)
+    try:
+        check_whole(path, content, directories)
+        if is_dng(directories):
+            total = count_mosaics(directories)
+            _check_number(path, number, total)
+            frame = read_dng(path, directories, number or 0)
+        else:
+            _check_number(path, number, count_shots(content))
+            with open_raw(path, shot=number or 0) as raw:
+                frame = _read(raw, path)
+        levels = min(frame.metadata.black_level), min(frame.metadata.white_level)
+        check_tail(path, frame.mosaic, *levels, by_libraw=not frame.is_plain)
     except DataError:
         raise
     except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:  # what tags of no sense lead to
         raise DataError(f'{path}: its tags make no sense ({type(error).__name__}: {error}); replace it.') from error
+    return frame
 
 
-def _reason(error: Exception) -> str:
-    text = error.args[0] if error.args else type(error).__name__
-    return text.decode(errors='replace') if isinstance(text, bytes) else str(text)
+def _check_number(path: Path, number: Optional[int], total: int) -> None:
+    if number is None and total > 1:
+        raise DataError(f'{path}: holds {total} mosaics (a roll, pixel shift, or several exposures); --frames-of-file restores them as '
+                        'one burst, or convert it to one file for each.')
+    if number is not None and not 0 <= number < max(total, 1):
+        raise DataError(f'{path}: holds {max(total, 1)} mosaics, there is none of number {number}.')
 
 
-def _read(rawpy: ModuleType, raw: Any, path: Path) -> tuple[np.ndarray, CameraMetadata]:
+def _read(raw: Any, path: Path) -> DngFrame:
     where = str(path)
-    if raw.raw_type != rawpy.RawType.Flat or raw.raw_pattern is None:
+    if raw.raw_type.name != 'Flat' or raw.raw_pattern is None:
         raise DataError(f'{where}: it holds no mosaic (linear DNG, Foveon or monochrome sensor); '
                         'expected samples of a Bayer sensor.')
     channels, cfa = _cell(raw, where)
-    mosaic = raw.raw_image_visible
+    notes: list[str] = []
     white = [float(_white(raw, channel)) for channel in channels]
     bits = min(max(int(max(white)).bit_length(), 8), 16)
-    tags = _dng_tags(path)
-    black = _black_cell(raw, tags) or [float(raw.black_level_per_channel[channel]) for channel in channels]
-    colors = tags.get(_PLANE_COLOR, (0, 1, 2))
-    planes = [colors.index(color) if color in colors else color for color in range(3)]  # place of R, G, B in the tags
-    noise = _noise(tags.get(_NOISE_PROFILE), ['rgb'.index(letter) for letter in cfa], planes)
+    matrix = np.asarray(raw.rgb_xyz_matrix, dtype=float)[:3]
+    if not np.isfinite(matrix).all() or not np.any(matrix):
+        raise DataError(f'{where}: it states no colour matrix and LibRaw does not know the camera; '
+                        'convert it to a DNG that has ColorMatrix1.')
     metadata = CameraMetadata(
-        cfa=cfa, bits=bits, black_level=tuple(black), white_level=tuple(white),
-        white_balance=_white_balance(raw, tags.get(_NEUTRAL), planes, where),
-        color_matrix=_color_matrix(raw, tags, planes, where),
-        noise_shot=noise and noise[0], noise_read=noise and noise[1],
-        orientation=_ORIENTATION.get(raw.sizes.flip, 1))
+        cfa=cfa, bits=bits, black_level=tuple(float(raw.black_level_per_channel[channel]) for channel in channels),
+        white_level=tuple(white), white_balance=_white_balance(raw, where, notes),
+        color_matrix=tuple(tuple(float(value) for value in row) for row in matrix),
+        orientation=_ORIENTATION.get(raw.sizes.flip, 1), pixel_aspect=_pixel_aspect(raw))
     # Samples above white are clipped by whoever normalises; here they only may not exceed the bits.
-    return np.minimum(mosaic, np.uint16(2 ** bits - 1)), metadata
+    return DngFrame(np.minimum(raw.raw_image_visible, np.uint16(2 ** bits - 1)), metadata, tuple(notes), is_plain=False)
 
 
 def _cell(raw: Any, where: str) -> tuple[list[int], str]:
@@ -89,23 +114,11 @@ def _cell(raw: Any, where: str) -> tuple[list[int], str]:
     cfa = ''.join(letters[channel] if channel < len(letters) else '?' for channel in cell.flat)
     if channels.shape != (_PERIOD, _PERIOD) or not np.array_equal(channels, cell[rows, columns]) or cfa not in CFA_PATTERNS:
         height, width = np.shape(raw.raw_pattern)
-        raise DataError(f'{where}: its colour pattern ({height} x {width}, colours {letters}) is not a Bayer pattern '
-                        f"({', '.join(CFA_PATTERNS)}); Quad-Bayer and X-Trans sensors are not supported, convert the file "
+        kind = {(4, 4): 'a Quad-Bayer pattern', (6, 6): 'an X-Trans pattern'}.get((height, width), 'not a Bayer pattern')
+        raise DataError(f'{where}: its colour pattern ({height} x {width}, colours {letters}) is {kind}; expected a Bayer pattern '
+                        f"({', '.join(CFA_PATTERNS)}). Quad-Bayer and X-Trans sensors are not supported, convert the file "
                         'to a Bayer mosaic first.')
     return [int(channel) for channel in cell.flat], cfa
-
-
-def _black_cell(raw: Any, tags: dict[int, tuple]) -> Optional[list[float]]:
-    """A DNG's black levels of the visible cell where they differ by position, else None.
-
-    They count from the active area; where LibRaw leaves out its first row or column, it does not move them along.
-    """
-    values, repeat = tags.get(_BLACK, ()), tags.get(_BLACK_REPEAT, (1, 1))
-    if repeat not in ((1, 2), (2, 1), (2, 2)) or len(values) != repeat[0] * repeat[1] or len(set(values)) == 1:
-        return None
-    top, left = tags.get(_ACTIVE_AREA, (0, 0))[:2]
-    y, x = raw.sizes.top_margin - top, raw.sizes.left_margin - left
-    return [float(values[(y + i) % repeat[0] * repeat[1] + (x + j) % repeat[1]]) for i in (0, 1) for j in (0, 1)]
 
 
 def _white(raw: Any, channel: int) -> int:
@@ -113,82 +126,17 @@ def _white(raw: Any, channel: int) -> int:
     return per_channel[channel] if per_channel and per_channel[channel] > 0 else raw.white_level
 
 
-def _white_balance(raw: Any, neutral: Optional[Sequence[float]], planes: Sequence[int], where: str) -> tuple[float, ...]:
-    """Gains with green 1: the inverse of a DNG's AsShotNeutral, else LibRaw's."""
-    if neutral is not None and len(neutral) == 3 and all(math.isfinite(value) and value > 0 for value in neutral):
-        gains = [1 / neutral[plane] for plane in planes]
-    else:
-        known = [list(gains)[:3] for gains in (raw.camera_whitebalance, raw.daylight_whitebalance)]
-        known = [gains for gains in known if all(math.isfinite(gain) and gain > 0 for gain in gains)]
-        if not known:
-            raise DataError(f'{where}: it states no white balance; expected AsShotNeutral, convert it to a DNG that has it.')
-        gains = known[0]
-    return tuple(float(gain / gains[1]) for gain in gains)
+def _white_balance(raw: Any, where: str, notes: list[str]) -> tuple[float, ...]:
+    """Gains with green 1: the camera's, else those for daylight, which is noted."""
+    for gains, is_shot in ((raw.camera_whitebalance, True), (raw.daylight_whitebalance, False)):
+        gains = list(gains)[:3]
+        if len(gains) == 3 and all(math.isfinite(gain) and gain > 0 for gain in gains):
+            if not is_shot:
+                notes.append("LibRaw finds no white balance of the shot; developed for daylight")
+            return tuple(float(gain / gains[1]) for gain in gains)
+    raise DataError(f'{where}: it states no white balance; expected AsShotNeutral, convert it to a DNG that has it.')
 
 
-def _color_matrix(raw: Any, tags: dict[int, tuple], planes: Sequence[int], where: str) -> tuple[tuple[float, ...], ...]:
-    """XYZ -> camera RGB."""
-    known = [(tags.get(illuminant, (0,))[0] == _D65, tags[matrix]) for matrix, illuminant in _MATRICES
-             if len(tags.get(matrix, ())) == 9]
-    if known:
-        rows = np.reshape(max(reversed(known), key=lambda pair: pair[0])[1], (3, 3))[list(planes)]
-    else:
-        rows = np.asarray(raw.rgb_xyz_matrix, dtype=float)[:3]
-    if not np.isfinite(rows).all() or not np.any(rows):
-        raise DataError(f'{where}: it states no colour matrix and LibRaw does not know the camera; '
-                        'convert it to a DNG that has ColorMatrix1.')
-    return tuple(tuple(float(value) for value in row) for row in rows)
-
-
-def _noise(profile: Optional[Sequence[float]], colors: Sequence[int],
-           planes: Sequence[int]) -> Optional[tuple[tuple[float, ...], tuple[float, ...]]]:
-    """NoiseProfile, pairs (S, O) with variance S x + O for all planes or for each -> shot and read of the cell."""
-    if profile is None or len(profile) not in (2, 6) or not all(math.isfinite(value) for value in profile):
-        return None
-    pairs = np.reshape(profile, (-1, 2))
-    pairs = [pairs[planes[color]] if len(pairs) == 3 else pairs[0] for color in colors]
-    # Fitted offsets may lie a little below zero.
-    return tuple(float(shot) for shot, _ in pairs), tuple(math.sqrt(max(float(offset), 0)) for _, offset in pairs)
-
-
-def _dng_tags(path: Path) -> dict[int, tuple]:
-    """A DNG's tags of colour and noise, as numbers, from all its directories; empty for other files.
-
-    Raises:
-        DataError: it is a DNG, but its tags cannot be read.
-    """
-    if path.suffix.lower() != '.dng':
-        return {}
-    wanted = {_PLANE_COLOR, _BLACK_REPEAT, _BLACK, _NEUTRAL, _ACTIVE_AREA, _NOISE_PROFILE,
-              *(tag for pair in _MATRICES for tag in pair)}
-    tags: dict[int, tuple] = {}
-    try:
-        with tifffile.TiffFile(str(path)) as tiff:
-            for page in _pages(tiff.pages, set()):
-                for tag in page.tags.values():
-                    if tag.code in wanted:
-                        tags.setdefault(tag.code, _numbers(tag))
-    except Exception as error:  # tifffile raises whatever a damaged file makes it stumble over
-        reason = ' '.join(str(error).split())[:160] or type(error).__name__
-        raise DataError(f'{path}: its DNG tags cannot be read ({reason}); replace it.') from error
-    return tags
-
-
-def _pages(pages: Any, seen: set[int]) -> list:
-    """Pages of a TIFF and those below them (SubIFDs), each once: in damaged files they go in circles, or on and on."""
-    found = []
-    for page in pages:
-        if page.offset in seen or len(seen) >= _MOST_PAGES:
-            break
-        seen.add(page.offset)
-        found += [page, *_pages(page.pages or (), seen)]
-    return found
-
-
-def _numbers(tag: tifffile.TiffTag) -> tuple:
-    """A tag's values; rational numbers, stored as numerators and denominators in turn, as quotients."""
-    values = tag.value
-    values = tuple(values) if isinstance(values, (tuple, list, bytes, np.ndarray)) else (values,)
-    if tag.dtype in (tifffile.DATATYPE.RATIONAL, tifffile.DATATYPE.SRATIONAL):
-        return tuple(top / bottom if bottom else math.nan for top, bottom in zip(values[::2], values[1::2]))
-    return values
+def _pixel_aspect(raw: Any) -> float:
+    aspect = float(raw.sizes.pixel_aspect)
+    return aspect if math.isfinite(aspect) and 1 / 16 <= aspect <= 16 else 1.0

@@ -1,7 +1,7 @@
 """Raw files: a Bayer mosaic and the camera's metadata of one frame, whatever kind of file it lies in.
 
 ==============================  =============================================================================
-camera files (.dng, .cr2, ...)  by rawpy, and tifffile for a DNG's tags: :mod:`jddb_plugin.data.raw_camera`
+camera files (.dng, .cr2, ...)  DNG by its tags, others by rawpy: :mod:`jddb_plugin.data.raw_camera`
 .tif, .tiff                     the mosaic as one grey image, with the metadata as JSON beside it
 .mat                            MATLAB 7.3 files of the SC_burst data set: :mod:`jddb_plugin.data.raw_matlab`
 ==============================  =============================================================================
@@ -9,6 +9,7 @@ camera files (.dng, .cr2, ...)  by rawpy, and tifffile for a DNG's tags: :mod:`j
 from __future__ import annotations
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
@@ -17,15 +18,21 @@ import cv2
 import numpy as np
 
 from jddb_plugin.checks import DataError
+from jddb_plugin.data.dng_opcodes import Shading
 from jddb_plugin.data.images import in_order
 from jddb_plugin.data.metadata import CFA_PATTERNS, CameraMetadata, parse_metadata
 from jddb_plugin.data.raw_camera import read_camera_file
 from jddb_plugin.data.raw_matlab import read_matlab
 
-CAMERA_SUFFIXES = ('.dng', '.arw', '.cr2', '.cr3', '.crw', '.nef', '.nrw', '.orf', '.pef', '.raf', '.raw', '.rw2', '.srw')
+#: What LibRaw reads; .x3f and .gpr are among them to be refused by name.
+CAMERA_SUFFIXES = (
+    '.dng', '.3fr', '.arw', '.bay', '.cap', '.cr2', '.cr3', '.crw', '.cs1', '.dcr', '.dcs', '.drf', '.erf', '.fff', '.gpr', '.iiq',
+    '.k25', '.kdc', '.mdc', '.mef', '.mos', '.mrw', '.nef', '.nrw', '.orf', '.ori', '.pef', '.ptx', '.raf', '.raw', '.rw2', '.rwl',
+    '.sr2', '.srf', '.srw', '.x3f')
 TIFF_SUFFIXES = ('.tif', '.tiff')
 RAW_SUFFIXES = (*CAMERA_SUFFIXES, *TIFF_SUFFIXES, '.mat')
 _SHARED_METADATA = 'metadata.json'
+_logger = logging.getLogger('jddb_plugin')
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,14 @@ class RawFrame:
     Attributes:
         mosaic: [H, W] uint16, sample values, neither black-subtracted nor scaled by the reader; at most 2^bits - 1.
         metadata: what the sample values mean; checked.
+        notes: what was not as it should be, one line each, beginning with the file's name.
+        shading: lens shading that is not corrected in the samples; None if there is none, or it is corrected.
     """
 
     mosaic: np.ndarray
     metadata: CameraMetadata
+    notes: tuple[str, ...] = ()
+    shading: Optional[Shading] = None
 
 
 def list_raw_files(folder: Union[str, Path]) -> list[Path]:
@@ -53,12 +64,17 @@ def list_raw_files(folder: Union[str, Path]) -> list[Path]:
     return in_order((file for file in folder.iterdir() if file.is_file()), RAW_SUFFIXES)
 
 
-def read_raw(path: Union[str, Path], *, cfa: Optional[str] = None) -> RawFrame:
+def read_raw(path: Union[str, Path], *, cfa: Optional[str] = None, number: Optional[int] = None, shading: bool = True,
+             tell: bool = True) -> RawFrame:
     """Read one raw frame.
 
     Args:
         path: a file with one of :data:`RAW_SUFFIXES`.
         cfa: pattern of a MATLAB file that does not state its own; other files state theirs and refuse another one.
+        number: which mosaic of a file that holds several; None takes the only one, and refuses a file of several.
+        shading: correct lens shading that the file asks for (GainMap) in the samples; else it is handed out, so that it may be corrected
+            behind a denoiser, whose model of the noise it would change.
+        tell: write the notes to the log.
 
     Raises:
         DataError: the file is missing, of an unknown kind, damaged, not a Bayer mosaic, or lacks metadata; or a package
@@ -76,16 +92,50 @@ def read_raw(path: Union[str, Path], *, cfa: Optional[str] = None) -> RawFrame:
         raise DataError(f'{path}: its name or that of its folder is not UTF-8; rename it.') from error
     if cfa is not None and cfa not in CFA_PATTERNS:
         raise DataError(f"{path}: cfa: expected one of {', '.join(CFA_PATTERNS)}, got {cfa!r}.")
+    notes: tuple[str, ...] = ()
+    field = None
     if suffix == '.mat':
         mosaic, metadata = read_matlab(path, cfa)
     elif suffix in TIFF_SUFFIXES:
         mosaic, metadata = _read_tiff(path)
     else:
-        mosaic, metadata = read_camera_file(path)
+        frame = read_camera_file(path, number)
+        mosaic, metadata, field = frame.mosaic, frame.metadata, frame.shading
+        notes = tuple(f'{path}: {note}' for note in frame.notes)
     metadata = dataclasses.replace(metadata, source=metadata.source or path.name).check(str(path))
     if cfa not in (None, metadata.cfa):
         raise DataError(f'{path}: its pattern is {metadata.cfa}, not {cfa}; leave cfa out or correct it.')
-    return RawFrame(mosaic, metadata)
+    if field is not None and (shading or not field.is_smooth):
+        mosaic, metadata = _shaded(mosaic, metadata, field)
+        field = None
+    for note in notes if tell else ():
+        _logger.warning('%s', note)
+    return RawFrame(mosaic, metadata, notes, field)
+
+
+def _shaded(mosaic: np.ndarray, metadata: CameraMetadata, field: Shading) -> tuple[np.ndarray, CameraMetadata]:
+    """Light times the factors of each sample; noise times their means."""
+    height, width = mosaic.shape
+    result = np.empty_like(mosaic)
+    black, white = (np.reshape(level, (2, 2)) for level in (metadata.black_level, metadata.white_level))
+    total, count = np.zeros(4), np.zeros(4)
+    for first in range(0, height, 256):
+        last = min(first + 256, height)
+        places = np.arange(first, last)[:, None] % 2, np.arange(width) % 2
+        gains, level = field.of_samples(first, last, width), black[places]
+        light = (mosaic[first:last] - level) * gains + level
+        # What is clipped stays so.
+        light = np.where(mosaic[first:last] >= white[places], np.maximum(light, white[places]), light)
+        result[first:last] = np.clip(np.rint(light), 0, 2 ** metadata.bits - 1)
+        for place in range(4):
+            part = gains[(place // 2 - first) % 2::2, place % 2::2]
+            total[place] += part.sum()
+            count[place] += part.size
+    mean = total / np.maximum(count, 1)
+    noise = {name: None if getattr(metadata, name) is None else
+             tuple(min(float(value * gain), 1.0) for value, gain in zip(getattr(metadata, name), mean))
+             for name in ('noise_shot', 'noise_read')}
+    return result, dataclasses.replace(metadata, **noise)
 
 
 def _read_tiff(path: Path) -> tuple[np.ndarray, CameraMetadata]:

@@ -1,0 +1,276 @@
+"""DNG files, read by their tags; see docs/raw.md for what is supported.
+
+Plain, packed and Deflate samples are read here, of integers and floating point; lossless JPEG is decoded by LibRaw. Levels, white
+balance, geometry, noise and opcodes are those of the tags, as the specification has it, never LibRaw's reading of them.
+"""
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Sequence
+
+import numpy as np
+
+from jddb_plugin.checks import DataError
+from jddb_plugin.data import dng_samples
+from jddb_plugin.data import dng_tags as t
+from jddb_plugin.data.dng_color import color_planes, read_color, read_white_balance
+from jddb_plugin.data.dng_levels import (
+    BlackLevel,
+    has_black_level,
+    read_black_level,
+    read_white_level,
+    subtract_rest,
+)
+from jddb_plugin.data.dng_opcodes import Opcodes, Shading, fix_bad_pixels, read_opcodes
+from jddb_plugin.data.dng_tags import Mosaic, compression_name, find_mosaics, largest
+from jddb_plugin.data.libraw import open_raw
+from jddb_plugin.data.metadata import CFA_PATTERNS, CameraMetadata
+from jddb_plugin.data.raw_damage import check_jpeg
+from jddb_plugin.data.tiff_tags import Directory
+
+_FLOAT = 3
+_WHITE = 65535
+
+
+@dataclass(frozen=True)
+class DngFrame:
+    """A mosaic of a DNG and what belongs to it, not yet checked.
+
+    Attributes:
+        mosaic: [H, W] uint16, the active area.
+        metadata: of it.
+        notes: what was not as it should be, one line each, without the file's name.
+        shading: lens shading that is not yet corrected; None if there is none.
+        is_plain: its samples were read here, not decoded by LibRaw.
+    """
+
+    mosaic: np.ndarray
+    metadata: CameraMetadata
+    notes: tuple[str, ...]
+    shading: Optional[Shading] = None
+    is_plain: bool = True
+
+
+def count_mosaics(directories: Sequence[Directory]) -> int:
+    """How many mosaics of full resolution a DNG holds."""
+    return len(find_mosaics(directories))
+
+
+def read_dng(path: Path, directories: Sequence[Directory], number: int = 0) -> DngFrame:
+    """Read one mosaic of a DNG.
+
+    Args:
+        path: the file.
+        directories: of it.
+        number: which of its mosaics.
+
+    Raises:
+        DataError: it holds no mosaic of a Bayer sensor, is damaged, compressed in an unknown way, or its tags make no sense.
+    """
+    where = str(path)
+    mosaics = find_mosaics(directories)
+    if not mosaics:
+        stored = compression_name(largest(directories))
+        raise DataError(f'{where}: it holds no mosaic (linear DNG, Foveon or monochrome sensor; samples stored with {stored}); expected '
+                        'samples of a Bayer sensor.')
+    mosaic = mosaics[number]
+    directory, notes = mosaic.directory, []
+    _check_layout(directory, where)
+    cfa, planes = _pattern(mosaic, where)
+    area = _active_area(directory, where)
+    size = area[2] - area[0], area[3] - area[1]
+    samples = _samples(path, mosaic, where)
+    opcodes = read_opcodes(directory, (samples.shape, size), notes)
+    samples = _first_list(samples, opcodes, cfa, area)
+    black, white = _black_level(mosaic, samples, area, where), read_white_level(mosaic, where, notes)
+    visible = samples[area[0]:area[2], area[1]:area[3]]
+    cell = black.cell(size)
+    rest = subtract_rest(visible, black, cell, white)
+    visible = visible if rest is None else rest
+    for bad in opcodes.bad_pixels[1]:
+        visible = fix_bad_pixels(visible, bad.mask(visible), cfa)
+    visible, levels, bits = _as_integers(visible, (*cell, white), where)
+    color = read_color(mosaic, planes)
+    noise = _noise(mosaic.of_frame(t.NOISE_PROFILE), cfa, planes, notes)
+    orientation = mosaic.of_camera(t.ORIENTATION)
+    metadata = CameraMetadata(
+        cfa=cfa, bits=bits, black_level=levels[:4], white_level=levels[4:] * 4,
+        white_balance=read_white_balance(mosaic, color, planes, where, notes),
+        color_matrix=_matrix(path, color.for_daylight() if color.lights else None, where),
+        noise_shot=noise and noise[0], noise_read=noise and noise[1],
+        orientation=orientation[0] if orientation and orientation[0] in range(1, 9) else 1,
+        pixel_aspect=_pixel_aspect(directory, notes), crop=_default_crop(directory, size, notes))
+    shading = Shading(opcodes.maps[1]) if opcodes.maps[1] else None
+    return DngFrame(np.minimum(visible, np.uint16(2 ** bits - 1)), metadata, tuple(notes), shading,
+                    dng_samples.is_readable(directory))
+
+
+def _check_layout(directory: Directory, where: str) -> None:
+    layout = directory.number(t.CFA_LAYOUT, 1)
+    if layout != 1:
+        raise DataError(f'{where}: CFALayout {layout}: its rows or columns are shifted against each other (a SuperCCD sensor); '
+                        'expected samples in a rectangle, CFALayout 1.')
+    if any(directory.number(code, 1) != 1 for code in (t.ROW_INTERLEAVE, t.COLUMN_INTERLEAVE)):
+        raise DataError(f'{where}: its samples are interleaved (RowInterleaveFactor, ColumnInterleaveFactor), which is not supported; '
+                        'convert it by Adobe DNG Converter.')
+
+
+def _pattern(mosaic: Mosaic, where: str) -> tuple[str, list[int]]:
+    """Cell at the top left of the active area, and the place of red, green and blue among the planes."""
+    directory = mosaic.directory
+    values, dim = directory.numbers(t.CFA_PATTERN), directory.numbers(t.CFA_DIM) or (2, 2)
+    planes = color_planes(mosaic)
+    pattern = np.reshape(values, dim) if len(dim) == 2 and len(values) == dim[0] * dim[1] > 0 else np.zeros((1, 1), int)
+    rows, columns = np.indices(tuple(side * 2 for side in pattern.shape))
+    whole = np.tile(pattern, (2, 2))
+    cfa = ''.join('rgb'[color] if color in (0, 1, 2) else '?' for color in whole[:2, :2].flat)
+    if planes is None or cfa not in CFA_PATTERNS or not np.array_equal(whole, whole[rows % 2, columns % 2]):
+        kind = {(4, 4): 'a Quad-Bayer pattern', (6, 6): 'an X-Trans pattern'}.get(pattern.shape, 'not a Bayer pattern')
+        raise DataError(f'{where}: its colour pattern ({dim[0]} x {dim[-1]}) is {kind}; expected a Bayer pattern '
+                        f"({', '.join(CFA_PATTERNS)}). Quad-Bayer and X-Trans sensors are not supported, convert the file to a Bayer "
+                        'mosaic first.')
+    return cfa, planes
+
+
+def _active_area(directory: Directory, where: str) -> tuple[int, int, int, int]:
+    """Top, left, bottom, right."""
+    height, width = dng_samples.mosaic_size(directory, where)
+    area = directory.numbers(t.ACTIVE_AREA) or (0, 0, height, width)
+    if len(area) != 4 or not (0 <= area[0] < area[2] <= height and 0 <= area[1] < area[3] <= width):
+        raise DataError(f'{where}: ActiveArea {" ".join(map(str, area))} is no part of its {width} x {height} samples; correct the file.')
+    return tuple(int(side) for side in area)
+
+
+def _samples(path: Path, mosaic: Mosaic, where: str) -> np.ndarray:
+    """All stored samples, linearised."""
+    directory = mosaic.directory
+    if dng_samples.is_readable(directory):
+        samples = dng_samples.read_samples(directory, where)
+        table = np.array(directory.numbers(t.LINEARIZATION), np.uint16)
+        return table[np.minimum(samples, len(table) - 1)] if table.size and samples.dtype == np.uint16 else samples
+    if directory.number(t.COMPRESSION, 1) != dng_samples.LOSSLESS_JPEG or directory.number(t.SAMPLE_FORMAT, 1) == _FLOAT:
+        raise DataError(f'{where}: its samples are stored with {compression_name(directory)}, {directory.number(t.BITS, 16)} bits, '
+                        'which is not supported; convert it to a DNG without lossy compression (lossless JPEG or none).')
+    for chunk in dng_samples.chunks(directory, where):  # refuses what is cut off
+        check_jpeg(path, directory.content, chunk.offset, chunk.offset + chunk.count)
+    with open_raw(path, content=_only(mosaic)) as raw:
+        samples = None if raw.raw_image is None else raw.raw_image.copy()
+    if samples is None or samples.shape != dng_samples.mosaic_size(directory, where):
+        raise DataError(f'{where}: LibRaw finds another mosaic in it than its tags name; convert it by Adobe DNG Converter.')
+    return samples
+
+
+def _only(mosaic: Mosaic) -> Optional[io.BytesIO]:
+    """The file with all other pictures made small, so that LibRaw decodes this one; None if it is the only large one."""
+    directory = mosaic.directory
+    own = directory.number(t.WIDTH) * directory.number(t.HEIGHT)
+    others = [part for top in (mosaic.main, *mosaic.following) for part in top.walk()
+              if part is not directory and part.number(t.WIDTH) * part.number(t.HEIGHT) >= own]
+    if not others:
+        return None
+    content = bytearray(directory.content)
+    for part in others:
+        for tag in (part.tags[t.WIDTH], part.tags[t.HEIGHT]):
+            content[tag.place:tag.place + tag.size] = (16).to_bytes(tag.size, 'little' if part.order == '<' else 'big')
+    return io.BytesIO(content)
+
+
+def _first_list(samples: np.ndarray, opcodes: Opcodes, cfa: str, area: Sequence[int]) -> np.ndarray:
+    """What OpcodeList1 does to the stored samples."""
+    for bad in opcodes.bad_pixels[0]:
+        samples = fix_bad_pixels(samples, bad.mask(samples), cfa, (area[0], area[1]))
+    if opcodes.maps[0]:
+        gains = Shading(opcodes.maps[0]).of_samples(0, *samples.shape)
+        moved = samples * gains
+        samples = np.minimum(np.rint(moved), _WHITE).astype(np.uint16) if samples.dtype.kind == 'u' else moved.astype(np.float32)
+    return samples
+
+
+def _black_level(mosaic: Mosaic, samples: np.ndarray, area: Sequence[int], where: str) -> BlackLevel:
+    """By the tags; where there are none, the mean of the masked areas, if the file names some."""
+    size = area[2] - area[0], area[3] - area[1]
+    masked = np.reshape(mosaic.directory.numbers(t.MASKED_AREAS), (-1, 4)) \
+        if len(mosaic.directory.numbers(t.MASKED_AREAS)) % 4 == 0 else np.zeros((0, 4), int)
+    if has_black_level(mosaic) or not len(masked):
+        return read_black_level(mosaic, size, where)
+    total, count = np.zeros((2, 2)), np.zeros((2, 2), int)
+    for top, left, bottom, right in masked.astype(int):
+        for y in (0, 1):
+            for x in (0, 1):
+                part = samples[top + (area[0] + y - top) % 2:bottom:2, left + (area[1] + x - left) % 2:right:2]
+                total[y, x] += part.sum(dtype=float)
+                count[y, x] += part.size
+    if not count.all():
+        return read_black_level(mosaic, size, where)
+    return BlackLevel(total / count, np.zeros(0), np.zeros(0))
+
+
+def _as_integers(samples: np.ndarray, levels: Sequence[float], where: str) -> tuple[np.ndarray, tuple[float, ...], int]:
+    """Samples as uint16, levels on their scale, and bits. Floating point is scaled so that white is 65535."""
+    white = levels[-1]
+    if samples.dtype.kind == 'u' and white <= _WHITE:
+        return samples, tuple(levels), min(max(int(white).bit_length(), 8), 16)
+    if samples.dtype.kind == 'f' and np.isnan(samples).any():
+        raise DataError(f'{where}: damaged: it holds samples that are no numbers; replace it.')
+    result = np.empty(samples.shape, np.uint16)
+    for first in range(0, len(samples), 256):
+        part = samples[first:first + 256] * (_WHITE / white)
+        result[first:first + 256] = np.rint(np.clip(part, 0, _WHITE))
+    return result, tuple(level * _WHITE / white for level in levels), 16
+
+
+def _noise(profile: Sequence[float], cfa: str, planes: Sequence[int],
+           notes: list[str]) -> Optional[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """NoiseProfile, pairs (S, O) with variance S x + O -> shot and read of the cell; None if it says nothing.
+
+    There is one pair for all planes, or one for each of three, or, as some phones write it, one for each place of the cell.
+    """
+    if not profile:
+        return None
+    pairs = np.reshape(profile, (-1, 2)) if len(profile) in (2, 6, 8) else np.zeros((0, 2))
+    good = len(pairs) and np.isfinite(pairs).all() and (pairs[:, 0] >= 0).all() and (np.abs(pairs) <= 1).all()
+    if not good or (pairs.clip(min=0).sum(axis=1) <= 0).any():  # no sensor is without noise
+        notes.append('its NoiseProfile says nothing (zeros, or values that cannot be); it counts as missing')
+        return None
+    chosen = {1: [0] * 4, 3: [planes['rgb'.index(letter)] for letter in cfa], 4: range(4)}[len(pairs)]
+    # Fitted offsets may lie a little below zero.
+    return (tuple(float(pairs[k][0]) for k in chosen), tuple(math.sqrt(max(float(pairs[k][1]), 0)) for k in chosen))
+
+
+def _matrix(path: Path, matrix: Optional[np.ndarray], where: str) -> tuple[tuple[float, ...], ...]:
+    """XYZ to camera: the file's, else LibRaw's for this camera."""
+    if matrix is None:
+        with open_raw(path) as raw:
+            matrix = np.asarray(raw.rgb_xyz_matrix, dtype=float)[:3]
+    if not np.isfinite(matrix).all() or not np.any(matrix):
+        raise DataError(f'{where}: it states no colour matrix and LibRaw does not know the camera; convert it to a DNG that has '
+                        'ColorMatrix1.')
+    return tuple(tuple(float(value) for value in row) for row in matrix)
+
+
+def _pixel_aspect(directory: Directory, notes: list[str]) -> float:
+    """Width of a pixel by its height."""
+    scale = directory.numbers(t.DEFAULT_SCALE)
+    if not scale:
+        return 1.0
+    if len(scale) != 2 or not all(math.isfinite(side) and 0 < side <= 16 for side in scale):
+        notes.append('its DefaultScale makes no sense; pixels are taken for squares')
+        return 1.0
+    return float(scale[0] / scale[1])
+
+
+def _default_crop(directory: Directory, size: tuple[int, int], notes: list[str]) -> Optional[tuple[int, int, int, int]]:
+    """(top, left, height, width) of the final picture in the active area; None if it is all of it."""
+    corner, sides = directory.numbers(t.CROP_ORIGIN), directory.numbers(t.CROP_SIZE)
+    if not sides:
+        return None
+    values = (*(corner or (0, 0)), *sides)
+    if len(values) == 4 and all(map(math.isfinite, values)):
+        left, top, width, height = (math.floor(value + 0.5) for value in values)
+        if top >= 0 and left >= 0 and height > 0 and width > 0 and top + height <= size[0] and left + width <= size[1]:
+            return None if (height, width) == size else (top, left, height, width)
+    notes.append('its DefaultCropOrigin and DefaultCropSize are no part of the active area; the picture is not cropped')
+    return None
