@@ -2,7 +2,8 @@
 
 Importing the package mends the toolbox for today's PyTorch (see :mod:`jddb_plugin.compat`) and registers in it
 
-* architectures ``TwoStageJDDB``, ``DPBM`` and ``CoarseAligned``,
+* architectures ``TwoStageJDDB``, ``DPBM`` and ``CoarseAligned``, and the systems that the paper compares: ``GCPNet``,
+  ``EDVRBurst``, ``RViDeNet``, ``KPN``, ``DemosaicNet`` and ``DenoiseThenDemosaic``,
 * models ``JDDBModel``, ``HookedVideoBaseModel`` and ``HookedSRModel``,
 * data sets ``UnprocessedBurstDataset``, ``UnprocessedBurstTestDataset``, ``RawBurstDataset`` and ``RawBurstTestDataset``,
 * losses ``ReconstructionLoss``, ``InterpolationLoss``, ``OneHotLoss`` and ``BlockMatchingLoss``,
@@ -16,8 +17,14 @@ try:
     compat.apply()
 
     from jddb_plugin.archs.coarse_aligned_arch import CoarseAligned
+    from jddb_plugin.archs.demosaic_net_arch import DemosaicNet
+    from jddb_plugin.archs.denoise_then_demosaic_arch import DenoiseThenDemosaic
     from jddb_plugin.archs.dpbm_arch import DPBM
+    from jddb_plugin.archs.edvr_burst_arch import EDVRBurst
+    from jddb_plugin.archs.gcp_net_arch import GCPNet
     from jddb_plugin.archs.jddb_arch import TwoStageJDDB
+    from jddb_plugin.archs.kpn_arch import KPN
+    from jddb_plugin.archs.rvidenet_arch import RViDeNet
     from jddb_plugin.data.raw_burst_dataset import RawBurstDataset, RawBurstTestDataset
     from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset, UnprocessedBurstTestDataset
     from jddb_plugin.hooks import LossWeightHook, TemperatureHook
@@ -32,8 +39,8 @@ except Exception as error:  # a torch and a torchvision that do not fit raise Ru
 
 __version__ = '0.1.0'
 __all__ = [
-    'DPBM', 'BlockMatchingLoss', 'CoarseAligned', 'HookMixin', 'HookedSRModel', 'HookedVideoBaseModel', 'InterpolationLoss',
-    'JDDBModel', 'LossWeightHook', 'OneHotLoss', 'RawBurstDataset', 'RawBurstTestDataset', 'ReconstructionLoss',
-    'TemperatureHook', 'TwoStageJDDB',
+    'DPBM', 'KPN', 'BlockMatchingLoss', 'CoarseAligned', 'DemosaicNet', 'DenoiseThenDemosaic', 'EDVRBurst', 'GCPNet', 'HookMixin',
+    'HookedSRModel', 'HookedVideoBaseModel', 'InterpolationLoss', 'JDDBModel', 'LossWeightHook', 'OneHotLoss', 'RViDeNet',
+    'RawBurstDataset', 'RawBurstTestDataset', 'ReconstructionLoss', 'TemperatureHook', 'TwoStageJDDB',
     'UnprocessedBurstDataset', 'UnprocessedBurstTestDataset'
 ]
