@@ -1,36 +1,13 @@
-"""What the systems of the paper's tables share: checks of their input, and networks that denoise before demosaicking."""
+"""Burst networks that may leave demosaicking to another network."""
 from __future__ import annotations
+
+from typing import Optional
 
 from torch import Tensor
 
 from jddb_plugin.archs.burst_network import BurstNetwork
-from jddb_plugin.checks import OptionError, ShapeError, check_choice
+from jddb_plugin.checks import OptionError, check_choice
 from jddb_plugin.ops.bayer import demosaic_bilinear
-
-
-def check_tiles(network: BurstNetwork, tiles: Tensor, ref_idx: int) -> None:
-    """Check what a network is asked to restore.
-
-    Args:
-        network: gives the number of frames and the multiple.
-        tiles: [T, N, 8, h, w].
-        ref_idx: frame that is restored.
-
-    Raises:
-        ShapeError: the layout, the number of frames, the size or the reference does not fit.
-    """
-    name = type(network).__name__
-    if tiles.ndim != 5 or tiles.shape[2] != 8:
-        raise ShapeError(f'{name}: expected tiles [T, N, 8, h, w] (4 raw planes, 4 noise map planes), got {list(tiles.shape)}.')
-    count, (height, width) = tiles.shape[1], tiles.shape[-2:]
-    if network.num_frame not in (None, count):
-        raise ShapeError(f'{name} restores bursts of {network.num_frame} frames, got {count}; set network_g.num_frame and '
-                         'num_frame of the data sets to the same number.')
-    if height % network.multiple or width % network.multiple:
-        raise ShapeError(f'{name}: height and width of a tile must be multiples of {network.multiple} packed px, got '
-                         f'{height} x {width}; pad or crop the tile.')
-    if not 0 <= ref_idx < count:
-        raise ShapeError(f'{name}: the reference must be one of frames 0 .. {count - 1}, got {ref_idx}.')
 
 
 class BurstDenoiser(BurstNetwork):
@@ -39,6 +16,8 @@ class BurstDenoiser(BurstNetwork):
     A subclass implements :meth:`predict`. With ``output: raw`` it serves as the first half of
     :class:`jddb_plugin.archs.denoise_then_demosaic_arch.DenoiseThenDemosaic`; alone it still fulfils the contract of
     :class:`BurstNetwork`: its mosaic is demosaicked bilinearly.
+
+    Frames are not expected to be aligned.
 
     Args:
         output: 'raw' or 'rgb'.
@@ -70,9 +49,18 @@ class BurstDenoiser(BurstNetwork):
         result = self.predict(tiles, ref_idx)
         return demosaic_bilinear(result) if self.output == 'raw' else result
 
-    def training_outputs(self, tiles: Tensor, ref_idx: int) -> dict[str, Tensor]:
-        """What losses may ask for: ``restored`` as :meth:`restore` gives it, and ``raw`` as :meth:`denoise` does."""
-        result = self.predict(tiles, ref_idx)
-        if self.output == 'rgb':
-            return {'restored': result}
-        return {'restored': demosaic_bilinear(result), 'raw': result}
+    def training_output(self, tiles: Tensor, ref_idx: int) -> Tensor:
+        """What the losses on raw get: by default the result of :meth:`predict`."""
+        return self.predict(tiles, ref_idx)
+
+    def forward(self, lq: Tensor, ref_idx: Optional[int] = None) -> Tensor:
+        """Restore ``lq`` [B, N, 8, H, W] as one tile; the reference is the middle frame by default.
+
+        Returns:
+            linear camera RGB [B, 3, 2H, 2W]; while training with ``output: raw`` what :meth:`training_output` gives, for
+            losses such as RawLoss that compare mosaics.
+        """
+        ref_idx = lq.shape[1] // 2 if ref_idx is None else ref_idx
+        if self.training and self.output == 'raw':
+            return self.training_output(lq, ref_idx)
+        return self.restore(lq, ref_idx)

@@ -1,43 +1,72 @@
-"""The contract of every network that restores a raw burst."""
+"""The contract of a burst network: what the training model, the tiled inference and the loaders ask of it."""
 from __future__ import annotations
 
 from typing import Optional
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
-from jddb_plugin.checks import ShapeError
+from jddb_plugin.checks import ShapeError, check_ndim
 
 
 class BurstNetwork(nn.Module):
-    """A network from noisy packed raw frames and their noise maps to linear camera RGB.
+    """Base class of networks that turn a burst of packed raw into linear camera RGB.
+
+    A subclass implements :meth:`restore`, which sees tiles, and states what it needs of them. Where tiles lie, how large
+    they are, how frames are aligned and which frame is the reference is the caller's choice.
 
     Attributes:
-        upscale: pixels of the result per packed pixel, on each axis.
-        multiple: height and width of a tile must be multiples of it.
-        context: receptive field in packed px on each side of a pixel; None where it is unbounded.
-        num_frame: number of frames; None where any number goes.
-        aligned_input: whether it expects frames that were aligned before.
-        coarse: its coarse alignment stage, if it has one.
+        upscale: pixels of the result per pixel of the packed raw.
+        multiple: heights and widths of tiles must be multiples of it.
+        context: pixels of the packed raw around a pixel that its result depends on; None if it is not bounded.
+        num_frame: the number of frames that the network is made for; None if it takes any.
+        aligned_input: whether :meth:`restore` expects frames that were moved onto the reference.
     """
 
     upscale: int = 2
-    multiple: int = 4
+    multiple: int = 1
     context: Optional[int] = None
     num_frame: Optional[int] = None
     aligned_input: bool = True
-    coarse: Optional[nn.Module] = None
 
     def restore(self, tiles: Tensor, ref_idx: int) -> Tensor:
-        """Restore the reference frame of tiles [T, N, 8, h, w]: linear camera RGB [T, 3, 2h, 2w]."""
-        raise NotImplementedError
+        """Restore tiles.
 
-    def forward(self, lq: Tensor) -> Tensor:
-        """Restore the middle frame of whole bursts [B, N, 8, H, W] of any size: linear camera RGB [B, 3, 2H, 2W]."""
-        if lq.ndim != 5 or lq.shape[2] != 8:
-            raise ShapeError(f'lq: expected [B, N, 8, H, W] (4 raw planes, 4 noise map planes), got {list(lq.shape)}.')
-        height, width = lq.shape[-2:]
-        padding = (0, -width % self.multiple, 0, -height % self.multiple)
-        padded = F.pad(lq.flatten(0, 1), padding, mode='replicate').unflatten(0, lq.shape[:2])
-        restored = self.restore(padded, lq.shape[1] // 2)
-        return restored[..., :self.upscale * height, :self.upscale * width]
+        Args:
+            tiles: [T, N, 8, h, w], packed noisy raw (R Gr Gb B, in [0, 1]) and its noise map (standard deviation).
+            ref_idx: index of the reference among the N frames.
+
+        Returns:
+            linear camera RGB [T, 3, 2h, 2w] of the reference frame.
+        """
+        raise NotImplementedError(f'{type(self).__name__} does not implement restore().')
+
+    def check_tiles(self, tiles: Tensor, ref_idx: int) -> None:
+        """Check the arguments of :meth:`restore`.
+
+        Raises:
+            ShapeError: not [T, N, 8, h, w], h or w is not a multiple of ``multiple``, a wrong number of frames, or no such frame.
+        """
+        check_ndim(tiles, 'T N C h w', 'tiles')
+        count, channels, height, width = tiles.shape[1:]
+        if channels != 8:
+            raise ShapeError(f'tiles: expected 8 planes (packed raw and its noise map), got {list(tiles.shape)}.')
+        if height % self.multiple or width % self.multiple:
+            raise ShapeError(f'tiles: {type(self).__name__} needs heights and widths that are multiples of {self.multiple}, '
+                             f'got {height} x {width}.')
+        if self.num_frame is not None and count != self.num_frame:
+            raise ShapeError(f'tiles: {type(self).__name__} needs {self.num_frame} frames, got {count}.')
+        if not 0 <= ref_idx < count:
+            raise ShapeError(f'ref_idx: expected 0 .. {count - 1} for {count} frames, got {ref_idx}.')
+
+    def coarse_parameters(self) -> list[nn.Parameter]:
+        """Parameters of a coarse alignment that learns at a rate of its own; none by default."""
+        return []
+
+    def compile_restoration(self) -> None:
+        """Run :meth:`restore` through torch.compile from now on."""
+        self.restore = torch.compile(self.restore)
+
+    def forward(self, lq: Tensor, ref_idx: Optional[int] = None) -> Tensor:
+        """Restore ``lq`` [B, N, 8, H, W] as one tile, as it is aligned; the reference is the middle frame by default."""
+        return self.restore(lq, lq.shape[1] // 2 if ref_idx is None else ref_idx)

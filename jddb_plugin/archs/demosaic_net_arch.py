@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from jddb_plugin.archs.burst_denoiser import check_tiles
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.checks import OptionError, ShapeError
 from jddb_plugin.ops.bayer import unpack
@@ -94,5 +93,5 @@ class DemosaicNet(BurstNetwork):
 
     def restore(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """Demosaic the reference of tiles [T, N, 8, h, w]; linear camera RGB [T, 3, 2h, 2w]."""
-        check_tiles(self, tiles, ref_idx)
+        self.check_tiles(tiles, ref_idx)
         return self.demosaic(tiles[:, ref_idx, :4])

@@ -18,7 +18,7 @@ from basicsr.archs.edvr_arch import PCDAlignment, TSAFusion
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from jddb_plugin.archs.burst_denoiser import BurstDenoiser, check_tiles
+from jddb_plugin.archs.burst_denoiser import BurstDenoiser
 from jddb_plugin.checks import OptionError
 from jddb_plugin.ops.bayer import demosaic_bilinear
 
@@ -118,7 +118,7 @@ class EDVRBurst(BurstDenoiser):
 
     def predict(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """See :meth:`BurstDenoiser.predict`."""
-        check_tiles(self, tiles, ref_idx)
+        self.check_tiles(tiles, ref_idx)
         count = tiles.shape[1]
         features = self.extract(F.leaky_relu(self.first(tiles.flatten(0, 1)), _SLOPE))
         levels = self.pyramid(features)

@@ -13,7 +13,6 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.archs.blocks import AttentionBlock, act, conv
-from jddb_plugin.archs.burst_denoiser import check_tiles
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.archs.edvr_burst_arch import FeaturePyramid, frame_at
 from jddb_plugin.archs.guided_align import GuidedAlign
@@ -126,7 +125,7 @@ class GCPNet(BurstNetwork):
 
     def restore(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """Linear camera RGB [T, 3, 2h, 2w] of the reference of tiles [T, N, 8, h, w]."""
-        check_tiles(self, tiles, ref_idx)
+        self.check_tiles(tiles, ref_idx)
         count = tiles.shape[1]
         frames = tiles.flatten(0, 1)
         *guides, green = self.green(frames)

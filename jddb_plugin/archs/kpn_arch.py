@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from jddb_plugin.archs.burst_denoiser import BurstDenoiser, check_tiles
+from jddb_plugin.archs.burst_denoiser import BurstDenoiser
 from jddb_plugin.checks import OptionError, check_choice
-from jddb_plugin.ops.bayer import demosaic_bilinear
 
 
 def apply_kernels(frames: Tensor, kernels: Tensor) -> Tensor:
@@ -103,18 +102,16 @@ class KPN(BurstDenoiser):
 
     def frames(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """Every frame's own estimate of the clean reference, packed raw [T, N, 4, h, w]."""
-        check_tiles(self, tiles, ref_idx)
+        self.check_tiles(tiles, ref_idx)
         return apply_kernels(tiles[:, :, :4], self.kernels(tiles, ref_idx))
 
     def predict(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """See :meth:`BurstDenoiser.predict`."""
         return self.frames(tiles, ref_idx).mean(dim=1)
 
-    def training_outputs(self, tiles: Tensor, ref_idx: int) -> dict[str, Tensor]:
-        """``restored`` and ``raw`` as of :class:`BurstDenoiser`, and ``frames`` for the annealed loss."""
-        frames = self.frames(tiles, ref_idx)
-        raw = frames.mean(dim=1)
-        return {'restored': demosaic_bilinear(raw), 'raw': raw, 'frames': frames}
+    def training_output(self, tiles: Tensor, ref_idx: int) -> Tensor:
+        """The frames' own estimates [T, N, 4, h, w], for the annealed loss; their mean is the result."""
+        return self.frames(tiles, ref_idx)
 
 
 def _double(x: Tensor) -> Tensor:

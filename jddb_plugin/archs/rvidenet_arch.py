@@ -17,7 +17,7 @@ from basicsr.archs.arch_util import ResidualBlockNoBN, make_layer
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from jddb_plugin.archs.burst_denoiser import BurstDenoiser, check_tiles
+from jddb_plugin.archs.burst_denoiser import BurstDenoiser
 from jddb_plugin.archs.edvr_burst_arch import FeaturePyramid, ReferenceFusion, RgbHead, frame_at
 from jddb_plugin.archs.guided_align import GuidedAlign
 from jddb_plugin.archs.non_local import NonLocalAttention
@@ -114,7 +114,7 @@ class RViDeNet(BurstDenoiser):
 
     def predict(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """See :meth:`BurstDenoiser.predict`."""
-        check_tiles(self, tiles, ref_idx)
+        self.check_tiles(tiles, ref_idx)
         raw, noise_map = tiles.split(4, dim=2)
         clean = self.pre_denoise(tiles.flatten(0, 1)).unflatten(0, tiles.shape[:2])
         fused = torch.cat([self._fuse_plane(raw[:, :, k], clean[:, :, k], noise_map[:, :, k], ref_idx) for k in range(4)], dim=1)
