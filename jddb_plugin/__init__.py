@@ -6,7 +6,7 @@ Importing the package mends the toolbox for today's PyTorch (see :mod:`jddb_plug
   ``EDVRBurst``, ``RViDeNet``, ``KPN``, ``DemosaicNet`` and ``DenoiseThenDemosaic``,
 * models ``JDDBModel``, ``HookedVideoBaseModel`` and ``HookedSRModel``,
 * data sets ``UnprocessedBurstDataset``, ``UnprocessedBurstTestDataset``, ``RawBurstDataset`` and ``RawBurstTestDataset``,
-* losses ``ReconstructionLoss``, ``InterpolationLoss``, ``OneHotLoss`` and ``BlockMatchingLoss``,
+* losses ``ReconstructionLoss``, ``InterpolationLoss``, ``OneHotLoss``, ``BlockMatchingLoss``, ``RawLoss`` and ``KPNLoss``,
 * and, in a registry of its own, hooks ``TemperatureHook`` and ``LossWeightHook``.
 """
 import sys
@@ -29,6 +29,7 @@ try:
     from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset, UnprocessedBurstTestDataset
     from jddb_plugin.hooks import LossWeightHook, TemperatureHook
     from jddb_plugin.losses.jddb_loss import BlockMatchingLoss, InterpolationLoss, OneHotLoss, ReconstructionLoss
+    from jddb_plugin.losses.raw_loss import KPNLoss, RawLoss
     from jddb_plugin.models.hooked_model import HookedSRModel, HookedVideoBaseModel, HookMixin
     from jddb_plugin.models.jddb_model import JDDBModel
 except Exception as error:  # a torch and a torchvision that do not fit raise RuntimeError, missing libraries OSError
@@ -39,7 +40,7 @@ except Exception as error:  # a torch and a torchvision that do not fit raise Ru
 
 __version__ = '0.1.0'
 __all__ = [
-    'DPBM', 'KPN', 'BlockMatchingLoss', 'CoarseAligned', 'DemosaicNet', 'DenoiseThenDemosaic', 'EDVRBurst', 'GCPNet', 'HookMixin',
+    'DPBM', 'KPN', 'BlockMatchingLoss', 'KPNLoss', 'RawLoss', 'CoarseAligned', 'DemosaicNet', 'DenoiseThenDemosaic', 'EDVRBurst', 'GCPNet', 'HookMixin',
     'HookedSRModel', 'HookedVideoBaseModel', 'InterpolationLoss', 'JDDBModel', 'LossWeightHook', 'OneHotLoss', 'RViDeNet',
     'RawBurstDataset', 'RawBurstTestDataset', 'ReconstructionLoss', 'TemperatureHook', 'TwoStageJDDB',
     'UnprocessedBurstDataset', 'UnprocessedBurstTestDataset'
