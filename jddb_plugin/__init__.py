@@ -40,8 +40,8 @@ except Exception as error:  # a torch and a torchvision that do not fit raise Ru
 
 __version__ = '0.1.0'
 __all__ = [
-    'DPBM', 'KPN', 'BlockMatchingLoss', 'KPNLoss', 'RawLoss', 'CoarseAligned', 'DemosaicNet', 'DenoiseThenDemosaic', 'EDVRBurst', 'GCPNet', 'HookMixin',
-    'HookedSRModel', 'HookedVideoBaseModel', 'InterpolationLoss', 'JDDBModel', 'LossWeightHook', 'OneHotLoss', 'RViDeNet',
-    'RawBurstDataset', 'RawBurstTestDataset', 'ReconstructionLoss', 'TemperatureHook', 'TwoStageJDDB',
+    'DPBM', 'KPN', 'BlockMatchingLoss', 'CoarseAligned', 'DemosaicNet', 'DenoiseThenDemosaic', 'EDVRBurst', 'GCPNet', 'HookMixin',
+    'HookedSRModel', 'HookedVideoBaseModel', 'InterpolationLoss', 'JDDBModel', 'KPNLoss', 'LossWeightHook', 'OneHotLoss',
+    'RViDeNet', 'RawBurstDataset', 'RawBurstTestDataset', 'RawLoss', 'ReconstructionLoss', 'TemperatureHook', 'TwoStageJDDB',
     'UnprocessedBurstDataset', 'UnprocessedBurstTestDataset'
 ]

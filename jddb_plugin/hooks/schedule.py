@@ -48,7 +48,7 @@ def exponential(start: float, stop: float, end: int, begin: int = 0) -> Schedule
 
 def geometric(start: float, factor: float) -> Schedule:
     """``start`` times ``factor`` to the power of the iteration."""
-    if not 0 < factor:
+    if not factor > 0:
         raise OptionError(f'geometric schedule: factor must be positive, got {factor}.')
     return lambda iteration: start * factor ** iteration
 

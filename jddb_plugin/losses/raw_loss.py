@@ -90,8 +90,8 @@ class KPNLoss(nn.Module):
     def forward(self, frames: Tensor, gt: Tensor) -> Tensor:
         """Loss of the frames' own estimates [B, N, 4, H, W] against linear camera RGB ``gt`` [B, 3, 2H, 2W]."""
         if frames.ndim != 5:
-            raise ShapeError(f'KPNLoss: expected an estimate of every frame, [B, N, 4, H, W], got {list(frames.shape)}; use RawLoss '
-                             'for networks that give one mosaic.')
+            raise ShapeError(f'KPNLoss: expected an estimate of every frame, [B, N, 4, H, W], got {list(frames.shape)}; use '
+                             'RawLoss for networks that give one mosaic.')
         clean = srgb_gamma(_clean_mosaic(frames, gt, 'KPNLoss'))
         loss = self._distance(srgb_gamma(frames.mean(dim=1)), clean)
         if self.frame_weight:

@@ -77,7 +77,7 @@ def test_what_networks_give_while_training_fits_their_losses(truth):
     build_loss({'type': 'KPNLoss'})(KPN(4, 3, 3)(lq), truth).backward()
     denoiser = EDVRBurst(8, 3, 2, 0, 0, output='raw')
     build_loss({'type': 'RawLoss'})(denoiser(lq), truth, **camera).backward()
-    with pytest.raises(ShapeError, match=r'KPNLoss: expected an estimate of every frame, \[B, N, 4, H, W\], got \[2, 4, 16, 16\]'):
+    with pytest.raises(ShapeError, match=r'KPNLoss: expected an estimate of every frame, .* got \[2, 4, 16, 16\]'):
         build_loss({'type': 'KPNLoss'})(denoiser(lq), truth)
     with pytest.raises(ShapeError, match=r'RawLoss: compares packed raw \[..., 4, 16, 16\], got \[2, 3, 32, 32\]'):
         build_loss({'type': 'RawLoss'})(EDVRBurst(8, 3, 2, 0, 0)(lq), truth, **camera)
