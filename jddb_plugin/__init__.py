@@ -43,5 +43,5 @@ __all__ = [
     'DPBM', 'KPN', 'BlockMatchingLoss', 'CoarseAligned', 'DemosaicNet', 'DenoiseThenDemosaic', 'EDVRBurst', 'GCPNet', 'HookMixin',
     'HookedSRModel', 'HookedVideoBaseModel', 'InterpolationLoss', 'JDDBModel', 'KPNLoss', 'LossWeightHook', 'OneHotLoss',
     'RViDeNet', 'RawBurstDataset', 'RawBurstTestDataset', 'RawLoss', 'ReconstructionLoss', 'TemperatureHook', 'TwoStageJDDB',
-    'UnprocessedBurstDataset', 'UnprocessedBurstTestDataset'
+    'UnprocessedBurstDataset', 'UnprocessedBurstTestDataset',
 ]
