@@ -3,11 +3,13 @@
 Import the package before basicsr. The import itself is cheap; with basicsr it patches the toolbox for today's PyTorch (see
 :mod:`jddb_plugin.compat`) and registers in it
 
-* architectures ``TwoStageJDDB``, ``GatedUNet``, ``DPBM`` and ``CoarseAligned``,
+* architectures ``TwoStageJDDB``, ``GatedUNet``, ``DPBM`` and ``CoarseAligned``, and the systems that the
+  paper compares: ``GCPNet``, ``EDVRBurst``, ``RViDeNet``, ``KPN``, ``DemosaicNet`` and ``DenoiseThenDemosaic``,
 * models ``JDDBModel``, ``BurstModel``, ``HookedVideoBaseModel`` and ``HookedSRModel``,
 * data sets ``UnprocessedBurstDataset``, ``UnprocessedBurstTestDataset``, ``RawBurstDataset``, ``RawBurstTestDataset`` and
   ``MovingPhotographDataset``,
-* losses ``ReconstructionLoss``, ``DevelopedLoss``, ``InterpolationLoss``, ``OneHotLoss`` and ``BlockMatchingLoss``,
+* losses ``ReconstructionLoss``, ``DevelopedLoss``, ``InterpolationLoss``, ``OneHotLoss``, ``BlockMatchingLoss``,
+  ``RawLoss`` and ``KPNLoss``,
 * and, in a registry of its own, hooks ``TemperatureHook`` and ``LossWeightHook``.
 
 :mod:`jddb_plugin.ops` needs torch and torchvision alone.

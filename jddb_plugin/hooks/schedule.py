@@ -46,8 +46,15 @@ def exponential(start: float, stop: float, end: int, begin: int = 0) -> Schedule
     return lambda iteration: start * (stop / start) ** progress(iteration)
 
 
+def geometric(start: float, factor: float) -> Schedule:
+    """``start`` times ``factor`` to the power of the iteration."""
+    if not factor > 0:
+        raise OptionError(f'geometric schedule: factor must be positive, got {factor}.')
+    return lambda iteration: start * factor ** iteration
+
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    'step': step, 'linear': linear, 'cosine': cosine, 'exponential': exponential,
+    'step': step, 'linear': linear, 'cosine': cosine, 'exponential': exponential, 'geometric': geometric,
 }
 
 

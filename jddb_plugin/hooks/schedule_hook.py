@@ -1,7 +1,7 @@
 """Hooks that set a value of the model by a schedule."""
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 from jddb_plugin.checks import OptionError
 from jddb_plugin.hooks.hook import HOOK_REGISTRY, Hook
@@ -42,6 +42,7 @@ class LossWeightHook(Hook):
     Args:
         loss: the option that builds the term, e.g. ``bm_opt``, ``pixel_opt``, ``perceptual_opt``.
         schedule: name of a schedule; its arguments follow.
+        weight: attribute of the term that is set in place of those, e.g. ``frame_weight`` of KPNLoss.
     """
 
     #: Where the toolbox's models keep a term whose attribute is not ``cri_`` and the option's name.
@@ -49,8 +50,9 @@ class LossWeightHook(Hook):
     #: Names of a term's weight.
     WEIGHTS = ('loss_weight', 'perceptual_weight')
 
-    def __init__(self, loss: str, schedule: str = 'step', **arguments: Any) -> None:
+    def __init__(self, loss: str, schedule: str = 'step', weight: Optional[str] = None, **arguments: Any) -> None:
         self.loss = loss
+        self.weights = self.WEIGHTS if weight is None else (weight,)
         self.schedule = build_schedule(schedule, **arguments)
         self.value = float('nan')
 
@@ -58,10 +60,10 @@ class LossWeightHook(Hook):
         """Set the weight of this iteration."""
         name = self.ATTRIBUTES.get(self.loss, 'cri_' + self.loss[:-len('_opt')])
         term = getattr(model, name, None)
-        weight = next((name for name in self.WEIGHTS if hasattr(term, name)), None)
+        weight = next((name for name in self.weights if hasattr(term, name)), None)
         if weight is None:
-            raise OptionError(f"LossWeightHook: the model has no loss '{self.loss}' with a weight; it must be one of the "
-                              "'*_opt' entries under 'train'.")
+            raise OptionError(f"LossWeightHook: the model has no loss '{self.loss}' with a weight "
+                              f"({' or '.join(self.weights)}); it must be one of the '*_opt' entries under 'train'.")
         self.value = self.schedule(current_iter)
         setattr(term, weight, self.value)
 

@@ -1,0 +1,65 @@
+"""KPN+DMN, EDVR+DMN and RViDeNet+DMN of the paper's tables: a burst is denoised, and then its reference is demosaicked."""
+from __future__ import annotations
+
+from typing import Any
+
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor
+
+from jddb_plugin.archs.burst_network import BurstNetwork
+from jddb_plugin.checks import CheckpointError, OptionError
+from jddb_plugin.options import check_call, registered
+
+
+@ARCH_REGISTRY.register()
+class DenoiseThenDemosaic(BurstNetwork):
+    """A burst denoiser that gives the clean mosaic of the reference, and a demosaicker for it.
+
+    The two are trained one after the other: each is a registered network with a training of its own.
+    :func:`join_checkpoints` makes one checkpoint of theirs.
+
+    Args:
+        denoiser: ``type`` and arguments of a network with ``output: raw``: KPN, EDVRBurst or RViDeNet.
+        demosaicker: the same of a demosaicker: DemosaicNet.
+    """
+
+    aligned_input = False
+
+    def __init__(self, denoiser: dict, demosaicker: dict) -> None:
+        super().__init__()
+        self.denoiser = _part(denoiser, 'denoiser', 'denoise', 'KPN, or EDVRBurst or RViDeNet with output: raw')
+        self.demosaicker = _part(demosaicker, 'demosaicker', 'demosaic', 'DemosaicNet')
+        self.num_frame = self.denoiser.num_frame
+        self.multiple = self.denoiser.multiple
+        contexts = (self.denoiser.context, self.demosaicker.context)
+        self.context = None if None in contexts else sum(contexts)
+
+    def restore(self, tiles: Tensor, ref_idx: int) -> Tensor:
+        """Linear camera RGB [T, 3, 2h, 2w] of the reference of tiles [T, N, 8, h, w]."""
+        return self.demosaicker.demosaic(self.denoiser.denoise(tiles, ref_idx))
+
+
+def _part(options: Any, name: str, method: str, fitting: str) -> Any:
+    where = f'network_g.{name}'
+    kind, arguments = registered(ARCH_REGISTRY, options, where)
+    if not hasattr(kind, method):
+        raise OptionError(f"{where}.type: {options['type']} is not a {name}; use {fitting}.")
+    check_call(kind, arguments, where)
+    network = kind(**arguments)
+    if getattr(network, 'output', 'raw') != 'raw':
+        raise OptionError(f"{where}: {options['type']} has output: {network.output} here; a {name} needs output: raw.")
+    return network
+
+
+def join_checkpoints(denoiser: dict[str, Tensor], demosaicker: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One state dict of :class:`DenoiseThenDemosaic` of those of its two parts.
+
+    Raises:
+        CheckpointError: one of them is a whole system already.
+    """
+    for name, state in (('denoiser', denoiser), ('demosaicker', demosaicker)):
+        if any(key.startswith(('denoiser.', 'demosaicker.')) for key in state):
+            raise CheckpointError(f'the checkpoint of the {name} is one of DenoiseThenDemosaic, which holds both parts already; '
+                                  'give that of the part alone.')
+    return {**{f'denoiser.{key}': value for key, value in denoiser.items()},
+            **{f'demosaicker.{key}': value for key, value in demosaicker.items()}}

@@ -1,0 +1,129 @@
+"""EDVR* of the paper's tables: EDVR (Wang et al., CVPRW 2019, arXiv 1905.02716) on raw bursts.
+
+Built of the toolbox's own pyramid alignment (PCD) and fusion (TSA).
+
+Deviations from EDVR:
+    The input has 8 channels at half of the output's resolution, so one PixelShuffle follows the trunk in place of two.
+    EDVR adds the bilinearly enlarged centre frame to its output; here that is the bilinearly demosaicked reference.
+    The paper gives 6.28 M parameters and no depth. No integer depth gives that: 5 + 52 residual blocks have 6.257 M.
+"""
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from basicsr.archs.arch_util import ResidualBlockNoBN, make_layer
+from basicsr.archs.edvr_arch import PCDAlignment, TSAFusion
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from jddb_plugin.archs.burst_denoiser import BurstDenoiser
+from jddb_plugin.checks import OptionError
+from jddb_plugin.ops.bayer import demosaic_bilinear
+
+_SLOPE = 0.1
+
+
+class ReferenceFusion(TSAFusion):
+    """The toolbox's TSA with the reference as an argument."""
+
+    def forward(self, aligned: Tensor, ref_idx: int) -> Tensor:
+        """Fuse [B, N, C, H, W] into [B, C, H, W]; ``ref_idx`` is what the other frames are compared with."""
+        self.center_frame_idx = ref_idx
+        return super().forward(aligned)
+
+
+class FeaturePyramid(nn.Module):
+    """Features at three scales, as EDVR computes them: full size, 1/2 and 1/4."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.down2 = nn.ModuleList([nn.Conv2d(channels, channels, 3, 2, 1), nn.Conv2d(channels, channels, 3, 1, 1)])
+        self.down3 = nn.ModuleList([nn.Conv2d(channels, channels, 3, 2, 1), nn.Conv2d(channels, channels, 3, 1, 1)])
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """[B, C, H, W], H and W multiples of 4 -> that, [B, C, H / 2, W / 2] and [B, C, H / 4, W / 4]."""
+        levels = [features]
+        for stage in (self.down2, self.down3):
+            x = levels[-1]
+            for layer in stage:
+                x = F.leaky_relu(layer(x), _SLOPE)
+            levels.append(x)
+        return levels
+
+
+class RgbHead(nn.Module):
+    """From features at packed resolution to RGB of twice the size.
+
+    Args:
+        in_channels: of the features.
+        channels: at full resolution.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.enlarge = nn.Conv2d(in_channels, 4 * channels, 3, 1, 1)
+        self.refine = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.output = nn.Conv2d(channels, 3, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, 3, 2H, 2W]."""
+        x = F.leaky_relu(F.pixel_shuffle(self.enlarge(x), 2), _SLOPE)
+        return self.output(F.leaky_relu(self.refine(x), _SLOPE))
+
+
+def frame_at(levels: list[Tensor], index: int, count: int) -> list[Tensor]:
+    """Frame ``index`` of each level [B * count, C, h, w]."""
+    return [level.unflatten(0, (-1, count))[:, index] for level in levels]
+
+
+@ARCH_REGISTRY.register()
+class EDVRBurst(BurstDenoiser):
+    """EDVR on raw bursts; with ``output: raw`` the denoiser of EDVR+DMN.
+
+    Args:
+        num_feat: features C, a multiple of ``deformable_groups``.
+        num_frame: frames of a burst.
+        deformable_groups: of the deformable convolutions.
+        num_extract_block, num_reconstruct_block: residual blocks on each frame, and after the fusion.
+        output: 'rgb', or 'raw' for the clean mosaic of the reference.
+    """
+
+    multiple = 4
+
+    def __init__(self, num_feat: int = 64, num_frame: int = 5, deformable_groups: int = 8, num_extract_block: int = 5,
+                 num_reconstruct_block: int = 52, output: str = 'rgb') -> None:
+        super().__init__(output)
+        if num_feat < 1 or deformable_groups < 1 or num_feat % deformable_groups:
+            raise OptionError(f'network_g: num_feat must be a multiple of deformable_groups, got {num_feat} and '
+                              f'{deformable_groups}.')
+        if num_frame < 1 or num_extract_block < 0 or num_reconstruct_block < 0:
+            raise OptionError('network_g: num_frame must be at least 1, num_extract_block and num_reconstruct_block at least 0, '
+                              f'got {num_frame}, {num_extract_block} and {num_reconstruct_block}.')
+        self.num_frame = num_frame
+        self.first = nn.Conv2d(8, num_feat, 3, 1, 1)
+        self.extract = make_layer(ResidualBlockNoBN, num_extract_block, num_feat=num_feat)
+        self.pyramid = FeaturePyramid(num_feat)
+        self.align = PCDAlignment(num_feat, deformable_groups)
+        self.fuse = ReferenceFusion(num_feat, num_frame, num_frame // 2)
+        self.trunk = make_layer(ResidualBlockNoBN, num_reconstruct_block, num_feat=num_feat)
+        self.head = RgbHead(num_feat, num_feat) if output == 'rgb' else nn.Conv2d(num_feat, 4, 3, 1, 1)
+
+    @property
+    def context(self) -> Optional[int]:
+        """Receptive field on each side in packed px; offsets of the deformable convolutions come on top."""
+        depth = len(self.extract) + len(self.trunk)
+        return 2 * depth + 55
+
+    def predict(self, tiles: Tensor, ref_idx: int) -> Tensor:
+        """See :meth:`BurstDenoiser.predict`."""
+        self.check_tiles(tiles, ref_idx)
+        count = tiles.shape[1]
+        features = self.extract(F.leaky_relu(self.first(tiles.flatten(0, 1)), _SLOPE))
+        levels = self.pyramid(features)
+        reference = frame_at(levels, ref_idx, count)
+        aligned = torch.stack([self.align(frame_at(levels, k, count), reference) for k in range(count)], dim=1)
+        result = self.head(self.trunk(self.fuse(aligned, ref_idx)))
+        base = tiles[:, ref_idx, :4]
+        return result + (demosaic_bilinear(base) if self.output == 'rgb' else base)
