@@ -13,7 +13,7 @@ from .conftest import ROOT
 def write_options(folder, lmdb, **changes):
     """An option file that inherits from the demo's; ``changes`` merge into its top level sections."""
     options = {
-        '_base_': str(ROOT / 'options' / 'train' / 'demo.yml'),
+        '_base_': str(ROOT / 'options' / 'train' / 'demo_two_stage.yml'),
         'name': 'small',
         'network_g': {'num_feat': 8, 'deformable_groups': 2},
         'datasets': {'train': {'dataroot_gt': str(lmdb), 'gt_size': 48, 'dataset_enlarge_ratio': 1, 'num_worker_per_gpu': 0}},

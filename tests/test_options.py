@@ -14,7 +14,7 @@ from .conftest import ROOT
 FILES = sorted(set((ROOT / 'options').rglob('*.yml')) - {ROOT / 'options' / 'train' / 'ablation' / 'small.yml'})
 
 
-def _load(name='train/demo.yml'):
+def _load(name='train/demo_two_stage.yml'):
     return load_options(str(ROOT / 'options' / name))
 
 
@@ -75,21 +75,21 @@ def test_wrong_options_are_named(key, value, message):
 
 
 def test_noise_of_a_test_has_no_default():
-    opt = _load('test/demo.yml')
+    opt = _load('test/demo_two_stage.yml')
     del opt['datasets']['test']['noise']
     with pytest.raises(OptionError, match="datasets.test: 'noise' is missing"):
         check_options(opt, is_train=False)
 
 
 def test_unknown_metric_keys_are_named():
-    opt = _load('test/demo.yml')
+    opt = _load('test/demo_two_stage.yml')
     opt['val']['metrics']['psnr']['type'] = 'calculate_pnsr'
     with pytest.raises(OptionError, match="metrics.psnr.type: 'calculate_pnsr' is not .*; did you mean 'calculate_psnr'"):
         check_options(opt, is_train=False)
 
 
 def test_misspelt_metric_keys_are_named():
-    opt = _load('test/demo.yml')
+    opt = _load('test/demo_two_stage.yml')
     opt['val']['metrics']['psnr']['test_y_chanel'] = True
     with pytest.raises(OptionError, match="val.metrics.psnr: unknown key 'test_y_chanel'; did you mean 'test_y_channel'"):
         check_options(opt, is_train=False)
@@ -117,7 +117,7 @@ def test_todays_practice_differs_by_its_switches_alone():
 
 
 def test_checking_does_not_need_what_it_fills_in():
-    opt = _load('test/demo.yml')
+    opt = _load('test/demo_two_stage.yml')
     bare = copy.deepcopy(opt)
     del bare['val'], bare['path'], bare['num_gpu']
     checked = check_options(bare, is_train=False)

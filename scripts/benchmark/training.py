@@ -192,7 +192,7 @@ def profile(name: str, training: Training) -> str:
 
 def run(args: argparse.Namespace, root: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Rows of the table, and profiles of the plain and the full step by their names."""
-    file = args.opt or str(OPTIONS / ('demo.yml' if args.small else 'jddb_reds.yml'))
+    file = args.opt or str(OPTIONS / ('demo_two_stage.yml' if args.small else 'jddb_reds.yml'))
     given = [('datasets.train.dataroot_gt', str(write_clip(args.frames, root, small=args.small))),
              ('num_gpu', 1 if args.device == 'cuda' else 0), *map(parse_override, args.set)]
     wanted = variants(args.switches)
@@ -214,7 +214,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     """Run and print; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--opt', metavar='FILE', help='option file; default: options/train/jddb_reds.yml')
-    parser.add_argument('--small', action='store_true', help='options/train/demo.yml and small frames, for a CPU')
+    parser.add_argument('--small', action='store_true', help='options/train/demo_two_stage.yml and small frames, for a CPU')
     parser.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='override options')
     parser.add_argument('--switches', nargs='*', choices=SWITCHES, default=list(SWITCHES), metavar='NAME',
                         help=f"of {', '.join(SWITCHES)}; default: all")

@@ -19,7 +19,7 @@ from jddb_plugin.train import main as run_train
 
 from ..conftest import ROOT
 
-DEMO = str(ROOT / 'options' / 'train' / 'demo.yml')
+DEMO = str(ROOT / 'options' / 'train' / 'demo_two_stage.yml')
 METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}, 'ssim': {'type': 'calculate_ssim', 'crop_border': 0}}
 
 
@@ -58,22 +58,22 @@ def _validation(lmdb):
             'val': json.dumps({'val_freq': 2, 'save_img': True, 'metrics': METRICS})}
 
 
-def _log(folder='experiments/demo'):
+def _log(folder='experiments/demo_two_stage'):
     return '\n'.join(path.read_text() for path in sorted(Path(folder).glob('*.log'), key=os.path.getmtime))
 
 
 def test_the_demo_trains_saves_resumes_and_tests(texture_lmdb):
     own = {'datasets.train.tile': 16, 'datasets.train.synthesis': 'device'}
     assert run_train(['-opt', DEMO, *_small(texture_lmdb, **own, **_validation(texture_lmdb))]) == 0
-    models = Path('experiments/demo/models')
+    models = Path('experiments/demo_two_stage/models')
     assert {p.name for p in models.iterdir()} == {'net_g_1.pth', 'net_g_2.pth', 'net_g_latest.pth'}
     log = _log()
     for term in ('l_pix', 'l_interpolation', 'l_one_hot', 'l_bm', 'l_total', 'temperature', 'weight_bm'):
         assert re.search(rf'{term}: \d', log)
     assert re.search(r'psnr a: all \d+\.\d+, centre \d+\.\d+', log)
-    assert len(list(Path('experiments/demo/visualization/clips/a').glob('*_2.png'))) == 7
+    assert len(list(Path('experiments/demo_two_stage/visualization/clips/a').glob('*_2.png'))) == 7
     # What the host read lies in the experiment's folder, resolved.
-    kept = yaml.safe_load(Path('experiments/demo/demo.yml').read_text())
+    kept = yaml.safe_load(Path('experiments/demo_two_stage/demo_two_stage.yml').read_text())
     assert kept['train']['total_iter'] == 2 and kept['network_g']['num_feat'] == 8
 
     assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb, **{'train.total_iter': 3})]) == 0
@@ -83,7 +83,7 @@ def test_the_demo_trains_saves_resumes_and_tests(texture_lmdb):
     changes = {'network_g.num_feat': 8, 'network_g.deformable_groups': 2, 'network_g.dpbm.tile': 16,
                'datasets.test.dataroot_gt': texture_lmdb, 'path.pretrain_network_g': models / 'net_g_latest.pth'}
     overrides = [f'{key}={value}' for key, value in changes.items()]
-    assert run_test(['-opt', str(ROOT / 'options' / 'test' / 'demo.yml'), '--set', *overrides]) == 0
+    assert run_test(['-opt', str(ROOT / 'options' / 'test' / 'demo_two_stage.yml'), '--set', *overrides]) == 0
     table = json.loads(Path('results/demo/metrics_unseen.json').read_text())
     assert set(table) == {'psnr', 'ssim'} and set(table['psnr']) == {'average', 'a', 'b'}
     average = (table['psnr']['a']['all'] + table['psnr']['b']['all']) / 2
@@ -97,7 +97,7 @@ def test_a_run_resumed_with_longer_epochs_goes_on(texture_lmdb):
     assert run_train(['-opt', DEMO, *_small(texture_lmdb, **small)]) == 0
     small.update({'datasets.train.batch_size_per_gpu': 1, 'train.total_iter': 9, 'logger.save_checkpoint_freq': 9})
     assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb, **small)]) == 0
-    assert Path('experiments/demo/models/net_g_9.pth').is_file()
+    assert Path('experiments/demo_two_stage/models/net_g_9.pth').is_file()
 
 
 def test_synthesis_on_the_device_trains_to_the_same_weights(texture_lmdb):
@@ -105,7 +105,7 @@ def test_synthesis_on_the_device_trains_to_the_same_weights(texture_lmdb):
     for where in ('worker', 'device'):
         changes = {'datasets.train.synthesis': where, 'datasets.train.tile': 16, 'datasets.train.reach': 48}
         assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 0
-        weights.append(torch.load('experiments/demo/models/net_g_2.pth', weights_only=True)['params'])
+        weights.append(torch.load('experiments/demo_two_stage/models/net_g_2.pth', weights_only=True)['params'])
     for key, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][key], rtol=0, atol=5e-3)  # Adam's first steps magnify last digits
 
@@ -121,8 +121,8 @@ def test_real_bursts_without_truth_are_restored_and_not_scored(texture_lmdb):
             color_matrix=((1.0234, -0.2969, -0.2266), (-0.5625, 1.6328, -0.0469), (-0.0703, 0.2188, 0.6406))))
     _forget_logger()
     dataset = {'name': 'real', 'type': 'RawBurstTestDataset', 'dataroot_lq': 'raw.lmdb', 'references': 'middle'}
-    common = ['-opt', str(ROOT / 'options' / 'test' / 'demo.yml'), '--set', 'network_g.num_feat=8', 'network_g.dpbm.tile=16',
-              'network_g.deformable_groups=2', 'path.pretrain_network_g=experiments/demo/models/net_g_latest.pth']
+    common = ['-opt', str(ROOT / 'options' / 'test' / 'demo_two_stage.yml'), '--set', 'network_g.num_feat=8', 'network_g.dpbm.tile=16',
+              'network_g.deformable_groups=2', 'path.pretrain_network_g=experiments/demo_two_stage/models/net_g_latest.pth']
     assert run_test([*common, 'datasets.test=' + json.dumps({**dataset, 'noise': 'estimate', '_delete_': True})]) == 0
     assert [p.name for p in Path('results/demo/visualization/real/scene').iterdir()] == ['00000002_demo.png']
     assert cv2.imread('results/demo/visualization/real/scene/00000002_demo.png').shape == (48, 62, 3)
@@ -139,14 +139,14 @@ def test_training_never_stops_early(texture_lmdb):
     """Three samples, batch 2, five iterations: the toolbox alone would drop the last batch of every epoch, and stop."""
     small = _small(texture_lmdb, **{'datasets.train.clips': '[a]', 'train.total_iter': 5})
     assert run_train(['-opt', DEMO, *small]) == 0
-    assert Path('experiments/demo/models/net_g_5.pth').is_file()
+    assert Path('experiments/demo_two_stage/models/net_g_5.pth').is_file()
 
 
 def test_too_few_samples_for_a_batch_is_an_error(texture_lmdb, capsys):
     small = _small(texture_lmdb, **{'datasets.train.batch_size_per_gpu': 7})
     assert run_train(['-opt', DEMO, *small]) == 2
     assert 'do not fill one batch of 7' in capsys.readouterr().err.strip().splitlines()[-1]
-    assert not Path('experiments/demo/models/net_g_latest.pth').exists()
+    assert not Path('experiments/demo_two_stage/models/net_g_latest.pth').exists()
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
@@ -191,7 +191,7 @@ def test_a_validation_frame_smaller_than_a_tile_is_known_before_training(texture
 
 def test_a_checkpoint_of_another_configuration_is_refused(texture_lmdb, capsys):
     assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
-    Path('experiments/demo/models/net_g_2.pth').rename('pretrained.pth')
+    Path('experiments/demo_two_stage/models/net_g_2.pth').rename('pretrained.pth')
     changes = {'network_g.num_feat': 16, 'path.pretrain_network_g': 'pretrained.pth'}
     assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 2
     assert 'pretrained.pth: belongs to another configuration of TwoStageJDDB' in capsys.readouterr().err
@@ -203,7 +203,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(texture_lmdb, capsys):
 
 def test_auto_resume_skips_what_is_damaged(texture_lmdb, caplog):
     assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
-    torn = Path('experiments/demo/training_states/2.state')
+    torn = Path('experiments/demo_two_stage/training_states/2.state')
     torn.write_bytes(torn.read_bytes()[:100])
     assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb)]) == 0
     assert 'auto_resume skips iteration 2' in caplog.text
@@ -212,11 +212,11 @@ def test_auto_resume_skips_what_is_damaged(texture_lmdb, caplog):
 
 def test_auto_resume_does_not_start_anew_when_nothing_is_readable(texture_lmdb, capsys):
     assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
-    for state in Path('experiments/demo/training_states').iterdir():
+    for state in Path('experiments/demo_two_stage/training_states').iterdir():
         state.write_bytes(b'torn')
     assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb)]) == 2
     assert 'none of its training states can be read' in capsys.readouterr().err
-    assert Path('experiments/demo/models/net_g_2.pth').is_file()
+    assert Path('experiments/demo_two_stage/models/net_g_2.pth').is_file()
 
 
 def test_an_inherited_validation_set_can_be_left_out(texture_lmdb):
@@ -253,7 +253,7 @@ def test_weights_that_do_not_belong_are_told_even_when_loading_loosely(texture_l
 
 def test_a_test_without_weights_is_refused(texture_lmdb, capsys):
     overrides = [f'datasets.test.dataroot_gt={texture_lmdb}', 'path.pretrain_network_g=~', 'network_g.dpbm.tile=16']
-    assert run_test(['-opt', str(ROOT / 'options' / 'test' / 'demo.yml'), '--set', *overrides]) == 2
+    assert run_test(['-opt', str(ROOT / 'options' / 'test' / 'demo_two_stage.yml'), '--set', *overrides]) == 2
     assert "path: 'pretrain_network_g' is missing" in capsys.readouterr().err
 
 

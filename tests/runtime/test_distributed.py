@@ -73,7 +73,7 @@ def test_every_frame_scores_the_same_in_any_number_of_processes(texture_lmdb, te
     data = {'name': 'clips', 'type': 'UnprocessedBurstTestDataset', 'dataroot_gt': str(texture_lmdb), 'noise': 'high',
             'clips': ['a']}
     short = {**data, 'name': 'short', 'dataroot_gt': str(tmp_path / 'short.lmdb'), 'clips': ['short'], 'num_frame': 3}
-    base = yaml.safe_load((ROOT / 'options' / 'test' / 'demo.yml').read_text())
+    base = yaml.safe_load((ROOT / 'options' / 'test' / 'demo_two_stage.yml').read_text())
     test = {**base, 'name': 'clips', 'datasets': {'test_1': data, 'test_2': short},
             'path': {'pretrain_network_g': str(tmp_path / 'experiments/small/models/net_g_1.pth')}}
     test['network_g'].update({'num_feat': 8, 'deformable_groups': 2, 'dpbm': {**test['network_g']['dpbm'], 'tile': 16}})

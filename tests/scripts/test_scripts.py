@@ -28,7 +28,7 @@ def prepare(monkeypatch, capsys, tmp_path):
 
 def test_the_demo_prepares_its_clips(prepare, texture_folder, tmp_path):
     small = tmp_path / 'small.yml'
-    small.write_text(f"_base_: {ROOT / 'options' / 'test' / 'demo.yml'}\nnetwork_g: {{dpbm: {{tile: 32}}}}\n")
+    small.write_text(f"_base_: {ROOT / 'options' / 'test' / 'demo_two_stage.yml'}\nnetwork_g: {{dpbm: {{tile: 32}}}}\n")
     status, error = prepare('--output', 'photographs', '--test', small)
     assert status == 0, error
     train = FrameSource(str(tmp_path / 'photographs' / 'train.lmdb'), {'type': 'lmdb'}, 'test')
@@ -52,6 +52,6 @@ def test_the_demo_knows_a_bad_test_clip_before_it_trains(prepare, texture_folder
     for path in sorted((texture_folder / 'b').iterdir())[3:]:
         path.unlink()
     status, error = prepare('--frames', texture_folder, '--output', tmp_path / 'demo', '--test',
-                            ROOT / 'options' / 'test' / 'demo.yml')
+                            ROOT / 'options' / 'test' / 'demo_two_stage.yml')
     assert status == 2
     assert 'clip b has 3 frames, a burst needs 5' in error

@@ -61,7 +61,7 @@ def test_each_switch_is_on_where_it_should_be_and_off_in_plain(script, frames, t
     tiny = [script.parse_override(text) for text in TINY[TINY.index('--set') + 1:]]
     found = {}
     for name, overrides in wanted.items():
-        opt = script.resolve(str(script.OPTIONS / 'demo.yml'), [path, ('num_gpu', 0), *tiny, *overrides], tmp_path)
+        opt = script.resolve(str(script.OPTIONS / 'demo_two_stage.yml'), [path, ('num_gpu', 0), *tiny, *overrides], tmp_path)
         assert opt['is_train'] and not opt['dist'] and opt['rank'] == 0 and opt['datasets']['train']['phase'] == 'train'
         model = script.Training(opt).model
         group = model.optimizer_g.param_groups[0]
@@ -75,7 +75,7 @@ def test_each_switch_is_on_where_it_should_be_and_off_in_plain(script, frames, t
 def test_every_switch_is_an_option_of_this_version(script, frames, tmp_path):
     path = ('datasets.train.dataroot_gt', str(script.write_clip(frames, tmp_path, small=True)))
     for overrides in script.variants(list(script.SWITCHES)).values():
-        script.resolve(str(script.OPTIONS / 'demo.yml'), [path, ('num_gpu', 0), *overrides], tmp_path)
+        script.resolve(str(script.OPTIONS / 'demo_two_stage.yml'), [path, ('num_gpu', 0), *overrides], tmp_path)
 
 
 def test_the_recipe_can_read_the_frames(script, tmp_path):
@@ -88,7 +88,7 @@ def test_the_recipe_can_read_the_frames(script, tmp_path):
 def test_an_epoch_that_ends_is_followed_by_the_next(script, frames, tmp_path):
     path = ('datasets.train.dataroot_gt', str(script.write_clip(frames, tmp_path, small=True)))
     tiny = [script.parse_override(text) for text in TINY[TINY.index('--set') + 1:]]
-    opt = script.resolve(str(script.OPTIONS / 'demo.yml'), [path, ('num_gpu', 0), ('datasets.train.dataset_enlarge_ratio', 1),
+    opt = script.resolve(str(script.OPTIONS / 'demo_two_stage.yml'), [path, ('num_gpu', 0), ('datasets.train.dataset_enlarge_ratio', 1),
                                                             *tiny], tmp_path)
     training = script.Training(opt)
     batches = [training.next() for _ in range(9)]  # seven frames are fewer bursts than that
