@@ -114,7 +114,8 @@ def test_whatever_is_imported_first_registers_everything(first):
 
 def test_the_toolbox_may_be_imported_before():
     code = ('import sys, types; from torchvision.transforms import functional;'
-            'sys.modules["torchvision.transforms.functional_tensor"] = types.SimpleNamespace(rgb_to_grayscale=functional.rgb_to_grayscale); import basicsr, jddb_plugin;'
+            'name = "torchvision.transforms.functional_tensor"; grey = functional.rgb_to_grayscale;'
+            'sys.modules[name] = types.SimpleNamespace(rgb_to_grayscale=grey); import basicsr, jddb_plugin;'
             'from basicsr.utils.registry import MODEL_REGISTRY as m; print("JDDBModel" in m)')
     result = _run(code)
     assert result.stdout == 'True\n', result.stderr
