@@ -68,9 +68,13 @@ def load_toolbox() -> None:
         importlib.import_module(_HOST)
 
 
-def environment_error(error: BaseException) -> ImportError:
+class BrokenEnvironmentError(ImportError):
+    """Something that the toolbox or this package needs is missing or broken."""
+
+
+def environment_error(error: BaseException) -> BrokenEnvironmentError:
     """The error that points to the environment check."""
-    return ImportError(f'jddb_plugin cannot use its environment ({error}); run: jddb doctor')
+    return BrokenEnvironmentError(f'jddb_plugin cannot use its environment ({error}); run: jddb doctor')
 
 
 class _RegisterAfterImport(importlib.abc.MetaPathFinder):

@@ -1,5 +1,10 @@
-"""Fixtures: reference data if it is there, and small clips to train on."""
+"""Fixtures: reference data if it is there, small clips to train on, and the devices that are there."""
 import os
+
+# Networks of 8 features on tiles of 16: a second thread waits more than it computes. Child processes inherit it.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+# ruff: noqa: E402 - before torch
 from pathlib import Path
 
 import cv2
@@ -17,6 +22,12 @@ SHARED = Path(os.environ.get('JDDB_SHARED', ROOT.parent / 'shared'))
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU'))])
+def device(request):
+    """Devices that operations and networks are tested on: the CPU, and a GPU where there is one."""
+    return torch.device(request.param)
 
 
 @pytest.fixture(scope='session')

@@ -11,7 +11,7 @@ from typing import Optional
 import jddb_plugin
 from jddb_plugin.checks import JDDBError, one_line
 from jddb_plugin.cli.arguments import message_of
-from jddb_plugin.registration import environment_error
+from jddb_plugin.registration import BrokenEnvironmentError, environment_error
 
 #: Sub-commands in the order of the help, what they do, and their modules.
 COMMANDS = {
@@ -67,6 +67,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     args.arguments = arguments[1:]
     try:
         return _module(args.command).run(args)
+    except BrokenEnvironmentError as error:
+        message = str(error)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith('jddb_plugin'):
             raise

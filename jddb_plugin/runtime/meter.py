@@ -1,11 +1,15 @@
 """Speed and memory of a run, as shares and rates since the last line of the log."""
 from __future__ import annotations
 
-import resource
 import sys
 import time
 
 import torch
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 _waited = 0.0
 
@@ -22,9 +26,11 @@ class waiting:  # noqa: N801 - reads as a statement: with waiting(): ...
 
 
 def peak_gigabytes(device: torch.device) -> float:
-    """Most memory in use so far: the GPU's for tensors, or the process's resident memory on a CPU."""
+    """Most memory in use so far: the GPU's for tensors, or the process's resident memory on a CPU (NaN on Windows)."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device) / 1e9
+    if resource is None:
+        return float('nan')
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == 'darwin' else 1024) / 1e9
 

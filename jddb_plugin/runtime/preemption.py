@@ -16,7 +16,7 @@ from typing import Any, Iterator, Optional
 
 #: EX_TEMPFAIL of sysexits.h.
 EXIT_STATUS = 75
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1') if hasattr(signal, name))  # one on Windows
 
 _received: Optional[str] = None
 
@@ -64,6 +64,9 @@ def shield_children() -> Iterator[None]:
     A child inherits which signals are blocked, from its first instruction on. Signals to this process wait until
     the context ends. A worker of a data loader must then call :func:`obey_parent_only`.
     """
+    if not hasattr(signal, 'pthread_sigmask'):  # on Windows
+        yield
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     resource_tracker.ensure_running()  # shields itself from SIGTERM, and unblocks it here when it does
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -3,7 +3,7 @@
 python scripts/benchmark/restore_memory.py [--megapixels 12 24 100] [--memory 1500M 2G 4G] [--json FILE]
 
 For each size a burst of TIFF mosaics, a photograph that moves with noise, is written into a temporary folder. For each
---memory, python -m jddb_plugin.restore then restores it, whole, in a process of its own, whose peak resident memory the
+--memory, jddb restore then restores it, whole, in a process of its own, whose peak resident memory the
 system tells when it ends. "refused" is a run that said beforehand that the memory is not enough, and how much is.
 
 The network is small (--features) and has random weights: the paper's takes hours for 100 megapixels on a CPU. What a tile

@@ -103,10 +103,10 @@ class Comparison:
 def main(arguments: Optional[list[str]] = None) -> int:
     """Print the table, draw the figure; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('input', type=Path, help='folder of a burst, as for python -m jddb_plugin.restore')
+    parser.add_argument('input', type=Path, help='folder of a burst, as for jddb restore')
     parser.add_argument('--weights', required=True)
     parser.add_argument('--noise', required=True)
-    parser.add_argument('--coarse', help='as for python -m jddb_plugin.restore')
+    parser.add_argument('--coarse', help='as for jddb restore')
     parser.add_argument('--tile', type=int, default=64)
     parser.add_argument('--overlap', type=int, default=16)
     parser.add_argument('--radius', type=int, default=8)

@@ -65,7 +65,7 @@ def main() -> int:
     dataset = UnprocessedBurstTestDataset(options)
     metrics = args.results / f"metrics_{options['name']}.json"
     if not metrics.is_file():
-        raise DataError(f'{metrics}: missing; run python -m jddb_plugin.test -opt {args.opt} first.')
+        raise DataError(f'{metrics}: missing; run jddb test -opt {args.opt} first.')
     restored = json.loads(metrics.read_text())
     psnr, ssim = (restored[name]['average']['all'] for name in ('psnr', 'ssim'))
     plain_psnr, plain_ssim = bilinear_scores(dataset)
