@@ -2,9 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+DEMO = $(if $(filter two_stage,$(NETWORK)),demo_two_stage,demo)
 # pip packages that choose torch, e.g. TORCH="torch==2.8.0 torchvision==0.23.0"
 TORCH ?= torch torchvision
 FRAMES ?=
+# What the demo trains: tiny (GatedUNet), or two_stage (the paper's network with 16 features).
+NETWORK ?= tiny
 # Arguments of pytest, e.g. TESTS="tests/ops -x"; processes that run the tests.
 TESTS ?=
 JOBS ?= 2
@@ -30,13 +33,19 @@ $(STAMP): pyproject.toml jddb_plugin/install_toolbox.py
 install: $(STAMP)
 
 demo: $(STAMP)
-	rm -rf experiments/demo results/demo tb_logger/demo
-	$(BIN)/python scripts/demo/prepare.py $(if $(FRAMES),--frames "$(FRAMES)")
-	$(BIN)/jddb train -opt options/train/demo.yml
-	$(BIN)/jddb test -opt options/test/demo.yml
-	$(BIN)/python scripts/demo/compare.py
-	$(BIN)/jddb restore datasets/demo/test.lmdb -o results/demo/restored.png --report results/demo/report.html \
-		--weights experiments/demo/models/net_g_latest.pth --noise 0.01,0.0316
+ifeq ($(filter $(NETWORK),tiny two_stage),)
+	$(error NETWORK=$(NETWORK): expected tiny or two_stage)
+endif
+	rm -rf experiments/$(DEMO) results/$(DEMO) tb_logger/$(DEMO)
+	$(BIN)/python scripts/demo/prepare.py --test options/test/$(DEMO).yml $(if $(FRAMES),--frames "$(FRAMES)") \
+		$(if $(filter two_stage,$(NETWORK)),--clips)
+	$(BIN)/jddb restore datasets/demo/test.lmdb -o results/$(DEMO)/shipped_weights.png --noise 0.01,0.0316
+	@echo "A noisy burst, restored by the shipped weights: results/$(DEMO)/shipped_weights.png. Next: train a network of your own."
+	$(BIN)/jddb train -opt options/train/$(DEMO).yml
+	$(BIN)/jddb test -opt options/test/$(DEMO).yml
+	$(BIN)/python scripts/demo/compare.py --opt options/test/$(DEMO).yml --results results/$(DEMO)
+	$(BIN)/jddb restore datasets/demo/test.lmdb -o results/$(DEMO)/restored.png --report results/$(DEMO)/report.html \
+		--weights experiments/$(DEMO)/models/net_g_latest.pth --noise 0.01,0.0316
 
 test: $(STAMP)
 	$(BIN)/ruff check .
@@ -50,4 +59,4 @@ wheel: $(STAMP)
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) experiments/demo results/demo tb_logger/demo datasets/demo
+	rm -rf $(VENV) experiments/demo* results/demo* tb_logger/demo* datasets/demo

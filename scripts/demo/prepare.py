@@ -2,7 +2,7 @@
 
 Without --frames, all of it is made from photographs that scikit-image carries; the test clip is what a camera sees that moves
 over one of them. With --frames FOLDER (one folder of images per clip) the last clip is the test scene, and frames of the others
-are trained on together with the photographs. With --clips the training data is a burst LMDB, too, as the two-stage network needs it.
+are trained on together with the photographs. With --clips the training data is a burst LMDB, too, for the two-stage network.
 """
 from __future__ import annotations
 

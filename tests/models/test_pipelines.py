@@ -121,7 +121,8 @@ def test_real_bursts_without_truth_are_restored_and_not_scored(texture_lmdb):
             color_matrix=((1.0234, -0.2969, -0.2266), (-0.5625, 1.6328, -0.0469), (-0.0703, 0.2188, 0.6406))))
     _forget_logger()
     dataset = {'name': 'real', 'type': 'RawBurstTestDataset', 'dataroot_lq': 'raw.lmdb', 'references': 'middle'}
-    common = ['-opt', str(ROOT / 'options' / 'test' / 'demo_two_stage.yml'), '--set', 'network_g.num_feat=8', 'network_g.dpbm.tile=16',
+    common = ['-opt', str(ROOT / 'options' / 'test' / 'demo_two_stage.yml'), '--set', 'network_g.num_feat=8',
+              'network_g.dpbm.tile=16',
               'network_g.deformable_groups=2', 'path.pretrain_network_g=experiments/demo_two_stage/models/net_g_latest.pth']
     assert run_test([*common, 'datasets.test=' + json.dumps({**dataset, 'noise': 'estimate', '_delete_': True})]) == 0
     assert [p.name for p in Path('results/demo/visualization/real/scene').iterdir()] == ['00000002_demo.png']
