@@ -15,7 +15,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['jddb_plugin', 'jddb_plugin.*']),
-    package_data={'jddb_plugin.visual': ['report.html']},
+    package_data={'jddb_plugin.visual': ['report.html'], 'jddb_plugin.weights': ['*.pth', 'index.json']},
     python_requires='>=3.9,<3.13',  # basicsr 1.4.2 does not build on 3.13
     install_requires=[
         'torch>=2.4',

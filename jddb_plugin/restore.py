@@ -25,10 +25,10 @@ from tqdm import tqdm
 from jddb_plugin.checks import DataError, JDDBError, OptionError, one_line, one_line_errors
 from jddb_plugin.data.images import IMAGE_SUFFIXES
 from jddb_plugin.data.metadata import CFA_PATTERNS
+from jddb_plugin.inference.memory import parse_memory
 from jddb_plugin.ops.noise import parse_noise
 from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts, with_unique_names
 from jddb_plugin.restoration.picture import FORMATS, check_suffix
-from jddb_plugin.restoration.plan import parse_memory
 from jddb_plugin.restoration.reporting import Reporter
 from jddb_plugin.restoration.restorer import Restorer, Settings
 from jddb_plugin.visual.report import BurstReport, FailedBurst, render_report
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('input', nargs='+', type=Path, metavar='INPUT', help='folders, an LMDB, or the files of one burst')
     parser.add_argument('-o', '--output', type=Path, required=True, metavar='OUT', help='folder, or the picture of one burst')
-    parser.add_argument('--weights', required=True, metavar='FILE', help='checkpoint of TwoStageJDDB')
+    parser.add_argument('--weights', default='small', metavar='NAME', help='name of weights (default: small), or a checkpoint')
     what = parser.add_argument_group('what to restore')
     what.add_argument('--reference', metavar='N', help="index of the reference frame, from 0; 'middle'; or 'sharpest' "
                       '(default; for videos: middle)')
@@ -67,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument('--overlap', type=int, help='context on each side of a tile (default: 16; 4)')
     how.add_argument('--radius', type=int, help='reach of the search in units of 4 pixels of the packed raw (default: 16; 6)')
     how.add_argument('--window', default='symmetric', help="symmetric, or published: the released code's window and padding")
-    how.add_argument('--align', help='smooth: by a field of motion (default); tiles: each tile as a whole, as in the paper')
+    how.add_argument('--align', help='smooth: pixels by a field of motion; flow: by optical flow; tiles: each tile as a whole, '
+                     'as in the paper; none (default: by the network)')
     how.add_argument('--coarse', help='block_matching or none, for a checkpoint without matching features')
     return parser
 

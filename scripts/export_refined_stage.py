@@ -15,7 +15,7 @@ from typing import Optional, Sequence
 
 from jddb_plugin.checks import ExportError, one_line_errors
 from jddb_plugin.restoration.export import FORMS, export_refined
-from jddb_plugin.restoration.network import load_network
+from jddb_plugin.weights import load_weights
 
 
 @one_line_errors
@@ -32,7 +32,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument('--form', choices=list(FORMS), default='grid_sample',
                         help='of the deformable convolutions (default: grid_sample; deform_conv needs onnxruntime 1.25 on a CPU)')
     args = parser.parse_args(arguments)
-    net = load_network(args.weights, coarse='none')  # the coarse stage is not exported
+    net = load_weights(args.weights, coarse='none')  # the coarse stage is not exported
     side = args.tile + 2 * args.overlap
     try:
         result = export_refined(net, args.output, frames=args.frames, size=(side, side), ref_idx=args.ref, form=args.form,

@@ -35,7 +35,7 @@ def test_create_burst_lmdb_names_what_is_wrong(tmp_path, arguments, message):
 
 def test_the_demo_prepares_its_clips(texture_folder, tmp_path):
     small = tmp_path / 'small.yml'
-    small.write_text(f"_base_: {ROOT / 'options' / 'test' / 'demo.yml'}\nnetwork_g: {{dpbm: {{tile: 32}}}}\n")
+    small.write_text(f"_base_: {ROOT / 'options' / 'test' / 'demo.yml'}\nval: {{tile: 32}}\n")
     result = _run('demo/prepare.py', '--output', 'photographs', '--test', small, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     train = FrameSource(str(tmp_path / 'photographs' / 'train.lmdb'), {'type': 'lmdb'}, 'test')
