@@ -5,6 +5,7 @@ import collections.abc
 import dataclasses
 import functools
 import inspect
+import re
 import typing
 from typing import Any, Callable, Iterable, Mapping, Type, TypeVar, Union
 
@@ -13,6 +14,8 @@ from jddb_plugin.checks import OptionError, nearest
 #: Keys of a data set's section that the toolbox or its loader reads.
 HOST_KEYS = ('name', 'type', 'phase', 'scale', 'mode', 'batch_size_per_gpu', 'num_worker_per_gpu', 'use_shuffle',
              'dataset_enlarge_ratio', 'prefetch_mode', 'num_prefetch_queue', 'pin_memory', 'persistent_workers')
+#: Units of sizes.
+_UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30, 't': 1 << 40}
 
 T = TypeVar('T')
 O = TypeVar('O', bound='Options')  # noqa: E741
@@ -190,3 +193,11 @@ def check_call(function: Callable[..., Any], arguments: Mapping[str, Any], where
         for name, value in arguments.items():
             if name in hints and not _fits(value, hints[name]):
                 raise OptionError(f'{where}.{name}: expected {_describe(hints[name])}, got {value!r}.')
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of '2G', '1500M', '1.5 GB' and the like, in units of 1024."""
+    match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*', text, re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise OptionError(f"expected a size such as 2G or 1500M, got '{text}'.", field='memory')
+    return int(min(float(match[1]) * _UNITS[match[2].lower()], 1 << 60))

@@ -8,11 +8,14 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 from jddb_plugin import TwoStageJDDB
 from jddb_plugin.archs.released import convert_released
 from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstTestDataset
+from jddb_plugin.inference.engine import restore_frame
+from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.block_matching import SearchWindow, match_tiles
 from jddb_plugin.ops.edges import high_frequency_mask
 from jddb_plugin.ops.isp import Camera, process, reference_camera, unprocess
 from jddb_plugin.ops.noise import add_test_noise, noise_std
+from jddb_plugin.ops.tiling import make_grid
 
 
 @pytest.fixture
@@ -85,10 +88,10 @@ def _positions(g):
 
 def test_features_of_the_released_downsampler(golden, released_downsampler):
     g = golden('block_matching_020')
-    net = TwoStageJDDB(num_feat=8, deformable_groups=2, dpbm={'layout': 'published', 'window': 'published'}).eval()
+    net = TwoStageJDDB(num_feat=8, deformable_groups=2, dpbm={'window': 'published'}).eval()
     state = {key: value for key, value in convert_released({}, released_downsampler).items()}
     net.coarse.load_state_dict({key[len('coarse.'):]: value for key, value in state.items()}, strict=True)
-    grid = net.coarse.grid(256, 256)
+    grid = make_grid(256, 256, tile=64, overlap=4, multiple=4, layout='published')
     with torch.no_grad():
         features = net.coarse.extract(grid.pad(g['raw'][None]))[0]
     # Convolutions may sum in another order elsewhere: one unit in the last place of half precision.
@@ -127,18 +130,20 @@ def test_symmetric_window_finds_the_same_or_better(golden):
 def test_the_whole_published_pipeline(golden, released_downsampler, shared):
     g = golden('pipeline_020')
     net = TwoStageJDDB(num_feat=8, deformable_groups=2, dpbm={
-        'tile': g['tile'], 'overlap': g['overlap'], 'radius': g['search_radius_lr'], 'window': 'published',
-        'layout': 'published'})
+        'radius': g['search_radius_lr'], 'window': 'published'})
     net.load_state_dict(convert_released(golden('network_nf8')['state_dict'], released_downsampler), strict=True)
     lq = torch.cat((g['raw'], noise_std(g['raw'], g['shot'], g['read'])), dim=1)[None]
     net.eval()
     with torch.no_grad():
-        grid = net.coarse.grid(*g['raw'].shape[-2:])
+        tiles = {'tile': g['tile'], 'overlap': g['overlap'], 'layout': 'published'}
+        grid = make_grid(*g['raw'].shape[-2:], multiple=4, **tiles)
         frames = grid.pad(lq)
         match = net.coarse.match(frames, grid.positions(frames.device)[None], grid.size)
-        restored = net(lq)[0]
+        restored = net(lq, **tiles)[0]
+        streamed = restore_frame(net, lq, align='tiles', tiling=TilingOptions(**tiles))[0]
     assert torch.equal(match.offset.view(g['offsets_lr'].shape), g['offsets_lr'].long())
     _close(restored, g['output_linear'], 1e-4)
+    _close(streamed, g['output_linear'], 1e-4)
 
     y, x, height, width = g['crop']
     frame = sorted(shared('reds/GT/020').iterdir())[2]

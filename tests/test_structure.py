@@ -15,9 +15,14 @@ PACKAGE = ROOT / 'jddb_plugin'
 # Each room may import from those below it.
 ALLOWED = {
     'entry': {'entry', 'cli', 'base'},
-    'cli': {'cli', 'restoration', 'models', 'data', 'archs', 'losses', 'hooks', 'visual', 'ops', 'compat', 'runtime', 'base'},
-    'restoration': {'restoration', 'archs', 'data', 'visual', 'ops', 'runtime', 'base'},
-    'models': {'models', 'archs', 'losses', 'hooks', 'visual', 'ops', 'runtime', 'base'},
+    'cli': {'cli', 'restoration', 'inference', 'weights', 'models', 'data', 'archs', 'losses', 'hooks', 'visual', 'ops', 'compat',
+            'runtime', 'tables', 'base'},
+    'tables': {'tables', 'inference', 'weights', 'models', 'data', 'archs', 'losses', 'hooks', 'visual', 'ops', 'compat', 'runtime',
+               'base'},
+    'restoration': {'restoration', 'inference', 'weights', 'archs', 'data', 'visual', 'ops', 'runtime', 'base'},
+    'models': {'models', 'inference', 'archs', 'losses', 'hooks', 'visual', 'ops', 'runtime', 'base'},
+    'inference': {'inference', 'archs', 'ops', 'base'},
+    'weights': {'weights', 'archs', 'runtime', 'base'},
     'data': {'data', 'ops', 'base'},
     'archs': {'archs', 'ops', 'base'},
     'losses': {'losses', 'ops', 'base'},

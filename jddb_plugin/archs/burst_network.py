@@ -1,12 +1,13 @@
 """The contract of a burst network: what the training model, the tiled inference and the loaders ask of it."""
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Mapping, Optional
 
 import torch
 from torch import Tensor, nn
 
 from jddb_plugin.checks import ShapeError, check_ndim
+from jddb_plugin.options import check_call
 
 
 class BurstNetwork(nn.Module):
@@ -21,6 +22,7 @@ class BurstNetwork(nn.Module):
         context: pixels of the packed raw around a pixel that its result depends on; None if it is not bounded.
         num_frame: the number of frames that the network is made for; None if it takes any.
         aligned_input: whether :meth:`restore` expects frames that were moved onto the reference.
+        coarse: block matching that was trained with the network (:class:`jddb_plugin.archs.dpbm_arch.DPBM`), or None.
     """
 
     upscale: int = 2
@@ -28,6 +30,10 @@ class BurstNetwork(nn.Module):
     context: Optional[int] = None
     num_frame: Optional[int] = None
     aligned_input: bool = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coarse: Optional[nn.Module] = None
 
     def restore(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """Restore tiles.
@@ -59,6 +65,30 @@ class BurstNetwork(nn.Module):
         if not 0 <= ref_idx < count:
             raise ShapeError(f'ref_idx: expected 0 .. {count - 1} for {count} frames, got {ref_idx}.')
 
+    @classmethod
+    def detect(cls, state: Mapping[str, Tensor]) -> bool:
+        """Whether a state dict is of this network, with any options. By default: whether its keys are those without options."""
+        try:
+            return cls().state_dict().keys() == state.keys()
+        except TypeError:  # it has no defaults
+            return False
+
+    @classmethod
+    def options_of(cls, state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+        """Arguments of the network that the shapes of its state dict show; ``where`` names the file in errors.
+
+        Raises:
+            CheckpointError: a tensor is missing, or has a shape that no such network has.
+        """
+        return {}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], options: Mapping[str, Any],
+                   where: str) -> tuple[BurstNetwork, Mapping[str, Tensor]]:
+        """(the network with these options, what it is to load of the state dict)."""
+        check_call(cls, options, where)
+        return cls(**options), state
+
     def coarse_parameters(self) -> list[nn.Parameter]:
         """Parameters of a coarse alignment that learns at a rate of its own; none by default."""
         return []
@@ -66,6 +96,11 @@ class BurstNetwork(nn.Module):
     def compile_restoration(self) -> None:
         """Run :meth:`restore` through torch.compile from now on."""
         self.restore = torch.compile(self.restore)
+
+    def facts(self) -> dict[str, str]:
+        """What a report says about the network."""
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        return {'Type': type(self).__name__, 'Parameters': f'{parameters:,}'}
 
     def forward(self, lq: Tensor, ref_idx: Optional[int] = None) -> Tensor:
         """Restore ``lq`` [B, N, 8, H, W] as one tile, as it is aligned; the reference is the middle frame by default."""

@@ -12,10 +12,11 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from jddb_plugin.archs.dpbm_arch import DPBM
+from jddb_plugin.archs.dpbm_arch import DPBM, SCALE, middle_frame
 from jddb_plugin.archs.tile_walk import walk_tiles
 from jddb_plugin.checks import OptionError, ShapeError, check_choice, check_ndim
 from jddb_plugin.ops.bayer import demosaic_bilinear, half_size_rgb
+from jddb_plugin.ops.tiling import make_grid
 from jddb_plugin.options import check_call, registered
 
 #: Burst length of the toolbox's networks that have no ``num_frame``; they restore the middle.
@@ -40,16 +41,17 @@ class CoarseAligned(nn.Module):
 
     Args:
         network: ``type`` and arguments of a registered network.
-        align: options of :class:`DPBM`: match_channels (3 for RGB, 4 for packed raw), features, tile, overlap,
-            radius, stride, temperature, ...
+        align: options of :class:`DPBM`: match_channels (3 for RGB, 4 for packed raw), features, radius, stride,
+            temperature, ...
         network_input: what the network gets of the aligned tiles. 'aligned': the tiles as they are. For packed raw
             with or without noise map and a network that wants RGB: 'half_size_rgb' (R, mean of the greens, B), or
             'demosaiced' (bilinear, twice the size); both drop the noise map.
+        tile, overlap: side of a tile, and context on each side of it, in pixels of the frames; multiples of 4.
         tile_batch: tiles that are restored at once in evaluation; in training all are.
     """
 
     def __init__(self, network: Mapping[str, Any], align: Optional[Mapping[str, Any]] = None,
-                 network_input: str = 'aligned', tile_batch: int = 8) -> None:
+                 network_input: str = 'aligned', tile: int = 64, overlap: int = 4, tile_batch: int = 8) -> None:
         super().__init__()
         check_choice(network_input, ('aligned', 'half_size_rgb', 'demosaiced'), 'network_g.network_input')
         if tile_batch < 1:
@@ -61,13 +63,10 @@ class CoarseAligned(nn.Module):
             raise OptionError(f"network_g.network_input: '{network_input}' is made of packed raw, but align.match_channels is "
                               f'{self.coarse.match_channels}; set it to 4, or use network_input: aligned.')
         self.network, self.network_name, self.num_frame = _build(network)
-        centre = _FRAMES[self.network_name] // 2 if self.network_name in _FRAMES else getattr(
+        self.ref_idx = _FRAMES[self.network_name] // 2 if self.network_name in _FRAMES else getattr(
             self.network, 'center_frame_idx', None)
-        if self.coarse.ref_idx is not None and centre not in (None, self.coarse.ref_idx):
-            raise OptionError(f'network_g: align.ref_idx is {self.coarse.ref_idx}, but {self.network_name} restores frame '
-                              f'{centre}; they must be the same.')
-        if self.coarse.ref_idx is None:
-            self.coarse.ref_idx = centre
+        make_grid(tile, tile, tile=tile, overlap=overlap, multiple=SCALE)  # refuses what does not fit the scale
+        self.tile, self.overlap = tile, overlap
         self.network_input = network_input
         self.tile_batch = tile_batch
 
@@ -88,13 +87,14 @@ class CoarseAligned(nn.Module):
         if self.num_frame not in (None, lq.shape[1]):
             raise ShapeError(f'lq: {self.network_name} takes bursts of {self.num_frame} frames, got {list(lq.shape)}; set '
                              'num_frame of the data sets (and of the network, where it has one).')
-        grid = self.coarse.grid(*lq.shape[-2:])
+        grid = make_grid(*lq.shape[-2:], tile=self.tile, overlap=self.overlap, multiple=SCALE)
         tile_batch = len(grid) * len(lq) if self.training else self.tile_batch
-        return walk_tiles(lq, grid, self._restore, coarse=self.coarse, tile_batch=tile_batch)
+        return walk_tiles(lq, grid, self._restore, coarse=self.coarse, tile_batch=tile_batch,
+                          ref_idx=middle_frame(lq, self.ref_idx))
 
     def _restore(self, tiles: Tensor) -> Tensor:
         """Tiles [t, N, C, h, w] -> the restored reference [t, K, s h, s w]."""
-        ref_idx = self.coarse.reference(tiles)
+        ref_idx = middle_frame(tiles, self.ref_idx)
         tiles = self._convert(tiles).contiguous()  # the toolbox's networks call view
         try:
             result = self.network(tiles)

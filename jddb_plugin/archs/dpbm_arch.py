@@ -17,12 +17,12 @@ from jddb_plugin.archs.tile_walk import walk_tiles
 from jddb_plugin.checks import OptionError, ShapeError, check_choice, check_ndim
 from jddb_plugin.ops.block_matching import Match, SearchWindow, blend_tiles, match_tiles, take_tiles
 from jddb_plugin.ops.patch_distance import slices
-from jddb_plugin.ops.tiling import TileGrid, make_grid
+from jddb_plugin.ops.tiling import make_grid
 
 #: Pixels of the packed raw per feature pixel.
 SCALE = 4
 #: Pixels around a feature pixel that it depends on, a multiple of :data:`SCALE`: 13 of the downsampler, 8 of the bicubic filter.
-REACH = 16
+CONTEXT = 16
 #: Tiles of whole frames that are aligned at once.
 _TILE_BATCH = 16
 
@@ -45,23 +45,20 @@ class DPBM(nn.Module):
         num_feat: features of the downsampler.
         features: 'learned' for the paper's downsampler; 'bicubic' for plain block matching on a bicubically
             downsampled burst (the paper's "w/o E2E"), which has no parameters and is always hard.
-        tile: side of a tile in pixels of the input, a multiple of 4.
-        overlap: context on each side of a tile in whole frames, a multiple of 4.
         radius: reach of the first search in feature pixels (1/4 of the input's).
         stride: its step.
         window: 'symmetric' or 'published', see :class:`SearchWindow`.
-        layout: of the tiles of whole frames, 'inside' or 'published', see :func:`make_grid`.
         temperature: T of eq. (2) while training; evaluation is always hard. State of the module that a hook
             changes through :attr:`temperature`.
-        ref_idx: reference frame; the middle one if None.
+
+    Methods take the index of the reference frame, by default that of the middle one.
     """
 
     #: Pixels of a frame per feature pixel.
     scale = SCALE
 
-    def __init__(self, match_channels: int = 4, num_feat: int = 16, features: str = 'learned', tile: int = 64,
-                 overlap: int = 4, radius: int = 6, stride: int = 2, window: str = 'symmetric', layout: str = 'inside',
-                 temperature: float = 1e-2, ref_idx: Optional[int] = None) -> None:
+    def __init__(self, match_channels: int = 4, num_feat: int = 16, features: str = 'learned', radius: int = 6,
+                 stride: int = 2, window: str = 'symmetric', temperature: float = 1e-2) -> None:
         super().__init__()
         check_choice(features, ('learned', 'bicubic'), 'features')
         if temperature <= 0:
@@ -69,17 +66,8 @@ class DPBM(nn.Module):
         self.match_channels = match_channels
         self.num_feat = num_feat
         self.downsample = _downsampler(match_channels, num_feat) if features == 'learned' else None
-        self.tile = tile
-        self.overlap = overlap
         self.window = SearchWindow(radius, stride, window)
-        self.layout = layout
         self.temperature = temperature
-        self.ref_idx = ref_idx
-        self.grid(tile, tile)  # refuses a tile that does not fit the scale
-
-    def grid(self, height: int, width: int) -> TileGrid:
-        """Tiles that cover a frame of ``height`` x ``width``."""
-        return make_grid(height, width, tile=self.tile, overlap=self.overlap, multiple=SCALE, layout=self.layout)
 
     def extract(self, frames: Tensor) -> Tensor:
         """Features that are matched: [B, N, C, H, W] -> [B, N, F, H / 4, W / 4]; H and W multiples of 4."""
@@ -93,15 +81,8 @@ class DPBM(nn.Module):
         scale = (variance + self.downsample[-1].eps).rsqrt()
         return (features - mean[..., None, None]) * scale[..., None, None]
 
-    def reach(self, frames: int) -> int:
-        """How far in pixels a match in one of so many frames can lie from its tile: frames walk outward from the reference."""
-        ref_idx = self.reference_of(frames)
-        steps = max(ref_idx, frames - 1 - ref_idx)
-        return SCALE * (steps * sum(max(-axis[0], axis[1]) for axis in (self.window.coarse, self.window.fine))
-                        + self.window.margin)
-
     def convolve(self, frames: Tensor) -> Tensor:
-        """:meth:`extract` without its last step, the norm over each whole frame. Looks :data:`REACH` pixels around."""
+        """:meth:`extract` without its last step, the norm over each whole frame. Looks :data:`CONTEXT` pixels around."""
         check_ndim(frames, 'B N C H W', 'frames')
         if frames.shape[2] < self.match_channels or frames.shape[3] % SCALE or frames.shape[4] % SCALE:
             raise ShapeError(f'DPBM: expected frames [B, N, C >= {self.match_channels}, H, W] with H and W multiples of '
@@ -118,7 +99,7 @@ class DPBM(nn.Module):
         # Channels last is what the matching wants, and more than twice as fast here on a CPU.
         return self.downsample[:-1](frames.contiguous(memory_format=torch.channels_last))
 
-    def match(self, frames: Tensor, positions: Tensor, size: tuple[int, int]) -> Match:
+    def match(self, frames: Tensor, positions: Tensor, size: tuple[int, int], ref_idx: Optional[int] = None) -> Match:
         """Find tiles of the reference frame in the other frames.
 
         Soft while training on learned features, hard otherwise.
@@ -127,35 +108,44 @@ class DPBM(nn.Module):
             frames: [B, N, C, H, W], H and W multiples of 4.
             positions: [B, T, 2], corners in pixels of ``frames``, multiples of 4.
             size: of a tile in pixels of ``frames``, multiples of 4.
+            ref_idx: index of the reference.
 
         Returns:
             The match in feature pixels.
         """
-        return self.match_features(self.extract(frames), positions, size)
+        return self.match_features(self.extract(frames), positions, size, ref_idx)
 
-    def match_features(self, features: Tensor, positions: Tensor, size: tuple[int, int]) -> Match:
-        """:meth:`match` of what :meth:`extract` gave."""
+    def match_features(self, features: Tensor, positions: Tensor, size: tuple[int, int], ref_idx: Optional[int] = None,
+                       window: Optional[SearchWindow] = None) -> Match:
+        """:meth:`match` of what :meth:`extract` gave, within the module's search window or another one."""
         soft = self.training and self.downsample is not None
         return match_tiles(
-            features, positions // SCALE, (size[0] // SCALE, size[1] // SCALE), ref_idx=self.reference(features),
-            window=self.window, temperature=self.temperature if soft else None)
+            features, positions // SCALE, (size[0] // SCALE, size[1] // SCALE), ref_idx=middle_frame(features, ref_idx),
+            window=window or self.window, temperature=self.temperature if soft else None)
 
-    def align(self, frames: Tensor, positions: Tensor, size: tuple[int, int], match: Match) -> Tensor:
+    def align(self, frames: Tensor, positions: Tensor, size: tuple[int, int], match: Match,
+              ref_idx: Optional[int] = None) -> Tensor:
         """Aligned tiles [B, T, N, C, *size]: blended where the match is soft, cut out where it is hard."""
         if match.fine.weight is None:
             return take_tiles(frames, positions, match.offset * SCALE, size)
-        return blend_tiles(frames, positions, match, size, ref_idx=self.reference(frames), window=self.window, scale=SCALE)
+        return blend_tiles(frames, positions, match, size, ref_idx=middle_frame(frames, ref_idx), window=self.window, scale=SCALE)
 
-    def reference(self, frames: Tensor) -> int:
-        """Index of the reference frame of ``frames`` [B, N, ...]."""
-        return self.reference_of(frames.shape[1])
-
-    def reference_of(self, frames: int) -> int:
-        """Index of the reference among so many frames."""
-        return frames // 2 if self.ref_idx is None else self.ref_idx
-
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, ref_idx: Optional[int] = None, *, tile: int = 64, overlap: int = 4) -> Tensor:
         """Align whole frames: [B, N, C, H, W] -> the same shape, every frame moved onto the reference, tile by tile."""
-        grid = self.grid(*frames.shape[-2:])
-        aligned = walk_tiles(frames, grid, lambda tiles: tiles.flatten(1, 2), coarse=self, tile_batch=_TILE_BATCH)
+        grid = make_grid(*frames.shape[-2:], tile=tile, overlap=overlap, multiple=SCALE)
+        aligned = walk_tiles(frames, grid, lambda tiles: tiles.flatten(1, 2), coarse=self, tile_batch=_TILE_BATCH,
+                             ref_idx=middle_frame(frames, ref_idx))
         return aligned.unflatten(1, frames.shape[1:3])
+
+
+def middle_frame(frames: Tensor, ref_idx: Optional[int]) -> int:
+    """``ref_idx``, or the index of the middle one of ``frames`` [B, N, ...].
+
+    Raises:
+        ShapeError: there is no such frame.
+    """
+    count = frames.shape[1]
+    ref_idx = count // 2 if ref_idx is None else ref_idx
+    if not 0 <= ref_idx < count:
+        raise ShapeError(f'ref_idx is {ref_idx}, but the burst has {count} frames; expected 0 .. {count - 1}.')
+    return ref_idx

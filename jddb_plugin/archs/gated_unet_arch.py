@@ -13,7 +13,7 @@ fastest; a further frame costs no more than its planes in the first layer. Steps
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from typing import Any, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +21,15 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.archs.burst_network import BurstNetwork
-from jddb_plugin.checks import OptionError
+from jddb_plugin.checks import CheckpointError, OptionError
 from jddb_plugin.ops.stabilization import Stabilizer, noise_levels
 
 #: Neighbors that the U-Net sees one by one; further ones are merged into them.
 SLOTS = 4
 #: Mean absolute difference of two values with independent normal noise of standard deviation 1.
 _EXPECTED_DIFFERENCE = 2 / math.sqrt(math.pi)
+#: A file may claim any number of channels, and they are allocated before it is compared with the rest of it.
+_MOST_CHANNELS = 1024
 #: Added to the noise level that scales the residual, so that there is one without noise, too.
 _LEAST_SCALE = 0.02
 #: Color of each plane of the packed raw, and the plane whose noise counts for each color.
@@ -112,6 +114,21 @@ class GatedUNet(BurstNetwork):
         self.register_buffer('base_kernel', _base_kernel(), persistent=False)
         # Convolutions of each scale, the widest gate, and what pooling and upsampling reach beyond.
         self.context = 2 + 4 * blocks[0] + 2 * (4 * blocks[1] + 1) + 4 * (2 * blocks[2] + 1) + 4 * 2 + 3
+
+    @classmethod
+    def detect(cls, state: Mapping[str, Tensor]) -> bool:
+        """See :meth:`BurstNetwork.detect`."""
+        return {'gates.0.slope', 'head.weight', 'to2.weight', 'to3.weight'} <= state.keys()
+
+    @classmethod
+    def options_of(cls, state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+        """See :meth:`BurstNetwork.options_of`."""
+        blocks = [len({key.split('.')[1] for key in state if key.startswith(f'{name}.')})
+                  for name in ('down1', 'down2', 'middle')]
+        channels = [state[f'{name}.weight'].shape[0] if state[f'{name}.weight'].ndim else 0 for name in ('head', 'to2', 'to3')]
+        if not all(1 <= count <= _MOST_CHANNELS for count in channels):
+            raise CheckpointError(f'{where}: GatedUNet of {channels} channels; expected 1 .. {_MOST_CHANNELS}.')
+        return {'channels': channels, 'blocks': blocks}
 
     def restore(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """See :meth:`BurstNetwork.restore`."""

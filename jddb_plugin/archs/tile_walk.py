@@ -1,4 +1,7 @@
-"""Walk over whole frames tile by tile: align, process, merge."""
+"""Walk over whole frames in memory, tile by tile: align, process, merge.
+
+Differentiable, and the plain form of what :mod:`jddb_plugin.inference` does by bands of rows.
+"""
 from __future__ import annotations
 
 from typing import Callable, Optional, Protocol
@@ -13,10 +16,10 @@ from jddb_plugin.ops.tiling import TileGrid
 class CoarseStage(Protocol):
     """What aligns tiles: :class:`jddb_plugin.archs.dpbm_arch.DPBM`."""
 
-    def match(self, frames: Tensor, positions: Tensor, size: tuple[int, int]) -> Match:
+    def match(self, frames: Tensor, positions: Tensor, size: tuple[int, int], ref_idx: int) -> Match:
         """Find tiles of the reference in the other frames."""
 
-    def align(self, frames: Tensor, positions: Tensor, size: tuple[int, int], match: Match) -> Tensor:
+    def align(self, frames: Tensor, positions: Tensor, size: tuple[int, int], match: Match, ref_idx: int) -> Tensor:
         """Tiles [B, T, N, C, *size] moved onto the reference."""
 
 
@@ -26,7 +29,7 @@ def still_tiles(frames: Tensor, positions: Tensor, size: tuple[int, int]) -> Ten
 
 
 def walk_tiles(frames: Tensor, grid: TileGrid, process: Callable[[Tensor], Tensor], *, coarse: Optional[CoarseStage],
-               tile_batch: int) -> Tensor:
+               tile_batch: int, ref_idx: int) -> Tensor:
     """Process whole frames by tiles.
 
     Args:
@@ -35,6 +38,7 @@ def walk_tiles(frames: Tensor, grid: TileGrid, process: Callable[[Tensor], Tenso
         process: maps tiles [t, N, C, h, w] to [t, K, s h, s w], with a whole number s.
         coarse: aligns the tiles; None leaves all frames where they are.
         tile_batch: tiles that are cut out, aligned and processed at once.
+        ref_idx: index of the frame that the others are aligned to.
 
     Returns:
         [B, K, s H, s W], overlaps blended by the grid's weights.
@@ -45,7 +49,7 @@ def walk_tiles(frames: Tensor, grid: TileGrid, process: Callable[[Tensor], Tenso
     batch = frames.shape[0]
     frames = grid.pad(frames)
     positions = grid.positions(frames.device).expand(batch, -1, -1)
-    match = None if coarse is None else coarse.match(frames, positions, grid.size)
+    match = None if coarse is None else coarse.match(frames, positions, grid.size, ref_idx)
     canvas, scale = None, 1
     step = max(1, tile_batch // batch)
     for first in range(0, len(grid), step):
@@ -53,7 +57,7 @@ def walk_tiles(frames: Tensor, grid: TileGrid, process: Callable[[Tensor], Tenso
         if match is None:
             tiles = still_tiles(frames, positions[:, part], grid.size)
         else:
-            tiles = coarse.align(frames, positions[:, part], grid.size, _some_tiles(match, part))
+            tiles = coarse.align(frames, positions[:, part], grid.size, _some_tiles(match, part), ref_idx)
         result = process(tiles.flatten(0, 1))
         if canvas is None:
             scale = _scale(result, grid.size)

@@ -90,7 +90,7 @@ def _step() -> str:
 
     from jddb_plugin.archs.jddb_arch import TwoStageJDDB
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    net = TwoStageJDDB(num_feat=16, deformable_groups=4, dpbm={'tile': 32}).to(device)
+    net = TwoStageJDDB(num_feat=16, deformable_groups=4).to(device)
     burst = torch.rand(1, 5, 8, 48, 48, device=device)
     start = time.perf_counter()
     output = net(burst, torch.zeros(1, 2, dtype=torch.long, device=device))

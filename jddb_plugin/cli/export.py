@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export; returns the exit status: 1 if the export fails or differs, 2 for errors of the user's."""
     from jddb_plugin.restoration.export import export_refined
-    from jddb_plugin.restoration.network import load_network
-    net = load_network(args.weights, coarse='none')  # the coarse stage is not exported
+    from jddb_plugin.weights import load_weights
+    net = load_weights(args.weights, coarse='none')  # the coarse stage is not exported
     side = args.tile + 2 * args.overlap
     try:
         result = export_refined(net, args.output, frames=args.frames, size=(side, side), ref_idx=args.ref, form=args.form,

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import shlex
 import sys
@@ -120,20 +119,19 @@ def check_files(opt: Mapping[str, Any]) -> None:
         CheckpointError: a checkpoint is not there.
         DataError: one of our data sets cannot be built, or holds frames smaller than a tile.
     """
-    from basicsr.utils.registry import DATASET_REGISTRY
+    from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 
-    from jddb_plugin.archs.dpbm_arch import DPBM
     for key, path in opt['path'].items():
         if key.startswith(('pretrain_network', 'resume_state')) and path and not os.path.isfile(os.path.expanduser(path)):
             raise CheckpointError(f'path.{key}: {path}: no such checkpoint.')
-    network = opt.get('network_g') or {}
-    default = inspect.signature(DPBM).parameters['tile'].default
-    tile = 2 * (network.get('dpbm') or {}).get('tile', default) if network.get('type') == 'TwoStageJDDB' else 0
+    smallest = getattr(MODEL_REGISTRY.get(opt['model_type']), 'smallest_frame', lambda opt, phase: 0)
     for phase, section in opt['datasets'].items():
         kind = DATASET_REGISTRY.get(section['type'])
         if not hasattr(kind, 'Options'):
             continue
+        tile = smallest(opt, phase)
         for name, (height, width) in kind({**section, 'phase': phase.split('_')[0]}).frame_sizes().items():
             if min(height, width) < tile:
+                key = 'train.tile' if phase == 'train' else 'val.tile'
                 raise DataError(f'datasets.{phase}: what is cut from clip {name}, {width} x {height}, is smaller than a tile of '
-                                f'{tile} RGB px; lower network_g.dpbm.tile, enlarge gt_size or crop, or leave the clip out.')
+                                f'{tile} RGB px; lower {key}, enlarge gt_size or crop, or leave the clip out.')

@@ -1,4 +1,4 @@
-"""Restore bursts: jddb restore INPUT... -o OUT --weights FILE
+"""Restore bursts: jddb restore INPUT... -o OUT
 
 INPUT is a folder of the frames of one burst (DNG and other raw files, MATLAB files of SC_burst, TIFF mosaics with their JSON),
 a folder of such folders, or a burst LMDB, whose clips are bursts; or several files, which are one burst. Frames of videos
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Files and the batch; everything else is a field of :class:`Settings`."""
     parser.add_argument('input', nargs='+', type=Path, metavar='INPUT', help='folders, an LMDB, or the files of one burst')
     parser.add_argument('-o', '--output', type=Path, required=True, metavar='OUT', help='folder, or the picture of one burst')
-    parser.add_argument('--weights', required=True, metavar='FILE', help='checkpoint of a network')
+    parser.add_argument('--weights', default='small', metavar='NAME', help='name of weights (default: small), or a checkpoint')
     groups = {name: parser.add_argument_group(title)
               for name, title in (('input', 'input'), ('output', 'output'), ('how', 'how to restore'))}
     add_options(groups, Settings)

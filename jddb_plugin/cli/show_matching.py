@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from jddb_plugin.visual.matching import draw_matching
     if args.output.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
         raise OptionError(f'{args.output}: expected a name that ends in .png or .jpg.')
-    image = draw_matching(_burst(args), _matcher(args))
+    image = draw_matching(_burst(args), _matcher(args), ref_idx=args.ref, tile=args.tile, overlap=args.overlap)
     encoded = cv2.imencode(args.output.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
     try:
         args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -115,8 +115,7 @@ def _matcher(args: argparse.Namespace) -> DPBM:
     if args.weights is not None and args.noise is None:
         raise OptionError('--weights are of a network for raw bursts; give --noise too.')
     coarse = DPBM(match_channels=3 if args.noise is None else 4, features='bicubic' if args.weights is None else 'learned',
-                  tile=args.tile, overlap=args.overlap, radius=args.radius, stride=args.stride, window=args.window,
-                  ref_idx=args.ref)
+                  radius=args.radius, stride=args.stride, window=args.window)
     if args.weights is not None:
         content = load_checkpoint(args.weights)
         content = content.get('params_ema', content.get('params', content))

@@ -203,7 +203,7 @@ class MovingPhotographDataset(Dataset):
             'red_gain': torch.tensor(camera.red_gain, dtype=torch.float32),
             'blue_gain': torch.tensor(camera.blue_gain, dtype=torch.float32),
             'rgb_gain': torch.tensor(camera.rgb_gain, dtype=torch.float32), 'cam2rgb': camera.cam2rgb,
-            'key': f'{self.files[file].stem}_{int(index)}',
+            'ref_idx': options.reference, 'key': f'{self.files[file].stem}_{int(index)}',
         }
 
     def _other_scene(self, rng: np.random.Generator, camera: Camera) -> np.ndarray:

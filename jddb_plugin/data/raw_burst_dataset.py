@@ -227,6 +227,7 @@ class RawBurstDataset(Dataset):
             'lq': torch.cat([pack(turn(unpack(planes))) for planes in lq.split(4, dim=1)], dim=1),
             'gt': turn(self.mosaics.linear(clip, reference)[:, y:y + size, x:x + size]),
             **colours(self.mosaics.metadata(clip)),
+            'ref_idx': options.reference,
             'key': clip.keys[reference],
         }
 

@@ -101,8 +101,10 @@ class UnprocessedBurstDataset(Dataset):
             noise (str | list[float]): 'random' draws a level per burst in the paper's ranges; 'low', 'high' or [shot, read]
                 trains for that level alone. Default: 'random'.
             tile (int): side of the training tile in packed px, a multiple of 4. If given, a sample also holds the corner of
-                a random tile of the crop, and only the region around it is cut. Default: none, the model draws it.
-            reach (int): how far around the tile the region goes, in packed px: what a search can touch. Default: 0.
+                a random tile of the crop, and only the region around it is cut; 'auto' is the model's. Default: none, the model
+                draws it.
+            reach (int): how far around the tile the region goes, in packed px: what a search can touch. Default: as far as
+                the network's search goes.
             synthesis (str): 'worker' makes the raw burst here; 'device' leaves that to the model, a batch at a time on its
                 device (JDDBModel can). On a CPU both give the same numbers. Default: 'worker'.
             stage_dir (str): folder on the node's own disk to copy the LMDB to, or 'auto', see staging.py. Default: none.
@@ -197,7 +199,7 @@ class UnprocessedBurstDataset(Dataset):
             batch = {key: value[None] for key, value in sample.items() if torch.is_tensor(value)}
             burst = synthesise_batch(batch, options.reference)
             sample.update({key: value[0] for key, value in burst._asdict().items()})
-            for key in ('srgb', 'shot', 'read', 'seed', 'ref_idx'):
+            for key in ('srgb', 'shot', 'read', 'seed'):
                 del sample[key]
         return sample
 

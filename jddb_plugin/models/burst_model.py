@@ -13,16 +13,15 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.checks import OptionError
-from jddb_plugin.models.evaluation import EvaluatedModel
+from jddb_plugin.models.evaluation import EvaluatedModel, ValidationOptions
 from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.models.step import SkipCounter, StepOptions, clip_gradients, joined_loss, joined_values
 from jddb_plugin.ops.synthesis import synthesise_batch
-from jddb_plugin.options import check_keys, read_options
+from jddb_plugin.options import read_options
 
 _TENSORS = ('lq', 'gt', 'clean', 'red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb', 'positions')
 #: Of samples with ``synthesis: device``.
 _SYNTHESIS = ('srgb', 'shot', 'read', 'seed')
-_VAL = ('val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'matching_figure', 'pictures', 'save_best')
 #: Keys of ``train`` that are not switches of the step.
 _TRAIN = ('ema_decay', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'pixel_opt', 'hooks')
 
@@ -34,6 +33,8 @@ class TrainedModel(EvaluatedModel):
     synthesises = True
     #: Loss terms of ``train`` beside ``pixel_opt``.
     extra_losses: tuple[str, ...] = ()
+    #: Further keys of ``train``.
+    extra_keys: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------------------- for subclasses
 
@@ -54,7 +55,7 @@ class TrainedModel(EvaluatedModel):
     @classmethod
     def step_options_of(cls, train: Mapping[str, Any]) -> StepOptions:
         """The switches of the step; other keys of the section must be known."""
-        options = read_options(StepOptions, train, 'train', ignore=(*_TRAIN, *cls.extra_losses))
+        options = read_options(StepOptions, train, 'train', ignore=(*_TRAIN, *cls.extra_losses, *cls.extra_keys))
         options.check()
         return options
 
@@ -65,7 +66,7 @@ class TrainedModel(EvaluatedModel):
         Raises:
             OptionError: a key is unknown, or the pixel loss is missing.
         """
-        check_keys(opt.get('val') or {}, _VAL, 'val')
+        ValidationOptions.read(opt.get('val') or {})
         train = opt.get('train')
         if train is None:
             return
@@ -115,14 +116,19 @@ class TrainedModel(EvaluatedModel):
         return super().model_to_device(net)
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch (or one sample with a batch dimension) to the device."""
+        """Take a batch (or one sample with a batch dimension) to the device.
+
+        The reference is ``ref_idx`` of the batch, or the middle frame.
+        """
         self.batch = {key: data[key].to(self.device, non_blocking=True) for key in (*_TENSORS, *_SYNTHESIS) if key in data}
+        ref_idx = data.get('ref_idx')
         if 'srgb' in self.batch:
             with torch.no_grad():
-                self.batch.update(synthesise_batch(self.batch, int(data['ref_idx'][0]))._asdict())
+                self.batch.update(synthesise_batch(self.batch, int(ref_idx[0]))._asdict())
             for key in _SYNTHESIS:
                 del self.batch[key]
         self.lq, self.gt = self.batch['lq'], self.batch.get('gt')
+        self.ref_idx = self.lq.shape[1] // 2 if ref_idx is None else int(ref_idx[0])
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One optimization step; skipped if anything is not finite."""
@@ -175,13 +181,13 @@ class BurstModel(HookMixin, TrainedModel):
     * ``precision``, ``compile``, ``max_grad_norm``, ``max_skipped``: see :class:`StepOptions`.
     * ``hooks``: list of hooks.
 
-    Under ``val`` the toolbox's, and ``pictures: true`` (restored frames in TensorBoard) and ``save_best: true`` (keeps the
-    network that scores best on each set by the first metric).
+    Under ``val`` the toolbox's, those of :class:`ValidationOptions`, and ``pictures: true`` (restored frames in TensorBoard)
+    and ``save_best: true`` (keeps the network that scores best on each set by the first metric).
     """
 
     def training_output(self, current_iter: int) -> Tensor:
         """Linear camera RGB of the batch's patches."""
-        return self.net_g(self.lq).float()
+        return self.net_g(self.lq, ref_idx=self.ref_idx).float()
 
     def losses(self, output: Tensor) -> OrderedDict[str, Tensor]:
         """The pixel loss."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, OrderedDict
+from dataclasses import dataclass
 from typing import Any, Mapping, Optional
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from basicsr.metrics import calculate_metric
 from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils import get_root_logger, imwrite, tensor2img
@@ -16,14 +16,60 @@ from basicsr.utils.dist_util import get_dist_info
 from torch import Tensor
 from tqdm import tqdm
 
+from jddb_plugin.checks import OptionError, check_choice
+from jddb_plugin.inference.engine import ALIGNMENTS, restore_frame
+from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.bayer import demosaic_bilinear
 from jddb_plugin.ops.isp import process, tone_map
-from jddb_plugin.ops.optical_flow import align_burst
+from jddb_plugin.options import parse_memory, read_options
 from jddb_plugin.runtime import processes
+
+#: Keys of ``val`` that the toolbox and the scores know.
+_SCORES = ('val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'matching_figure', 'pictures', 'save_best')
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """How whole frames are restored in validation and testing; the same engine serves the restore command.
+
+    Attributes:
+        align: 'tiles', 'smooth', 'flow' or 'none', see :mod:`jddb_plugin.inference.align`. Default: by the network.
+        tile, overlap, layout: see :class:`jddb_plugin.inference.tiling.TilingOptions`.
+        memory: for the tiles, e.g. 2G. Default: 1G.
+    """
+
+    align: Optional[str] = None
+    tile: Optional[int] = None
+    overlap: Optional[int] = None
+    layout: str = 'inside'
+    memory: Optional[str] = None
+
+    @classmethod
+    def read(cls, val: Mapping[str, Any]) -> ValidationOptions:
+        """Read and check the section ``val``.
+
+        Raises:
+            OptionError: a key or a value is wrong.
+        """
+        options = read_options(cls, val, 'val', ignore=_SCORES)
+        if options.align is not None:
+            check_choice(options.align, ALIGNMENTS, 'val.align')
+        options.tiling.check(1, 'val.')
+        if options.memory is not None:
+            try:
+                parse_memory(options.memory)
+            except OptionError as error:
+                raise OptionError(f"val.memory: expected a size such as 2G or 1500M, got '{options.memory}'.") from error
+        return options
+
+    @property
+    def tiling(self) -> TilingOptions:
+        """The tiles."""
+        return TilingOptions(self.tile, self.overlap, self.layout)
 
 
 class EvaluatedModel(VideoBaseModel):
-    """The part of the JDD-B model that restores whole frames and scores them."""
+    """The part of the models of burst networks that restores whole frames and scores them."""
 
     def test(self) -> None:
         """Restore ``lq`` by the averaged network if there is one."""
@@ -31,19 +77,10 @@ class EvaluatedModel(VideoBaseModel):
         net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
         training = net.training
         net.eval()
-        with torch.no_grad():
-            self.output = self._restore_frames(net)
+        options = ValidationOptions.read(self.opt.get('val') or {})
+        self.output = restore_frame(net, self.lq, self.ref_idx, align=options.align, tiling=options.tiling,
+                                    memory=None if options.memory is None else parse_memory(options.memory))
         net.train(training)
-
-    def _restore_frames(self, net: torch.nn.Module) -> Tensor:
-        """Whole frames by ``net``; networks that expect aligned frames and have no coarse stage get them by optical flow."""
-        if hasattr(net, 'coarse') or not getattr(net, 'aligned_input', False):
-            return net(self.lq)
-        height, width = self.lq.shape[-2:]
-        aligned = align_burst(self.lq, self.lq.shape[1] // 2)
-        padding = (0, -width % net.multiple, 0, -height % net.multiple)
-        padded = F.pad(aligned.flatten(0, 1), padding, mode='replicate').unflatten(0, aligned.shape[:2])
-        return net(padded)[..., :net.upscale * height, :net.upscale * width]
 
     def _develop(self, linear: Tensor) -> Tensor:
         """Linear camera RGB -> sRGB in [0, 1], unrounded."""
@@ -57,7 +94,8 @@ class EvaluatedModel(VideoBaseModel):
         return visuals
 
     def _restore(self, sample: Mapping[str, Any]) -> None:
-        self.feed_data({key: value[None] for key, value in sample.items() if torch.is_tensor(value)})
+        self.feed_data({key: torch.as_tensor(value)[None] for key, value in sample.items()
+                        if torch.is_tensor(value) or key == 'ref_idx'})
         self.test()
 
     def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
@@ -121,8 +159,7 @@ class EvaluatedModel(VideoBaseModel):
         """The middle frame of every clip for TensorBoard, side by side: noisy, restored, and the truth if there is one."""
         for folder, index in middle_frames(dataset).items():
             self._restore(dataset[index])
-            reference = self.lq.shape[1] // 2
-            noisy = demosaic_bilinear(self.lq[:, reference, :4]).clamp(0, 1)
+            noisy = demosaic_bilinear(self.lq[:, self.ref_idx, :4]).clamp(0, 1)
             visuals = self.get_current_visuals()
             row = [tone_map(self._develop(noisy)).cpu(), visuals['result'], *([visuals['gt']] if 'gt' in visuals else [])]
             picture = torch.cat([part[0] for part in row], dim=-1).clamp(0, 1)

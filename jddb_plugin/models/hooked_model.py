@@ -13,6 +13,9 @@ from jddb_plugin.hooks.hook import build_hooks
 from jddb_plugin.models.evaluation import middle_frames
 from jddb_plugin.visual.matching import draw_matching
 
+#: Side of the tiles whose matching is drawn where ``val.tile`` says nothing.
+_DRAWN_TILE = 64
+
 
 class HookMixin:
     """Runs the hooks listed under ``train: hooks:`` around every optimisation step.
@@ -72,7 +75,11 @@ class HookMixin:
             return
         dataset = dataloader.dataset
         for folder, index in middle_frames(dataset).items():
-            image = draw_matching(dataset[index]['lq'].to(self.device), self._coarse_stage())
+            burst = dataset[index]['lq'].to(self.device)
+            coarse = self._coarse_stage()
+            largest = min(burst.shape[-2:]) // coarse.scale * coarse.scale
+            side = min((self.opt.get('val') or {}).get('tile') or _DRAWN_TILE, largest)
+            image = draw_matching(burst, coarse, tile=side)
             tb_logger.add_image(f"matching/{dataset.opt['name']}/{folder}", image, current_iter, dataformats='HWC')
 
 

@@ -1,7 +1,6 @@
 """Training and validation of joint denoising and demosaicking of bursts."""
 from __future__ import annotations
 
-import inspect
 from collections import OrderedDict
 from typing import Any, Mapping
 
@@ -17,16 +16,19 @@ from jddb_plugin.checks import OptionError, ShapeError
 from jddb_plugin.models.burst_model import TrainedModel
 from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.ops.block_matching import distances_along, match_entropy
+from jddb_plugin.options import check_call
 
 
 class _TwoStageStep(TrainedModel):
     """What the two-stage network's step adds; hooks are added by :class:`JDDBModel`."""
 
     extra_losses = ('interpolation_opt', 'one_hot_opt', 'bm_opt')
+    extra_keys = ('tile',)
 
     def init_training_settings(self) -> None:
         """Build the loss terms, if the network can serve them."""
         super().init_training_settings()
+        self.tile = tile_of(self.opt)
         if (self.cri_one_hot or self.cri_bm) and not self.get_bare_model(self.net_g).coarse_parameters():
             raise OptionError("train: one_hot_opt and bm_opt train the matching of 'coarse: dpbm'; remove them for "
                               "'coarse: block_matching' and 'none'.")
@@ -36,7 +38,7 @@ class _TwoStageStep(TrainedModel):
         if 'positions' in self.batch:
             return self.batch['positions']
         batch, height, width = self.lq.shape[0], *self.lq.shape[-2:]
-        tile = self.get_bare_model(self.net_g).tile
+        tile = self.tile
         if height < tile or width < tile:
             raise ShapeError(f'lq: {height} x {width} packed px are smaller than a training tile of {tile}.')
         entropy = [self.opt['manual_seed'], self.opt['rank'], current_iter]
@@ -47,7 +49,7 @@ class _TwoStageStep(TrainedModel):
     def training_output(self, current_iter: int) -> tuple[TileOutput, Tensor]:
         """Result for one random tile per sample, and the tiles' corners."""
         positions = self.tile_positions(current_iter)
-        output = self.net_g(self.lq, positions)
+        output = self.net_g(self.lq, positions, tile=self.tile, ref_idx=self.ref_idx)
         return output._replace(restored=output.restored.float(), interpolated=output.interpolated.float()), positions
 
     def observations(self, output: tuple[TileOutput, Tensor]) -> dict[str, Tensor]:
@@ -86,31 +88,57 @@ class _TwoStageStep(TrainedModel):
         height, width = (side // SCALE * SCALE for side in clean.shape[-2:])
         small = F.interpolate(clean[..., :height, :width].flatten(0, 1), scale_factor=1 / SCALE, mode='bilinear',
                               align_corners=False)
-        side = net.tile // SCALE
+        side = self.tile // SCALE
         return distances_along(small.unflatten(0, clean.shape[:2]), positions[:, None] // SCALE, (side, side), match,
-                               ref_idx=net.coarse.reference(clean), window=net.coarse.window)
+                               ref_idx=self.ref_idx, window=net.coarse.window)
 
 
-def _check_region(opt: Mapping[str, Any]) -> None:
-    """The tile of the training set is the network's, and its region holds what the search can reach.
+def tile_of(opt: Mapping[str, Any]) -> int:
+    """Side of the training tile in packed px, ``train.tile``.
 
     Raises:
-        OptionError: naming both values.
+        OptionError: not a multiple of what the matching works on.
+    """
+    tile = opt['train'].get('tile', 64)
+    if not isinstance(tile, int) or isinstance(tile, bool) or tile < SCALE or tile % SCALE:
+        raise OptionError(f'train.tile: expected multiples of the matching scale {SCALE}, got {tile!r}.')
+    return tile
+
+
+def search_reach(network: Mapping[str, Any], num_frame: int, ref_idx: int) -> int:
+    """Packed px around a training tile that the coarse alignment of ``network_g`` can see."""
+    if network.get('coarse', 'dpbm') == 'none':
+        return 0
+    options = network.get('dpbm') or {}
+    check_call(DPBM, options, 'network_g.dpbm')
+    window = DPBM(features='bicubic', **{key: options[key] for key in ('radius', 'stride', 'window') if key in options}).window
+    return SCALE * window.max_displacement(num_frame, ref_idx)
+
+
+def _complete_region(opt: Mapping[str, Any]) -> None:
+    """Fill in what is ``auto`` of the training set's ``tile`` and ``reach``, and check what is not.
+
+    Raises:
+        OptionError: the tile is not the model's, or the search would leave the region.
     """
     data = (opt.get('datasets') or {}).get('train') or {}
     network = opt.get('network_g') or {}
-    if data.get('tile') is None or network.get('type') != 'TwoStageJDDB':
+    if data.get('tile') is None:
         return
-    defaults = {name: p.default for name, p in inspect.signature(DPBM).parameters.items()}
-    dpbm = {**defaults, **(network.get('dpbm') or {})}
-    if data['tile'] != dpbm['tile']:
-        raise OptionError(f"datasets.train.tile: is {data['tile']}, but network_g.dpbm.tile is {dpbm['tile']}; they must be the "
-                          'same.')
-    steps = data.get('num_frame', 5) // 2 if network.get('coarse', 'dpbm') != 'none' else 0
-    needed = SCALE * steps * (dpbm['radius'] // dpbm['stride'] + 1) * dpbm['stride']
-    if data.get('reach', 0) < needed:
-        raise OptionError(f"datasets.train.reach: is {data.get('reach', 0)}, but the search goes {needed} packed px far (radius "
-                          f"{dpbm['radius']}, {steps} frames to each side); use reach: {needed}.")
+    tile = tile_of(opt)
+    if data['tile'] == 'auto':
+        data['tile'] = tile
+    if data['tile'] != tile:
+        raise OptionError(f"datasets.train.tile: is {data['tile']}, but train.tile is {tile}; use tile: auto.")
+    frames, ref_idx, reach = data.get('num_frame', 5), data.get('ref_idx'), data.get('reach', 'auto')
+    if not all(value is None or isinstance(value, int) for value in (frames, ref_idx)):
+        return  # the data set refuses them
+    needed = search_reach(network, frames, frames // 2 if ref_idx is None else ref_idx)
+    if reach == 'auto':
+        data['reach'] = reach = needed
+    if isinstance(reach, int) and reach < needed:
+        raise OptionError(f'datasets.train.reach: is {reach}, but the search goes {needed} packed px far; use reach: {needed}, '
+                          'or auto.')
 
 
 @MODEL_REGISTRY.register()
@@ -120,12 +148,14 @@ class JDDBModel(HookMixin, _TwoStageStep):
     Options: the toolbox's, and ``channels_last`` (default: false); under ``train`` the toolbox's, and
 
     * ``optim_g.lr_coarse``: learning rate of the coarse stage. Default: ``lr``.
+    * ``tile``: side of the training tile in packed px (default: 64). The data set cuts its region around it with ``tile: auto``.
     * ``pixel_opt``, ``interpolation_opt``, ``one_hot_opt``, ``bm_opt``: the loss terms; all but the first may be left out.
     * ``precision``, ``compile``, ``max_grad_norm``, ``max_skipped``: see :class:`StepOptions`.
     * ``hooks``: list of hooks.
 
-    Under ``val`` the toolbox's, and ``pictures: true`` (restored frames in TensorBoard), ``matching_figure: true`` (what
-    the matching sees) and ``save_best: true`` (keeps the network that scores best on each set by the first metric).
+    Under ``val`` the toolbox's, those of :class:`jddb_plugin.models.evaluation.ValidationOptions`, and ``pictures: true``
+    (restored frames in TensorBoard), ``matching_figure: true`` (what the matching sees) and ``save_best: true`` (keeps the
+    network that scores best on each set by the first metric).
     """
 
     @classmethod
@@ -139,12 +169,13 @@ class JDDBModel(HookMixin, _TwoStageStep):
         if network in ARCH_REGISTRY and not issubclass(ARCH_REGISTRY.get(network), TwoStageJDDB):
             raise OptionError(f"model_type: JDDBModel trains TwoStageJDDB, but network_g is '{network}'; use model_type: "
                               'BurstModel.')
-        ref_idx = (opt.get('network_g') or {}).get('ref_idx')
-        for phase, section in (opt.get('datasets') or {}).items():
-            middle = section.get('num_frame', 5) // 2
-            truth = middle if section.get('ref_idx') is None else section['ref_idx']
-            if (middle if ref_idx is None else ref_idx) != truth:
-                raise OptionError(f'network_g.ref_idx: is {ref_idx}, but the truth of datasets.{phase} is frame {truth} of a '
-                                  'burst; they must be the same.')
-        _check_region(opt)
         super().check_options(opt)
+        if opt.get('train') is not None:
+            _complete_region(opt)
+
+    @classmethod
+    def smallest_frame(cls, opt: Mapping[str, Any], phase: str) -> int:
+        """Side in RGB px that frames of a phase need at least: that of a tile."""
+        if phase == 'train':
+            return 2 * tile_of(opt)
+        return 2 * ((opt.get('val') or {}).get('tile') or 0)

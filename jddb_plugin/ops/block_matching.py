@@ -62,6 +62,11 @@ class SearchWindow:
         """Rows and columns at the frame's end that candidates must not touch."""
         return int(self.kind == 'published')
 
+    def max_displacement(self, frames: int, ref_idx: int) -> int:
+        """How far, in feature pixels, a match in one of so many frames can lie from its tile: frames walk outward."""
+        steps = max(ref_idx, frames - 1 - ref_idx)
+        return steps * sum(max(-axis[0], axis[1]) for axis in (self.coarse, self.fine)) + self.margin
+
 
 class Search(NamedTuple):
     """What one search of each tile in each frame saw. F = N - 1 frames, the reference left out.

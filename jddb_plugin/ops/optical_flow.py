@@ -6,6 +6,9 @@ noise of one strength everywhere.
 """
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,10 +19,12 @@ from jddb_plugin.ops.gathering import gather_mosaic
 from jddb_plugin.ops.stabilization import Stabilizer, noise_levels
 
 #: The matched images are so many times smaller than the packed raw.
-_SHRINK = 4
+SHRINK = 4
 #: Patches that are matched, and how far a frame may have moved from its neighbor, in pixels of the small images.
 _PATCH = 16
 _RADIUS = 10
+#: Pixels that the optical flow may add to the motion of patches; what it finds beyond is wrong.
+_FLOW_REACH = 32
 #: Smallest side in packed px of frames whose flow is estimated; smaller ones are too small for the pyramid.
 _SMALLEST = 16
 
@@ -29,35 +34,88 @@ def gray_images(packed: Tensor, stabilizer: Stabilizer) -> Tensor:
     return stabilizer.apply(packed).mean(dim=1)
 
 
-def coarse_motion(gray: Tensor, ref_idx: int) -> Tensor:
-    """Motion of patches by progressive block matching, [N, H, W, 2] in pixels of ``gray`` [N, H, W], nearest for each pixel.
+def shrink(gray: Tensor) -> Tensor:
+    """The images [N, H / 4, W / 4] in which patches are matched, of ``gray`` [N, H, W]; 4 k rows give k rows."""
+    return F.avg_pool2d(gray[:, None], SHRINK)[:, 0]
 
-    Frames too small for a few patches are taken as not moved.
+
+def gray_bytes(gray: Tensor) -> np.ndarray:
+    """``gray`` [N, H, W] as the images that :func:`refine_motion` takes, uint8 on the CPU."""
+    return (gray.clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class PatchMotion:
+    """Motion of patches, in pixels of the packed raw.
+
+    Attributes:
+        offsets: [N, R, C, 2].
+        rows, cols: [R], [C], centers of the patches.
     """
-    count, height, width = gray.shape
-    rows, cols = height // _SHRINK, width // _SHRINK
+
+    offsets: Tensor
+    rows: Tensor
+    cols: Tensor
+
+    def at(self, frame: int, first: int, last: int, width: int) -> Tensor:
+        """Motion [rows, width, 2] of the patch nearest to each pixel of rows ``first`` to ``last - 1``."""
+        device = self.offsets.device
+        row = (torch.arange(first, last, device=device)[:, None] - self.rows).abs().argmin(dim=1)
+        col = (torch.arange(width, device=device)[:, None] - self.cols).abs().argmin(dim=1)
+        return self.offsets[frame][row][:, col]
+
+
+def match_patches(small: Tensor, ref_idx: int) -> PatchMotion:
+    """Motion of patches by progressive block matching in images [N, h, w] of :func:`shrink`.
+
+    Images too small for a few patches are taken as not moved.
+    """
+    count, rows, cols = small.shape
     if min(rows, cols) < 2 * _PATCH or count == 1:
-        return gray.new_zeros(count, height, width, 2)
-    small = F.avg_pool2d(gray[:, None], _SHRINK)
+        zero = small.new_zeros(1)
+        return PatchMotion(small.new_zeros(count, 1, 1, 2), zero, zero)
     # What a blur removes does not matter for a match by multiples of four pixels, brightness of wide areas neither.
+    small = small[:, None]
     small = small - F.avg_pool2d(small, 9, stride=1, padding=4, count_include_pad=False)
     starts = [torch.linspace(0, side - _PATCH, -(-(side - _PATCH) // (_PATCH // 2)) + 1).round().long() for side in (rows, cols)]
     grid = torch.stack(torch.meshgrid(*starts, indexing='ij'), dim=-1).flatten(0, 1)
-    match = match_tiles(small[None], grid[None].to(gray.device), (_PATCH, _PATCH), ref_idx=ref_idx,
+    match = match_tiles(small[None], grid[None].to(small.device), (_PATCH, _PATCH), ref_idx=ref_idx,
                         window=SearchWindow(_RADIUS, 2), temperature=None)
     offsets = match.offset[0].permute(1, 2, 0).unflatten(2, (len(starts[0]), len(starts[1])))  # [N, 2, R, C]
-    offsets = _median_of_neighbors(offsets.to(gray.dtype)) * _SHRINK
-    nearest = []
-    for side, start in zip((height, width), starts):
-        center = (start.to(gray.device) + _PATCH / 2) * _SHRINK
-        nearest.append((torch.arange(side, device=gray.device)[:, None] - center).abs().argmin(dim=1))
-    return offsets[:, :, nearest[0]][..., nearest[1]].permute(0, 2, 3, 1)
+    offsets = _median_of_neighbors(offsets.to(small.dtype)) * SHRINK
+    return PatchMotion(offsets.permute(0, 2, 3, 1), *((start.to(small.device) + _PATCH / 2) * SHRINK for start in starts))
 
 
 def _median_of_neighbors(field: Tensor) -> Tensor:
     """Median over 3 x 3 of each component of [N, 2, R, C]: single wrong matches go."""
     padded = F.pad(field, (1, 1, 1, 1), mode='replicate')
     return padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4).median(dim=-1).values
+
+
+def farthest_motion(count: int, ref_idx: int) -> int:
+    """Pixels of the packed raw that content can have moved between the reference and any of ``count`` frames, to be found."""
+    steps = max(ref_idx, count - 1 - ref_idx)
+    return SHRINK * steps * (_RADIUS + 2) + _FLOW_REACH
+
+
+def refine_motion(reference: np.ndarray, image: np.ndarray, seed: np.ndarray) -> np.ndarray:
+    """Optical flow from one gray image to another.
+
+    Args:
+        reference, image: [H, W] uint8, of :func:`gray_bytes`.
+        seed: [H, W, 2] float32, where to begin.
+
+    Returns:
+        motion (dy, dx) [H, W, 2], float32; the seed itself for images too small for a pyramid.
+    """
+    if min(reference.shape) < _SMALLEST:
+        return seed
+    import cv2  # the other operations do not need it
+
+    reference, image = (cv2.GaussianBlur(values, (0, 0), 1.0) for values in (reference, image))
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    found = flow.calc(reference, image, np.ascontiguousarray(seed[..., ::-1]))  # OpenCV's motion is (dx, dy)
+    return found[..., ::-1]
 
 
 def estimate_motion(packed: Tensor, stabilizer: Stabilizer, ref_idx: int) -> Tensor:
@@ -75,20 +133,14 @@ def estimate_motion(packed: Tensor, stabilizer: Stabilizer, ref_idx: int) -> Ten
         [N, H, W, 2] float32 on the device of ``packed``; 0 for the reference.
     """
     gray = gray_images(packed, stabilizer)
-    motion = coarse_motion(gray, ref_idx)
-    if min(gray.shape[-2:]) < _SMALLEST:
-        return motion
-    import cv2  # numpy and OpenCV are not needed by the other operations
-    import numpy as np
-
-    images = [cv2.GaussianBlur((image.clamp(0, 1) * 255).round().byte().cpu().numpy(), (0, 0), 1.0) for image in gray]
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    result = torch.zeros_like(motion)
-    for k, image in enumerate(images):
+    patches = match_patches(shrink(gray), ref_idx)
+    images = gray_bytes(gray)
+    height, width = gray.shape[-2:]
+    result = torch.zeros(*gray.shape, 2, device=packed.device)
+    for k in range(len(images)):
         if k != ref_idx:
-            seed = np.ascontiguousarray(motion[k].flip(-1).cpu().numpy())  # OpenCV's motion is (dx, dy)
-            found = flow.calc(images[ref_idx], image, seed)
-            result[k] = torch.from_numpy(np.ascontiguousarray(found[..., ::-1])).to(motion.device)
+            seed = patches.at(k, 0, height, width).float().cpu().numpy()
+            result[k] = torch.from_numpy(np.ascontiguousarray(refine_motion(images[ref_idx], images[k], seed)))
     return result
 
 

@@ -7,6 +7,7 @@ Convention:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Union
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,12 @@ class TileGrid:
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.cols)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """(height, width) of the padded frame."""
+        left, right, top, bottom = self.padding
+        return top + self.frame[0] + bottom, left + self.frame[1] + right
 
     def positions(self, device: torch.device) -> Tensor:
         """[T, 2] corners in the padded frame, row by row."""
@@ -97,7 +104,7 @@ class TileGrid:
 
 def _spread(length: int, size: int, step: int, multiple: int) -> tuple[int, ...]:
     """Evenly spread starts of the fewest windows of ``size`` that cover ``length``, ``step`` apart at most."""
-    gaps = -(-(length - size) // step)
+    gaps = -(-(length - size) // step) if length > size else 0
     return tuple(round(i * (length - size) / gaps / multiple) * multiple if gaps else 0 for i in range(gaps + 1))
 
 
@@ -115,12 +122,13 @@ def _ramps(starts: tuple[int, ...], size: int) -> Tensor:
     return torch.stack([weight / total[start:start + size] for start, weight in zip(starts, weights)])
 
 
-def make_grid(height: int, width: int, *, tile: int, overlap: int, multiple: int, layout: str = 'inside') -> TileGrid:
+def make_grid(height: int, width: int, *, tile: Union[int, tuple[int, int]], overlap: int, multiple: int,
+              layout: str = 'inside') -> TileGrid:
     """Plan the tiles of a frame.
 
     Args:
         height, width: of the packed raw.
-        tile: side of a tile without its overlap, a multiple of ``multiple``.
+        tile: side of a tile without its overlap, or its height and width; multiples of ``multiple``.
         overlap: extra context on each side, a multiple of ``multiple``.
         multiple: corners are multiples of it.
         layout: 'inside' keeps tiles inside the frame (padded to ``multiple`` by repeating its border) and blends
@@ -134,22 +142,68 @@ def make_grid(height: int, width: int, *, tile: int, overlap: int, multiple: int
         ShapeError: the frame is smaller than a tile.
     """
     check_choice(layout, ('inside', 'published'), 'layout')
-    if tile < 1 or overlap < 0 or tile % multiple or overlap % multiple:
+    tall, wide = (tile, tile) if isinstance(tile, int) else tile
+    if min(tall, wide) < 1 or overlap < 0 or tall % multiple or wide % multiple or overlap % multiple:
         raise OptionError(f'tile and overlap must be multiples of the matching scale {multiple}, got {tile}, {overlap}.')
-    if height < tile or width < tile:
+    if height < tall or width < wide:
         raise ShapeError(f'a frame of {height} x {width} px (of packed raw: half the size of the RGB image) is smaller than '
                          f'a tile of {tile}; use a smaller tile or a larger crop.')
     if layout == 'published':
-        right, below = tile - width % tile, tile - height % tile
-        rows = tuple(range(0, height, tile))
-        cols = tuple(range(0, width, tile))
-        weights = torch.zeros(1, tile + 2 * overlap, dtype=torch.float64)
-        weights[:, overlap:overlap + tile] = 1
+        right, below = wide - width % wide, tall - height % tall
+        rows, cols = tuple(range(0, height, tall)), tuple(range(0, width, wide))
         return TileGrid((height, width), (overlap, right + overlap, overlap, below + overlap), 'constant', rows, cols,
-                        (tile + 2 * overlap,) * 2, weights.expand(len(rows), -1), weights.expand(len(cols), -1))
+                        (tall + 2 * overlap, wide + 2 * overlap), _centers(len(rows), tall, overlap),
+                        _centers(len(cols), wide, overlap))
     below, right = -height % multiple, -width % multiple
-    size = (min(tile + 2 * overlap, height + below), min(tile + 2 * overlap, width + right))
-    rows = _spread(height + below, size[0], tile, multiple)
-    cols = _spread(width + right, size[1], tile, multiple)
+    size = (min(tall + 2 * overlap, height + below), min(wide + 2 * overlap, width + right))
+    return _inside(height, width, size, overlap, multiple)
+
+
+def _inside(height: int, width: int, size: tuple[int, int], overlap: int, multiple: int) -> TileGrid:
+    """Evenly spread tiles of a size that lie inside the frame, which is padded to ``multiple`` by repeating its border."""
+    below, right = -height % multiple, -width % multiple
+    rows = _spread(height + below, size[0], size[0] - 2 * overlap, multiple)
+    cols = _spread(width + right, size[1], size[1] - 2 * overlap, multiple)
     return TileGrid((height, width), (0, right, 0, below), 'replicate', rows, cols, size,
                     _ramps(rows, size[0]), _ramps(cols, size[1]))
+
+
+def _centers(count: int, tile: int, overlap: int) -> Tensor:
+    """Weights of tiles that are cut to their center."""
+    weights = torch.zeros(1, tile + 2 * overlap, dtype=torch.float64)
+    weights[:, overlap:overlap + tile] = 1
+    return weights.expand(count, -1)
+
+
+def cheapest_cover(height: int, width: int, *, pixels: int, overlap: int, multiple: int) -> TileGrid:
+    """Tiles of at most ``pixels`` each, overlap included, that process the fewest pixels in all.
+
+    With room enough these are strips as wide as the frame or half of it; with little, tiles that are nearly square.
+
+    Args:
+        height, width: of the packed raw.
+        pixels: of a tile, at most. Tiles are never smaller than ``multiple`` with its overlap.
+        overlap: context on each side, a multiple of ``multiple``.
+        multiple: corners are multiples of it.
+    """
+    tall, wide = height + -height % multiple, width + -width % multiple
+    least = 2 * overlap + multiple
+    best, cost = (min(least, tall), min(least, wide)), None
+    columns = 1
+    while True:
+        across = _side(wide, columns, overlap, multiple)
+        longest = pixels // across // multiple * multiple
+        if longest >= min(least, tall):
+            rows = 1 if longest >= tall else -(-(tall - 2 * overlap) // (longest - 2 * overlap))
+            down = _side(tall, rows, overlap, multiple)
+            if cost is None or rows * columns * down * across < cost:
+                best, cost = (down, across), rows * columns * down * across
+        if across <= least:
+            return _inside(height, width, best, overlap, multiple)
+        columns += 1
+
+
+def _side(length: int, count: int, overlap: int, multiple: int) -> int:
+    """Shortest side of ``count`` tiles that cover ``length`` with their overlaps; never below one multiple and its overlap."""
+    side = -(-(length + (count - 1) * 2 * overlap) // count)
+    return min(length, max(side + -side % multiple, 2 * overlap + multiple))

@@ -79,7 +79,7 @@ def export_refined(net: TwoStageJDDB, path: str, *, frames: int = 5, size: tuple
         path: to write, .onnx or .pt2. It is replaced when the check has passed, and left alone if not.
         frames: N.
         size: H and W, of a tile with its overlaps, in packed px; multiples of 4.
-        ref_idx: reference frame; the network's, or the middle one, if None.
+        ref_idx: reference frame; the middle one if None.
         form: 'grid_sample', which any runtime has, or 'deform_conv' for one operator per deformable convolution.
         open_size: leave H and W open, as multiples of 4 from 8 on; ``size`` is only the check's. Takes longer.
 
@@ -119,7 +119,7 @@ def _check_arguments(net: TwoStageJDDB, path: str, frames: int, size: tuple[int,
     if any(side < _SMALLEST or side % SCALE for side in size):
         raise OptionError(f'{path}: sides of a tile must be multiples of {SCALE} from {_SMALLEST} on, got {size[0]} x {size[1]}.')
     if ref_idx is None:
-        ref_idx = frames // 2 if net.ref_idx is None else net.ref_idx
+        ref_idx = frames // 2
     if not 0 <= ref_idx < frames:
         raise OptionError(f'{path}: the reference must lie in a burst of {frames} frames, at 0 .. {frames - 1}; got {ref_idx}.')
     return ref_idx

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jddb_plugin.inference.memory import peak_memory
 from jddb_plugin.ops.cfa import TURNS, orient
 from jddb_plugin.restoration.exif import facts
 from jddb_plugin.restoration.frames import Frames
-from jddb_plugin.restoration.plan import peak_memory
 from jddb_plugin.restoration.restorer import Restored, Settings, brightness, develop_srgb, noisy_rows
 from jddb_plugin.visual.matching import draw_offsets
 from jddb_plugin.visual.report import BurstReport
@@ -91,8 +91,10 @@ class Reporter:
         """What the page shows."""
         frames = result.frames
         orientation = frames.camera.orientation
-        stream = result.stream
-        matching = draw_offsets(self._matching, stream.matched, stream.offsets.numpy(), frames.ref_idx, frames.names)
+        alignment = result.inference.alignment
+        matching = None
+        if alignment.windows is not None:
+            matching = draw_offsets(self._matching, alignment.windows, alignment.offsets.numpy(), frames.ref_idx, frames.names)
         pictures = (_upright(picture, orientation) for picture in (
             self.before.picture, self.after.picture, self.before.detail, self.after.detail))
         return BurstReport(name, *pictures, matching, _facts(frames, result, self.settings, where))
@@ -123,7 +125,8 @@ def _upright(picture: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _facts(frames: Frames, result: Restored, settings: Settings, where: str) -> dict[str, dict[str, str]]:
-    net, stream = result.stream.net, result.stream
+    inference = result.inference
+    net, alignment, plan = inference.net, inference.alignment, inference.plan
     shot, read = (level[frames.ref_idx].tolist() for level in frames.noise)
     camera = frames.camera
     burst = {'Source': where, 'Frames': f'{len(frames.names)} of {frames.size[1]} x {frames.size[0]}, {camera.cfa}',
@@ -134,11 +137,13 @@ def _facts(frames: Frames, result: Restored, settings: Settings, where: str) -> 
     levels = {'White balance': ', '.join(f'{value:.3f}' for value in camera.white_balance), 'Black': black, 'White': white,
               'Brightness': f'{result.gain:.2f} x'}
     source = settings.noise if isinstance(settings.noise, str) else 'given'
-    coarse = 'none'
-    if net.coarse is not None:
-        kind = 'bicubic' if net.coarse.downsample is None else 'learned'
-        coarse = f'{kind} features, radius {net.coarse.window.radius} x 4 px of packed raw, window {net.coarse.window.kind}, '\
-                 f'{"a smooth field" if stream.smooth else "whole tiles"}'
+    network = {**net.facts(), 'Alignment': alignment.name}
+    if alignment.windows is not None:
+        window, coarse = alignment.matching.window, alignment.matching.coarse
+        size = alignment.windows.size
+        network['Block matching'] = (
+            f'{"bicubic" if coarse.downsample is None else "learned"} features, {size[1]} x {size[0]} px of packed raw, radius '
+            f'{window.radius} x 4 px, window {window.kind}')
     held = peak_memory()
     memory = {} if held is None else {'Peak memory of the process so far': f'{held >> 20} MB'}
     return {
@@ -146,10 +151,9 @@ def _facts(frames: Frames, result: Restored, settings: Settings, where: str) -> 
         'Noise': {'Known from': source, 'Shot (R, Gr, Gb, B)': ', '.join(f'{value:.3g}' for value in shot),
                   'Read (R, Gr, Gb, B)': ', '.join(f'{value:.3g}' for value in read)},
         'Camera': {**facts(result.exif), **levels},
-        'Network': {'Features': str(net.refine.fuse.join.out_channels), 'Coarse alignment': coarse,
-                    'Tiles': f'{len(stream.grid)} of {stream.grid.size[1]} x {stream.grid.size[0]} px of packed raw, overlap '
-                             f'{2 * net.overlap}', 'Device': f'{stream.device}, {settings.precision}'},
+        'Network': {**network, 'Tiles': f'{len(plan.grid)} of {plan.grid.size[1]} x {plan.grid.size[0]} px of packed raw',
+                    'Device': f'{inference.device}, {settings.precision}'},
         'Time and memory': {**{part.capitalize(): f'{value:.1f} s' for part, value in result.seconds.items()},
-                            'Tiles at once': str(result.plan.tile_batch),
-                            'Rows of windows matched at once': str(result.plan.band), **memory},
+                            'Tiles at once': str(plan.tile_batch),
+                            **memory},
     }

@@ -17,22 +17,28 @@ from tqdm import tqdm
 from jddb_plugin.archs.dpbm_arch import SCALE
 from jddb_plugin.checks import DataError, OptionError, ShapeError
 from jddb_plugin.data.raw_burst_dataset import colours
+from jddb_plugin.inference.align import Alignment
+from jddb_plugin.inference.engine import TiledInference, make_alignment
+from jddb_plugin.inference.memory import Budget, Plan, default_memory, make_plan, resident_memory
+from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.bayer import demosaic_bilinear
+from jddb_plugin.ops.block_matching import SearchWindow
 from jddb_plugin.ops.cfa import red_position
 from jddb_plugin.ops.isp import process, to_linear_srgb, tone_map
 from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts
 from jddb_plugin.restoration.exif import read_exif
 from jddb_plugin.restoration.frames import Frames, load_frames
-from jddb_plugin.restoration.network import load_network
 from jddb_plugin.restoration.picture import FORMATS, check_suffix, quantise, write_picture
-from jddb_plugin.restoration.plan import Budget, Plan, default_memory, make_plan, resident_memory
 from jddb_plugin.restoration.rows import Rows, spool_folder
 from jddb_plugin.restoration.settings import Settings
-from jddb_plugin.restoration.stream import TileStream
+from jddb_plugin.restoration.source import FramesSource
+from jddb_plugin.weights import load_weights
 
 #: Tiles of the paper's tests (tile, overlap, radius): of REDS4 for video frames up to this many pixels, of 4K for all else.
 _SMALL_FRAME = 1280 * 720
 _SMALL, _LARGE = (64, 4, 6), (128, 16, 16)
+#: Step of the search.
+_STRIDE = 2
 #: Rows that are developed at once.
 _DEVELOPED_ROWS = 64
 #: Samples of the reference that its brightness is measured on.
@@ -47,8 +53,7 @@ class Restored:
         path: picture file; None if none was asked for.
         picture: the picture [H, W, 3] as the sensor saw it, not turned; None if it was written to a file.
         frames: what it was made of; closed.
-        stream: what the walk over the tiles noted: where windows were found, and seconds.
-        plan: how much was done at once.
+        inference: what restored it: the network, the alignment, the plan, and seconds.
         gain: brightness of the picture.
         exif: tags of the reference's file.
         seconds: by part.
@@ -57,8 +62,7 @@ class Restored:
     path: Optional[Path]
     picture: Optional[np.ndarray]
     frames: Frames
-    stream: TileStream
-    plan: Plan
+    inference: TiledInference
     gain: float
     exif: Image.Exif
     seconds: dict[str, float] = field(default_factory=dict)
@@ -78,18 +82,19 @@ class Restorer:
     """Restores bursts with one network.
 
     Args:
-        weights: checkpoint of :class:`jddb_plugin.archs.jddb_arch.TwoStageJDDB`; sizes are read off it.
+        weights: name of weights that come with the package, or a checkpoint of any burst network.
         settings: how.
 
     Raises:
         CheckpointError, OptionError: the checkpoint, or a setting, cannot be used.
     """
 
-    def __init__(self, weights: Union[str, Path], settings: Optional[Settings] = None) -> None:
+    def __init__(self, weights: Union[str, Path] = 'small', settings: Optional[Settings] = None) -> None:
         settings = Settings() if settings is None else settings
         self.weights, self.settings = str(weights), settings
         self.device = _device(settings.device)
-        self._loaded: tuple[dict[str, object], torch.nn.Module] = ({}, load_network(self.weights, coarse=settings.coarse))
+        self.net = load_weights(self.weights, coarse=settings.coarse).to(self.device)
+        self.net.to(memory_format=torch.channels_last)
         self.budget = Budget(default_memory() if settings.memory is None else settings.memory, resident_memory())
         if self.budget.free <= 0:
             raise OptionError(f'{self.budget.total >> 20} MB are less than Python and the libraries hold already '
@@ -129,8 +134,8 @@ class Restorer:
             picture = self._picture(frames, kind.dtype, in_memory=output is None)
             with contextlib.closing(picture):
                 loaded = time.perf_counter()
-                result = self._walk(burst, frames, picture, watch, progress)
-                walked = time.perf_counter()
+                result = self._infer(burst, frames, picture, watch, progress)
+                restored = time.perf_counter()
                 if output is None:
                     result.picture = picture.read(0, picture.shape[0])
                 else:
@@ -139,9 +144,9 @@ class Restorer:
                                   description=_description(burst, frames, result, settings, kind.linear))
         finally:
             frames.close()
-        result.seconds = {'reading': loaded - start, **result.stream.seconds,
-                          'developing': walked - loaded - sum(result.stream.seconds.values()),
-                          'writing': time.perf_counter() - walked}
+        result.seconds = {'reading': loaded - start, **result.inference.seconds,
+                          'developing': restored - loaded - sum(result.inference.seconds.values()),
+                          'writing': time.perf_counter() - restored}
         return result
 
     def _picture(self, frames: Frames, dtype: type, *, in_memory: bool) -> Rows:
@@ -149,20 +154,19 @@ class Restorer:
         folder = None if in_memory or size <= self.budget.picture else spool_folder()
         return Rows((*frames.size, 3), dtype, folder=folder)
 
-    def _walk(self, burst: Burst, frames: Frames, picture: Rows, watch: Optional[Watcher], progress: bool) -> Restored:
+    def _infer(self, burst: Burst, frames: Frames, picture: Rows, watch: Optional[Watcher], progress: bool) -> Restored:
         """Restore ``frames`` into ``picture``."""
         settings, kind = self.settings, FORMATS[self.settings.format]
-        net = self._network(burst, frames)
-        plan = self._plan(net, burst, frames, picture)
+        tiling, alignment = self._alignment(burst, frames)
+        plan = self._plan(alignment, tiling, burst, frames, picture)
         gain = settings.gain if settings.gain is not None else 1.0 if burst.is_video or kind.linear else brightness(frames)
         if watch is not None:
             watch.start(frames, gain)
         develop = _Developer(frames, gain, kind.linear, kind.dtype)
         with tqdm(total=0, unit='tile', desc=burst.name, disable=None if progress else True, leave=False) as bar:
-            stream = TileStream(net, frames, band=plan.band, tile_batch=plan.tile_batch, smooth=settings.smooth,
-                                bf16=settings.precision == 'bf16', on_tiles=bar.update)
-            bar.total = len(stream.grid)
-            for first, linear in stream:
+            inference = TiledInference(self.net, alignment, plan, bf16=settings.precision == 'bf16', on_tiles=bar.update)
+            bar.total = len(plan.grid)
+            for first, linear in inference:
                 for start in range(0, linear.shape[1], _DEVELOPED_ROWS):
                     part = linear[:, start:start + _DEVELOPED_ROWS].cpu()
                     for row, values in develop(first + start, part):
@@ -170,48 +174,36 @@ class Restorer:
                     if watch is not None:
                         watch.watch(first + start, part)
         file = burst.files[frames.numbers[frames.ref_idx]] if burst.files and not burst.is_video else None
-        return Restored(None, None, frames, stream, plan, gain, read_exif(file))
+        return Restored(None, None, frames, inference, gain, read_exif(file))
 
-    def _plan(self, net: torch.nn.Module, burst: Burst, frames: Frames, picture: Rows) -> Plan:
+    def _alignment(self, burst: Burst, frames: Frames) -> tuple[TilingOptions, Alignment]:
+        settings = self.settings
+        if min(frames.packed_size) < 2 * SCALE + 1:  # features of a single pixel have no variance to be normalized by
+            raise ShapeError(f'{burst.where}: frames of {frames.size[1]} x {frames.size[0]} are too small; expected at least '
+                             '18 x 18 samples.')
+        small = burst.is_video and frames.size[0] * frames.size[1] <= _SMALL_FRAME
+        tile, overlap, radius = _SMALL if small else _LARGE
+        published = settings.window == 'published'
+        tiling = TilingOptions(settings.tile, settings.overlap, 'published' if published else 'inside', (tile, overlap))
+        window = SearchWindow(radius if settings.radius is None else settings.radius, _STRIDE, settings.window)
+        align = 'tiles' if settings.align is None and published and self.net.aligned_input else settings.align
+        return tiling, make_alignment(self.net, FramesSource(frames), align, tiling, window)
+
+    def _plan(self, alignment: Alignment, tiling: TilingOptions, burst: Burst, frames: Frames, picture: Rows) -> Plan:
         """What is done at once; mosaics and picture leave the memory where nothing fits beside them."""
         stores = (*frames.mosaics, picture)
         if self.device.type == 'cpu':
             free = self.budget.free - sum(rows.bytes_in_memory for rows in stores)
         else:
             free = torch.cuda.mem_get_info(self.device)[0] * 9 // 10
-        arguments = net, frames.packed_size, len(frames.mosaics), self.device, burst.where
         try:
-            return make_plan(*arguments, free=free, smooth=self.settings.smooth)
+            return make_plan(self.net, alignment, tiling, free=free, where=burst.where)
         except OptionError:
             if self.device.type != 'cpu' or free == self.budget.free:
                 raise
         for rows in stores:
             rows.spill(spool_folder())
-        return make_plan(*arguments, free=self.budget.free, smooth=self.settings.smooth)
-
-    def _network(self, burst: Burst, frames: Frames) -> torch.nn.Module:
-        settings = self.settings
-        small = burst.is_video and frames.size[0] * frames.size[1] <= _SMALL_FRAME
-        chosen = (settings.tile, settings.overlap, settings.radius)
-        tile, overlap, radius = (given if given is not None else known
-                                 for given, known in zip(chosen, _SMALL if small else _LARGE))
-        smallest = min(frames.packed_size) // SCALE * SCALE
-        if smallest < 2 * SCALE:  # features of a single pixel have no variance to be normalised by
-            raise ShapeError(f'{burst.where}: frames of {frames.size[1]} x {frames.size[0]} are too small; expected at least '
-                             '18 x 18 samples.')
-        if settings.tile is None:  # a frame smaller than a tile is one tile
-            tile = min(tile, smallest)
-        dpbm = {'tile': tile, 'overlap': overlap, 'radius': radius, 'window': settings.window,
-                'layout': 'published' if settings.window == 'published' else 'inside'}
-        known, net = self._loaded
-        if known != dpbm:
-            net = load_network(self.weights, coarse=settings.coarse, dpbm=dpbm)
-            net.refine.to(memory_format=torch.channels_last)
-            self._loaded = dpbm, net.to(self.device)
-        net.ref_idx = frames.ref_idx
-        if net.coarse is not None:
-            net.coarse.ref_idx = frames.ref_idx
-        return net
+        return make_plan(self.net, alignment, tiling, free=self.budget.free, where=burst.where)
 
 
 @contextlib.contextmanager
@@ -310,7 +302,7 @@ def _description(burst: Burst, frames: Frames, result: Restored, settings: Setti
     return {
         'burst': burst.name, 'frames': list(frames.names), 'reference': frames.names[frames.ref_idx],
         'values': 'linear light, sRGB primaries, white balanced' if linear else 'sRGB',
-        'gain': round(result.gain, 4), 'window': settings.window, 'align': 'smooth' if result.stream.smooth else 'tiles',
+        'gain': round(result.gain, 4), 'window': settings.window, 'align': result.inference.alignment.name,
         'precision': settings.precision,
         'noise_shot': [round(float(v), 8) for v in frames.noise[0][frames.ref_idx]],
         'noise_read': [round(float(v), 8) for v in frames.noise[1][frames.ref_idx]],

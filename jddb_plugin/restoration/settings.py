@@ -1,32 +1,24 @@
 """How bursts are restored. Without torch, so that the command line knows its options at once."""
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Optional, Union
 
 from jddb_plugin.checks import OptionError, check_choice
-from jddb_plugin.options import Options, option
+from jddb_plugin.options import Options, option, parse_memory
 
 #: (shot, read), or where they come from: 'metadata' or 'estimate'.
 Noise = Union[str, tuple[float, float]]
 
 #: Names of :data:`jddb_plugin.restoration.picture.FORMATS`.
 FORMAT_NAMES = ('png', 'png16', 'tiff', 'tiff16', 'linear16', 'linear32')
+#: Those of :data:`jddb_plugin.inference.engine.ALIGNMENTS`.
+ALIGNMENT_NAMES = ('tiles', 'smooth', 'flow', 'none')
 
 #: Tile, overlap and radius are at most this.
 _LARGEST = 4096
 #: Tile and overlap are multiples of it: the scale of the matching features.
 _STEP = 4
-_UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30, 't': 1 << 40}
-
-
-def parse_memory(text: str) -> int:
-    """Bytes of '2G', '1500M', '1.5 GB' and the like, in units of 1024."""
-    match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*', text, re.IGNORECASE)
-    if match is None or not float(match[1]):
-        raise OptionError(f"expected a size such as 2G or 1500M, got '{text}'.", field='memory')
-    return int(min(float(match[1]) * _UNITS[match[2].lower()], 1 << 60))
 
 
 def _parse_noise(text: str) -> Noise:
@@ -62,8 +54,8 @@ class Settings(Options):
         tile, overlap, radius: of the coarse alignment, see :class:`jddb_plugin.archs.dpbm_arch.DPBM`; None is what the paper
             tests with: 64, 4 and 6 for video frames up to 1280 x 720, else 128, 16 and 16.
         window: 'symmetric', or 'published' for the released code's search window and padding.
-        align: 'tiles' moves each tile as a whole, as the paper does; 'smooth' every pixel by a field of motion through the same
-            kind of matches (:mod:`jddb_plugin.restoration.motion`). None is smooth, and tiles where window is 'published'.
+        align: how frames are aligned, see :mod:`jddb_plugin.inference.align`: 'tiles', 'smooth', 'flow' or 'none'. None chooses
+            by the network, and is tiles where window is 'published'.
         coarse: stage of the network, where its checkpoint does not state it: 'block_matching' or 'none'.
 
     Raises:
@@ -93,8 +85,9 @@ class Settings(Options):
         'range of the search in units of 4 pixels of the packed raw (default: 16; 6)'))
     window: str = option('symmetric', group='how', choices=('symmetric', 'published'), help=(
         "published: the released code's search window and padding"))
-    align: Optional[str] = option(None, group='how', choices=('smooth', 'tiles'), help=(
-        'smooth: by a field of motion (default); tiles: each tile as a whole, as in the paper'))
+    align: Optional[str] = option(None, group='how', choices=ALIGNMENT_NAMES, help=(
+        'flow: pixels by optical flow; smooth: pixels by a field of motion; tiles: each tile as a whole, as in the paper; none '
+        '(default: by the network)'))
     coarse: Optional[str] = option(None, group='how', metavar='STAGE', help=(
         'block_matching or none, for a checkpoint without matching features'))
 
@@ -110,10 +103,10 @@ class Settings(Options):
         check_choice(self.window, ('symmetric', 'published'), 'window')
         check_choice(self.precision, ('float32', 'bf16'), 'precision')
         if self.align is not None:
-            check_choice(self.align, ('smooth', 'tiles'), 'align')
-        if self.align == 'smooth' and self.window == 'published':
-            raise OptionError('smooth does not go with window published, which moves whole tiles as the released code does; '
-                              'leave out one of them.', field='align')
+            check_choice(self.align, ALIGNMENT_NAMES, 'align')
+        if self.align in ('smooth', 'flow') and self.window == 'published':
+            raise OptionError(f'{self.align} does not go with window published, which moves whole tiles as the released code '
+                              'does; leave out one of them.', field='align')
         if not isinstance(self.noise, str) and not all(0 <= level <= 1 for level in self.noise):
             raise OptionError(f'expected shot and read in 0 .. 1, got {self.noise}.', field='noise')
         if isinstance(self.reference, str):
@@ -131,8 +124,3 @@ class Settings(Options):
             if value is not None and (value % step or not least <= value <= _LARGEST):
                 wanted = f'a multiple of {step}' if step > 1 else 'a number'
                 raise OptionError(f'expected {wanted} in {least} .. {_LARGEST}, got {value}.', field=name)
-
-    @property
-    def smooth(self) -> bool:
-        """Whether pixels are aligned by a field of motion."""
-        return self.window != 'published' if self.align is None else self.align == 'smooth'

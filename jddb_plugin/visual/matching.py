@@ -1,7 +1,7 @@
 """A picture of what coarse alignment saw and did."""
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jddb_plugin.checks import check_ndim
 from jddb_plugin.ops.bayer import half_size_rgb
-from jddb_plugin.ops.tiling import TileGrid
+from jddb_plugin.ops.tiling import TileGrid, make_grid
 
 _GAP = 6
 _TITLE = 22
@@ -19,7 +19,8 @@ _HEADINGS = ('frame', 'offset of each tile', 'cost over the window of each tile'
 
 
 @torch.no_grad()
-def draw_matching(burst: Tensor, coarse: Any, *, panel_width: int = 360) -> np.ndarray:
+def draw_matching(burst: Tensor, coarse: Any, *, ref_idx: Optional[int] = None, tile: int = 64, overlap: int = 4,
+                  panel_width: int = 360) -> np.ndarray:
     """Draw the matching of a burst: one row per frame other than the reference, five panels each.
 
     * The frame as it is.
@@ -31,6 +32,8 @@ def draw_matching(burst: Tensor, coarse: Any, *, panel_width: int = 360) -> np.n
     Args:
         burst: [N, C, H, W] in [0, 1]: RGB, or packed raw with or without its noise map.
         coarse: a :class:`jddb_plugin.archs.dpbm_arch.DPBM`, e.g. ``net.coarse``. It is used in evaluation mode.
+        ref_idx: index of the reference; the middle frame by default.
+        tile, overlap: of the tiles that are matched, in pixels of ``burst``.
         panel_width: width of a panel in pixels.
 
     Returns:
@@ -42,12 +45,12 @@ def draw_matching(burst: Tensor, coarse: Any, *, panel_width: int = 360) -> np.n
     check_ndim(burst, 'N C H W', 'burst')
     training = coarse.training
     coarse.eval()
-    grid = coarse.grid(*burst.shape[-2:])
-    match = coarse.match(grid.pad(burst[None]), grid.positions(burst.device)[None], grid.size)
-    aligned = coarse(burst[None])[0]
+    ref_idx = len(burst) // 2 if ref_idx is None else ref_idx
+    grid = make_grid(*burst.shape[-2:], tile=tile, overlap=overlap, multiple=coarse.scale)
+    match = coarse.match(grid.pad(burst[None]), grid.positions(burst.device)[None], grid.size, ref_idx)
+    aligned = coarse(burst[None], ref_idx, tile=tile, overlap=overlap)[0]
     coarse.train(training)
 
-    ref_idx = coarse.reference(burst[None])
     pixels = burst[:, :coarse.match_channels]
     before, after = ((frames - pixels[ref_idx]).abs().mean(dim=1).cpu().numpy()
                      for frames in (pixels, aligned[:, :coarse.match_channels]))

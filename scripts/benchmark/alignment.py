@@ -93,10 +93,9 @@ def block_matching(coarse: DPBM) -> Method:
     """Coarse alignment; clean frames and coordinates move along with the noisy planes that are matched."""
 
     def run(noisy: Tensor, clean: Tensor, ref_idx: int) -> tuple[Tensor, Tensor]:
-        coarse.ref_idx = ref_idx
         place = coordinates(*clean.shape[-2:])
         with torch.no_grad():
-            aligned = coarse(torch.cat((noisy, clean, place.expand(len(clean), -1, -1, -1)), dim=1)[None])[0]
+            aligned = coarse(torch.cat((noisy, clean, place.expand(len(clean), -1, -1, -1)), dim=1)[None], ref_idx)[0]
         return aligned[:, 4:8], aligned[:, 8:] - place
 
     return run

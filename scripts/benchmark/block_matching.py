@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from jddb_plugin.archs.dpbm_arch import DPBM, SCALE
 from jddb_plugin.ops.block_matching import SearchWindow, match_tiles
+from jddb_plugin.ops.tiling import make_grid
 
 #: Packed frame, tile, overlap and radius of the paper's tests on REDS4 and on 4K videos.
 CASES = {'720p': (360, 640, 64, 4, 6), 'uhd': (1080, 1920, 128, 16, 16)}
@@ -69,8 +70,8 @@ def plain_loop(features: Tensor, positions: Tensor, size: tuple[int, int], ref_i
 def hard(case: str, device: torch.device, *, repeats: int, loop: bool) -> dict[str, Any]:
     """Hard matching of a burst of five frames."""
     height, width, tile, overlap, radius = CASES[case]
-    net = DPBM(tile=tile, overlap=overlap, radius=radius).to(device).eval()
-    grid = net.grid(height, width)
+    net = DPBM(radius=radius).to(device).eval()
+    grid = make_grid(height, width, tile=tile, overlap=overlap, multiple=SCALE)
     burst = grid.pad(moving_scene(5, height, width)).to(device)
     positions = grid.positions(device)[None]
     size = (grid.size[0] // SCALE, grid.size[1] // SCALE)
@@ -115,7 +116,7 @@ def scaling(device: torch.device, *, repeats: int) -> list[dict[str, Any]]:
 
 def soft(device: torch.device, *, repeats: int) -> dict[str, Any]:
     """A training step's matching and blending: the paper's batch of 4, one 64 x 64 tile each, radius 8, 8 planes."""
-    net = DPBM(tile=64, radius=8).to(device).train()
+    net = DPBM(radius=8).to(device).train()
     burst = torch.cat([moving_scene(5, 192, 192) for _ in range(4)])
     burst = torch.cat((burst, torch.full_like(burst, 0.1)), dim=2).to(device)
     positions = torch.full((4, 1, 2), 64, device=device)

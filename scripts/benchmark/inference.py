@@ -45,13 +45,17 @@ from jddb_plugin.archs.jddb_arch import UPSCALE, RefinedStage, TwoStageJDDB
 from jddb_plugin.archs.pixel_align import DeformConvPack
 from jddb_plugin.checks import OptionError, one_line_errors
 from jddb_plugin.data.raw_burst_dataset import colours
+from jddb_plugin.inference.align import Alignment, Band
+from jddb_plugin.inference.engine import TiledInference, make_alignment
+from jddb_plugin.inference.memory import Budget, Plan, default_memory, make_plan, resident_memory
+from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.deform_conv import deform_conv2d
 from jddb_plugin.ops.isp import process
+from jddb_plugin.ops.tiling import TileGrid, make_grid
+from jddb_plugin.options import parse_memory
 from jddb_plugin.restoration.frames import Frames, load_frames
-from jddb_plugin.restoration.network import load_network
-from jddb_plugin.restoration.plan import Budget, default_memory, make_plan, resident_memory
-from jddb_plugin.restoration.settings import parse_memory
-from jddb_plugin.restoration.stream import TileStream
+from jddb_plugin.restoration.source import FramesSource
+from jddb_plugin.weights import load_weights
 
 #: Frame, tile, overlap and radius of the paper's tests on REDS4 and on 4K videos.
 CASES = {'720p': (720, 1280, 64, 4, 6), 'uhd': (2160, 3840, 128, 16, 16)}
@@ -145,39 +149,39 @@ class Straightforward:
         return self.stage.fuse.join(torch.cat(states, dim=1))
 
 
-class PartialWalk(TileStream):
-    """The restore command's walk, which restores only some batches of tiles, evenly spread; the others stay black."""
+class PartialInference(TiledInference):
+    """The engine of the restore command, which restores only some batches of tiles, evenly spread; the others stay black."""
 
     def __init__(self, *args: Any, tiles: Optional[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        batches = len(self.grid.rows) * -(-len(self.grid.cols) // self.tile_batch)
-        count = batches if tiles is None else min(batches, -(-tiles // self.tile_batch))
+        batches = len(self.grid.rows) * -(-len(self.grid.cols) // self.plan.tile_batch)
+        count = batches if tiles is None else min(batches, -(-tiles // self.plan.tile_batch))
         self.chosen = {int((k + 0.5) * batches / count) for k in range(count)}
         self.batch, self.restored, self.restoring = 0, 0, 0.0
 
-    def _restore(self, slab: Tensor, positions: Tensor, offsets: Tensor) -> Tensor:
+    def restore(self, band: Band, chosen: slice) -> Tensor:
+        """Some tiles of a row."""
         self.batch += 1
         if self.batch - 1 not in self.chosen:
-            return torch.zeros(positions.shape[1], 3, *(UPSCALE * side for side in self.grid.size), device=self.device)
+            return torch.zeros(chosen.stop - chosen.start, 3, *(UPSCALE * side for side in self.grid.size), device=self.device)
         start = self._now()
-        result = super()._restore(slab, positions, offsets)
+        result = super().restore(band, chosen)
         self.restoring += self._now() - start
         self.restored += len(result)
         return result
 
     def rest(self) -> float:
         """Seconds of everything but matching, for all tiles."""
-        return self.seconds['refined stage'] + self.restoring * (len(self.grid) / self.restored - 1)
+        return self.seconds['restoration'] + self.restoring * (len(self.grid) / self.restored - 1)
 
 
 def make_network(case: str, args: argparse.Namespace) -> TwoStageJDDB:
     """In evaluation mode on the device, not yet channels last."""
-    *_, tile, overlap, radius = CASES[case]
-    dpbm = {'tile': tile, 'overlap': overlap, 'radius': radius}
+    dpbm = {'radius': CASES[case][4]}
     if args.weights is not None:
-        return load_network(args.weights, dpbm=dpbm, ref_idx=args.frames // 2).to(args.device)
+        return load_weights(args.weights, dpbm=dpbm).to(args.device)
     torch.manual_seed(0)
-    net = TwoStageJDDB(args.features, max(1, args.features // 8), dpbm=dpbm, ref_idx=args.frames // 2, init='passthrough')
+    net = TwoStageJDDB(args.features, max(1, args.features // 8), dpbm=dpbm, init='passthrough')
     return net.eval().requires_grad_(False).to(args.device)
 
 
@@ -201,17 +205,35 @@ def read_burst(case: str, frames: int) -> Frames:
     return load_frames(moving_burst(CASES[case][:2], frames), reference='middle', count=None, noise=LEVEL)
 
 
+def tiling_of(case: str) -> TilingOptions:
+    """The paper's tiles."""
+    return TilingOptions(*CASES[case][2:4])
+
+
+def tiles_of(case: str, frames: Frames) -> TileGrid:
+    """Where they lie."""
+    *_, tile, overlap, _ = CASES[case]
+    return make_grid(*frames.packed_size, tile=tile, overlap=overlap, multiple=SCALE)
+
+
+def planned(net: TwoStageJDDB, frames: Frames, case: str, args: argparse.Namespace) -> tuple[Alignment, Plan]:
+    """Alignment of whole tiles, as in the paper, and how much is done at once."""
+    alignment = make_alignment(net, FramesSource(frames), 'tiles', tiling_of(case))
+    return alignment, make_plan(net, alignment, tiling_of(case), free=free_bytes(frames, args), where=case)
+
+
 @torch.no_grad()
-def some_tiles(net: TwoStageJDDB, frames: Frames, count: int) -> Tensor:
+def some_tiles(net: TwoStageJDDB, frames: Frames, case: str, count: int) -> Tensor:
     """Tiles [count, N, 8, h, w] from the middle of a burst, coarsely aligned."""
     device = next(net.parameters()).device
     light = torch.stack([frames.light(k, 0, frames.packed_size[0]) for k in range(len(frames.mosaics))])
     lq = torch.cat((light, frames.noise_map(light)), dim=1)[None].to(device)
-    grid = net.coarse.grid(*frames.packed_size)
+    grid = tiles_of(case, frames)
     lq, every = grid.pad(lq), grid.positions(device)
     middle = torch.arange(count, device=device) + max(0, (len(every) - count) // 2)
     positions = every[middle % len(every)][None]
-    return net.coarse.align(lq, positions, grid.size, net.coarse.match(lq, positions, grid.size))[0]
+    match = net.coarse.match(lq, positions, grid.size, frames.ref_idx)
+    return net.coarse.align(lq, positions, grid.size, match, frames.ref_idx)[0]
 
 
 @torch.no_grad()
@@ -222,14 +244,13 @@ def flop(function: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def counts(net: TwoStageJDDB, frames: Frames, tile: Tensor) -> dict[str, Any]:
+def counts(net: TwoStageJDDB, frames: Frames, case: str, tile: Tensor) -> dict[str, Any]:
     """Parameters and arithmetic of a whole burst."""
     stage = copy.deepcopy(net.refine)
     for layer in deformable_layers(stage):
         layer.backend = 'grid_sample'  # whose matrix product is counted
-    grid, window = net.coarse.grid(*frames.packed_size), net.coarse.window
-    height, width = (side + before + after for side, (before, after) in
-                     zip(grid.frame, (grid.padding[2:], grid.padding[:2])))
+    grid, window = tiles_of(case, frames), net.coarse.window
+    height, width = grid.padded
     burst = tile.new_zeros(1, len(frames.mosaics), 4, height, width)
     searched = sum(((last - first) // step + 1) ** 2 for first, last, step in (window.coarse, window.fine))
     values = grid.size[0] // SCALE * (grid.size[1] // SCALE) * net.coarse.num_feat
@@ -263,31 +284,31 @@ def restoration(case: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of the table, one for each precision."""
     frames, net = read_burst(case, args.frames), make_network(case, args)
     if args.weights is None:
-        randomise_offsets(net.refine, some_tiles(net, frames, 1), frames.ref_idx)
-    common = counts(net, frames, some_tiles(net, frames, 1))
+        randomise_offsets(net.refine, some_tiles(net, frames, case, 1), frames.ref_idx)
+    common = counts(net, frames, case, some_tiles(net, frames, case, 1))
     net.refine.to(memory_format=torch.channels_last)
-    plan = make_plan(net, frames.packed_size, args.frames, args.device, case, free=free_bytes(frames, args), smooth=False)
+    _, plan = planned(net, frames, case, args)
     rows = []
     for precision in args.precision:
-        def walk(tiles: Optional[int] = args.tiles, precision: str = precision) -> PartialWalk:
+        def walk(tiles: Optional[int] = args.tiles, precision: str = precision) -> PartialInference:
             with tqdm(total=common['tiles'], unit='tile', desc=f'{case}, {precision}', leave=False) as bar:
-                stream = PartialWalk(net, frames, band=plan.band, tile_batch=plan.tile_batch, bf16=precision == 'bf16',
-                                     on_tiles=bar.update, tiles=tiles)
+                alignment, plan = planned(net, frames, case, args)
+                stream = PartialInference(net, alignment, plan, bf16=precision == 'bf16', on_tiles=bar.update, tiles=tiles)
                 for _ in stream:
                     pass
             return stream
 
         walk(1)  # libraries choose their kernels
-        walks: list[PartialWalk] = []
+        walks: list[PartialInference] = []
         peaks = [peak_bytes(lambda: walks.append(walk()), args.device) for _ in range(args.repeats)]  # noqa: B023
-        matching = statistics.median(one.seconds['matching'] for one in walks)
+        matching = statistics.median(one.seconds['alignment'] for one in walks)
         rest = statistics.median(one.rest() for one in walks)
         pixels = math.prod(CASES[case][:2])
         rows.append({
             'case': case, 'precision': precision, 'frames': args.frames, **common, 'tiles_restored': walks[0].restored,
-            'band': plan.band, 'tile_batch': plan.tile_batch, 'seconds': matching + rest, 'seconds_matching': matching,
+            'step': plan.step, 'tile_batch': plan.tile_batch, 'seconds': matching + rest, 'seconds_matching': matching,
             'seconds_rest': rest, 'seconds_per_megapixel': (matching + rest) / pixels * 1e6,
-            'flop_per_second': common['flop_refined'] / rest, 'every_seconds_matching': [w.seconds['matching'] for w in walks],
+            'flop_per_second': common['flop_refined'] / rest, 'every_seconds_matching': [w.seconds['alignment'] for w in walks],
             'every_seconds_rest': [w.rest() for w in walks],
             'peak_bytes': None if None in peaks else max(peaks), 'profile': profile(walk, args.device) if args.profile else None})
     return rows
@@ -343,10 +364,9 @@ def speed(case: str, args: argparse.Namespace) -> tuple[dict[str, float], list[d
     """The two forms' difference, and a row for each variant."""
     frames, net = read_burst(case, args.frames), make_network(case, args)
     if args.weights is None:
-        randomise_offsets(net.refine, some_tiles(net, frames, 1), frames.ref_idx)
-    batch = make_plan(net, frames.packed_size, args.frames, args.device, case, free=free_bytes(frames, args),
-                      smooth=False).tile_batch
-    tiles = some_tiles(net, frames, max(4, batch))
+        randomise_offsets(net.refine, some_tiles(net, frames, case, 1), frames.ref_idx)
+    batch = planned(net, frames, case, args)[1].tile_batch
+    tiles = some_tiles(net, frames, case, max(4, batch))
     found = {**difference(net, tiles[:1], frames.ref_idx),
              'offset_px': [float(size) for size in net.refine(tiles[:1], frames.ref_idx).offset_size]}
     forms = variants(net.refine, batch, args)
@@ -401,7 +421,7 @@ def tell_restoration(rows: list[dict[str, Any]], args: argparse.Namespace) -> st
          'the rest', 'seconds', 'measured', 's per megapixel', 'GFLOP/s of the rest', 'peak memory'], lines)
     text += '\nThe paper, UHD on another GPU (2080 Ti): 12.05 M parameters, 19.7 s, of which matching takes 3.6 s.\n'
     text += 'Peak memory is beyond the network, its libraries and the mosaics. At once were matched and restored: ' + '; '.join(
-        f"{row['case']} {row['precision']}: {row['band']} rows of tiles, and {row['tile_batch']} tiles" for row in rows) + '.\n'
+        f"{row['case']} {row['precision']}: {row['step']} rows of tiles, and {row['tile_batch']} tiles" for row in rows) + '.\n'
     return text + ''.join(f"\nProfile: {row['case']}, {row['precision']}\n\n{row['profile']}\n" for row in rows if row['profile'])
 
 

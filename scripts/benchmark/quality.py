@@ -24,9 +24,9 @@ from quality_methods import ALTERNATIVES, Method, network
 from quality_scenes import MOTIONS, Scene, clip_scenes, develop, photograph_scenes
 from tqdm import tqdm
 
-from jddb_plugin.archs.checkpoint import load_weights
 from jddb_plugin.checks import OptionError, one_line_errors
 from jddb_plugin.ops.noise import TEST_LEVELS, sample_noise_level
+from jddb_plugin.weights import load_weights
 
 #: Numbers of frames of the second table.
 COUNTS = (1, 2, 3, 5, 8)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from jddb_plugin.archs.jddb_arch import TwoStageJDDB
 from jddb_plugin.checks import OptionError, one_line_errors
-from jddb_plugin.restoration.settings import parse_memory
+from jddb_plugin.options import parse_memory
 
 #: Runs a command and prints its exit status, peak resident memory and seconds. A process begins with the peak of the one it
 #: was split off from, so a small one stands between this script and the command.

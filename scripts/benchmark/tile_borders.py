@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
@@ -20,14 +21,18 @@ import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
 from jddb_plugin.checks import one_line_errors
 from jddb_plugin.data.raw_burst_dataset import colours
 from jddb_plugin.data.raw_reader import RawFrame
+from jddb_plugin.inference.align import TileAlignment
+from jddb_plugin.inference.engine import TiledInference, make_alignment
+from jddb_plugin.inference.memory import available_memory, make_plan
+from jddb_plugin.inference.tiling import TilingOptions
+from jddb_plugin.ops.block_matching import SearchWindow
 from jddb_plugin.ops.isp import process, tone_map
 from jddb_plugin.ops.noise import parse_noise
 from jddb_plugin.ops.tiling import TileGrid
 from jddb_plugin.restoration import Burst, find_bursts
 from jddb_plugin.restoration.frames import Noise, load_frames
-from jddb_plugin.restoration.network import load_network
-from jddb_plugin.restoration.plan import available_memory, make_plan
-from jddb_plugin.restoration.stream import TileStream, grid_of
+from jddb_plugin.restoration.source import FramesSource
+from jddb_plugin.weights import load_weights
 
 _BRIGHTEST = 8  # of 255, where the colour scale ends
 _BORDER = 2  # pixels on each side of a line that count as near it
@@ -75,16 +80,18 @@ class Comparison:
         burst = cropped(self.burst, crop) if crop else self.burst
         frames = load_frames(burst, reference='middle', count=min(5, len(burst.frames)), noise=self.noise)
         window = 'published' if published else 'symmetric'
-        net = load_network(args.weights, coarse=args.coarse, ref_idx=frames.ref_idx, dpbm={
-            'tile': args.tile, 'overlap': args.overlap, 'radius': args.radius, 'window': window,
-            'layout': 'published' if published else 'inside'})
+        net = load_weights(args.weights, coarse=args.coarse)
         net.refine.to(memory_format=torch.channels_last)
-        grid = grid_of(net, frames.packed_size)
+        source = FramesSource(frames)
+        tiling = TilingOptions(args.tile, args.overlap, 'published' if published else 'inside')
+        alignment = make_alignment(net, source, 'smooth' if smooth else 'tiles', tiling, SearchWindow(args.radius, 2, window))
+        plan = make_plan(net, alignment, tiling, free=available_memory() // 2, where=str(args.input))
         if move:
-            grid = grid.shifted(self.shift // 2)
-        plan = make_plan(net, frames.packed_size, len(frames.mosaics), torch.device('cpu'), str(args.input),
-                         free=available_memory() // 2, smooth=smooth)
-        stream = TileStream(net, frames, band=plan.band, tile_batch=plan.tile_batch, smooth=smooth, grid=grid)
+            plan = replace(plan, grid=plan.grid.shifted(self.shift // 2), step=1)
+            if not smooth:
+                alignment = TileAlignment(source, net.coarse, alignment.matching.window, plan.grid, alignment.device)
+        grid = plan.grid
+        stream = TiledInference(net, alignment, plan)
         gains = {**colours(frames.camera), 'rgb_gain': 1.0}
         rows = [tone_map(process(linear.clone(), **gains)).permute(1, 2, 0).numpy() * 255 for _, linear in stream]
         return np.concatenate(rows), grid

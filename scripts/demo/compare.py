@@ -18,7 +18,6 @@ import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
 from basicsr.metrics import calculate_psnr, calculate_ssim
 from basicsr.utils import imwrite
 
-from jddb_plugin.archs.checkpoint import load_weights
 from jddb_plugin.checks import DataError, one_line_errors
 from jddb_plugin.config import load_options
 from jddb_plugin.data.images import decode_srgb
@@ -27,6 +26,7 @@ from jddb_plugin.inference.engine import restore_frame
 from jddb_plugin.ops.bayer import demosaic_bilinear
 from jddb_plugin.ops.isp import process, tone_map
 from jddb_plugin.visual.comparison import compare
+from jddb_plugin.weights import load_weights
 
 TARGET_DB = 4.0
 

@@ -45,7 +45,7 @@ def _network(name):
     prefix = 'network_g' if kind == 'EDVR' else 'network_g.network'
     small = [f'{prefix}.{key}={value}' for key, value in EDVR_SMALL.items()]
     if kind == 'CoarseAligned':
-        small += ['network_g.align.tile=8', 'network_g.align.overlap=4', 'network_g.align.radius=1']
+        small += ['network_g.tile=8', 'network_g.overlap=4', 'network_g.align.radius=1']
     return small
 
 

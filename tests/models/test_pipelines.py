@@ -43,7 +43,7 @@ def _workplace(tmp_path, monkeypatch):
 def _small(lmdb, **changes):
     """Overrides that make the demo tiny; the model draws the tile, as without the demo's own options."""
     values = {
-        'network_g.num_feat': 8, 'network_g.deformable_groups': 2, 'network_g.dpbm.tile': 16, 'datasets.train.gt_size': 48,
+        'network_g.num_feat': 8, 'network_g.deformable_groups': 2, 'train.tile': 16, 'datasets.train.gt_size': 48,
         'datasets.train.dataroot_gt': lmdb, 'datasets.train.batch_size_per_gpu': 2, 'datasets.train.num_worker_per_gpu': 0,
         'datasets.train.tile': '~', 'datasets.train.synthesis': 'worker',
         'datasets.train.dataset_enlarge_ratio': 1, 'train.total_iter': 2, 'logger.print_freq': 1,
@@ -80,15 +80,15 @@ def test_the_demo_trains_saves_resumes_and_tests(texture_lmdb):
     assert (models / 'net_g_3.pth').is_file()
     assert 'Resuming training from epoch: 0, iter: 2.' in _log()
 
-    changes = {'network_g.num_feat': 8, 'network_g.deformable_groups': 2, 'network_g.dpbm.tile': 16,
+    changes = {'network_g.num_feat': 8, 'network_g.deformable_groups': 2, 'val.tile': 16,
                'datasets.test.dataroot_gt': texture_lmdb, 'path.pretrain_network_g': models / 'net_g_latest.pth'}
     overrides = [f'{key}={value}' for key, value in changes.items()]
     assert run_test(['-opt', str(ROOT / 'options' / 'test' / 'demo_two_stage.yml'), '--set', *overrides]) == 0
-    table = json.loads(Path('results/demo/metrics_unseen.json').read_text())
+    table = json.loads(Path('results/demo_two_stage/metrics_unseen.json').read_text())
     assert set(table) == {'psnr', 'ssim'} and set(table['psnr']) == {'average', 'a', 'b'}
     average = (table['psnr']['a']['all'] + table['psnr']['b']['all']) / 2
     assert table['psnr']['average']['all'] == pytest.approx(average)
-    assert len(list(Path('results/demo/visualization/unseen/b').glob('*_demo.png'))) == 7
+    assert len(list(Path('results/demo_two_stage/visualization/unseen/b').glob('*_demo.png'))) == 7
 
 
 def test_a_run_resumed_with_longer_epochs_goes_on(texture_lmdb):
@@ -122,12 +122,12 @@ def test_real_bursts_without_truth_are_restored_and_not_scored(texture_lmdb):
     _forget_logger()
     dataset = {'name': 'real', 'type': 'RawBurstTestDataset', 'dataroot_lq': 'raw.lmdb', 'references': 'middle'}
     common = ['-opt', str(ROOT / 'options' / 'test' / 'demo_two_stage.yml'), '--set', 'network_g.num_feat=8',
-              'network_g.dpbm.tile=16',
+              'val.tile=16',
               'network_g.deformable_groups=2', 'path.pretrain_network_g=experiments/demo_two_stage/models/net_g_latest.pth']
     assert run_test([*common, 'datasets.test=' + json.dumps({**dataset, 'noise': 'estimate', '_delete_': True})]) == 0
-    assert [p.name for p in Path('results/demo/visualization/real/scene').iterdir()] == ['00000002_demo.png']
-    assert cv2.imread('results/demo/visualization/real/scene/00000002_demo.png').shape == (48, 62, 3)
-    assert not Path('results/demo/metrics_real.json').exists()
+    assert [p.name for p in Path('results/demo_two_stage/visualization/real/scene').iterdir()] == ['00000002_demo_two_stage.png']
+    assert cv2.imread('results/demo_two_stage/visualization/real/scene/00000002_demo_two_stage.png').shape == (48, 62, 3)
+    assert not Path('results/demo_two_stage/metrics_real.json').exists()
     assert 'no ground truth, so no metrics' in _log('results/demo')
 
 
@@ -152,9 +152,9 @@ def test_too_few_samples_for_a_batch_is_an_error(texture_lmdb, capsys):
 
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'datasets.train.dataroot_gt': 'nowhere.lmdb'}, 'nowhere.lmdb: no such folder'),
-    ({'network_g.dpbm.tile': 18}, 'multiples of the matching scale 4, got 18'),
-    ({'network_g.dpbm.tile': 32}, 'datasets.train: what is cut from clip a, 48 x 48, is smaller than a tile of 64 RGB px'),
-    ({'network_g.dpbm.tile': 64, 'datasets.train.gt_size': 96}, 'from clip a, 96 x 96, is smaller than a tile of 128'),
+    ({'train.tile': 18}, 'multiples of the matching scale 4, got 18'),
+    ({'train.tile': 32}, 'datasets.train: what is cut from clip a, 48 x 48, is smaller than a tile of 64 RGB px'),
+    ({'train.tile': 64, 'datasets.train.gt_size': 96}, 'from clip a, 96 x 96, is smaller than a tile of 128'),
     ({'network_g.coarse': 'none'}, "one_hot_opt and bm_opt train the matching of 'coarse: dpbm'"),
     ({'path.pretrain_network_g': 'other.pth'}, 'other.pth: no such checkpoint'),
     ({'datasets.train.num_frame': 9}, 'clip a has 7 frames'),
@@ -163,10 +163,9 @@ def test_too_few_samples_for_a_batch_is_an_error(texture_lmdb, capsys):
     ({'train.scheduler.eta_mn': 0}, "train.scheduler: unknown key 'eta_mn'; did you mean 'eta_min'"),
     ({'train.scheduler.type': 'Cosine'}, "unknown scheduler 'Cosine'"),
     ({'network_g.num_feat': '"8"'}, "network_g.num_feat: expected an integer, got '8'"),
-    ({'network_g.dpbm.tile': 16.5}, 'network_g.dpbm.tile: expected an integer, got 16.5'),
-    ({'network_g.ref_idx': 0}, 'network_g.ref_idx: is 0, but the truth of datasets.train is frame 2 of a burst'),
+    ({'network_g.dpbm.radius': 6.5}, 'network_g.dpbm.radius: expected an integer, got 6.5'),
     ({'train.bm_opt.loss_weight': 'heavy'}, "train.bm_opt.loss_weight: expected a number, got 'heavy'"),
-    ({'datasets.train.tile': 12}, 'datasets.train.tile: is 12, but network_g.dpbm.tile is 16'),
+    ({'datasets.train.tile': 12}, 'datasets.train.tile: is 12, but train.tile is 16'),
     ({'datasets.train.tile': 16, 'datasets.train.reach': 8}, 'but the search goes 48 packed px far'),
     ({'datasets.train.synthesis': 'gpu'}, "synthesis: 'gpu' is not a valid choice"),
     ({'datasets.train.synthesis': 'device', 'model_type': 'SRModel'}, 'makes no raw bursts'),
@@ -184,7 +183,7 @@ def test_bad_input_ends_in_one_line(texture_lmdb, capsys, changes, message):
 
 def test_a_validation_frame_smaller_than_a_tile_is_known_before_training(texture_lmdb, capsys):
     val = json.loads(_validation(texture_lmdb)['datasets.val'])
-    changes = {'datasets.val': json.dumps({**val, 'crop': [0, 0, 24, 40]}), 'val.val_freq': 2}
+    changes = {'datasets.val': json.dumps({**val, 'crop': [0, 0, 24, 40]}), 'val.val_freq': 2, 'val.tile': 16}
     assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 2
     assert 'datasets.val: what is cut from clip a, 40 x 24, is smaller than a tile of 32' in capsys.readouterr().err
     assert not Path('experiments').exists()
@@ -253,7 +252,7 @@ def test_weights_that_do_not_belong_are_told_even_when_loading_loosely(texture_l
 
 
 def test_a_test_without_weights_is_refused(texture_lmdb, capsys):
-    overrides = [f'datasets.test.dataroot_gt={texture_lmdb}', 'path.pretrain_network_g=~', 'network_g.dpbm.tile=16']
+    overrides = [f'datasets.test.dataroot_gt={texture_lmdb}', 'path.pretrain_network_g=~']
     assert run_test(['-opt', str(ROOT / 'options' / 'test' / 'demo_two_stage.yml'), '--set', *overrides]) == 2
     assert "path: 'pretrain_network_g' is missing" in capsys.readouterr().err
 
@@ -362,7 +361,7 @@ def test_a_stock_model_with_a_wrapped_network_draws_it_too(stock, capsys):
     assert run_train(['-opt', 'edvr.yml']) == 2
     assert 'EDVR has no coarse alignment that could be drawn' in capsys.readouterr().err
     stock['network_g'] = {'type': 'CoarseAligned', 'network': stock['network_g'],
-                          'align': {'match_channels': 3, 'features': 'bicubic', 'tile': 8, 'overlap': 4, 'radius': 1}}
+                          'tile': 8, 'overlap': 4, 'align': {'match_channels': 3, 'features': 'bicubic', 'radius': 1}}
     Path('edvr.yml').write_text(yaml.safe_dump(stock))
     assert run_train(['-opt', 'edvr.yml']) == 0
     assert len(_figures('tb_logger/edvr')) == 4  # two clips in each of two sets

@@ -167,8 +167,8 @@ def test_a_term_of_weight_0_stays_in_the_graph_for_nothing(options, monkeypatch)
 @pytest.mark.parametrize('interpolation', [True, False])
 def test_no_parameter_is_unused_in_any_variant(coarse, refined, interpolation):
     """DDP without find_unused_parameters waits forever for a gradient that does not come."""
-    net = TwoStageJDDB(8, 2, coarse, refined, {'tile': 16, 'radius': 2}).train()
-    output = net(_batch()['lq'], _batch()['positions'])
+    net = TwoStageJDDB(8, 2, coarse, refined, {'radius': 2}).train()
+    output = net(_batch()['lq'], _batch()['positions'], tile=16)
     loss = output.restored.sum() + (output.interpolated.sum() if interpolation else 0)
     loss.backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
@@ -176,11 +176,11 @@ def test_no_parameter_is_unused_in_any_variant(coarse, refined, interpolation):
 
 
 def test_offset_sizes_are_means_of_what_moves_the_samples():
-    net = TwoStageJDDB(8, 2, 'none', 'dcn', {'tile': 16})
+    net = TwoStageJDDB(8, 2, 'none', 'dcn')
     with torch.no_grad():
         for level, value in ((net.refine.align.level1, 1.5), (net.refine.align.level2, -2.0), (net.refine.align.level3, 0.25)):
             level.dcn.conv_offset.bias.fill_(value)
-    assert net(_batch()['lq'], _batch()['positions']).offset_size.tolist() == [1.5, 2.0, 0.25]
+    assert net(_batch()['lq'], _batch()['positions'], tile=16).offset_size.tolist() == [1.5, 2.0, 0.25]
 
 
 def test_entropy_of_a_match():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from jddb_plugin.checks import OptionError, ShapeError
-from jddb_plugin.ops.tiling import make_grid
+from jddb_plugin.ops.tiling import cheapest_cover, make_grid
 
 FRAMES = [(64, 64), (65, 67), (70, 130), (180, 320), (360, 640), (128, 66), (72, 72), (133, 201)]
 
@@ -66,3 +66,38 @@ def test_wrong_input_is_named():
         make_grid(128, 128, tile=62, overlap=4, multiple=4)
     with pytest.raises(ShapeError, match='60 x 100 px .* is smaller than a tile of 64'):
         make_grid(60, 100, tile=64, overlap=4, multiple=4)
+
+
+@pytest.mark.parametrize('size', [*FRAMES, (1080, 1920), (8, 4096)])
+@pytest.mark.parametrize('overlap', [0, 4, 16])
+@pytest.mark.parametrize('pixels', [1, 5000, 40_000, 1 << 18, 1 << 30])
+def test_the_cheapest_cover_covers_and_stays_below_its_size(size, overlap, pixels):
+    grid = cheapest_cover(*size, pixels=pixels, overlap=overlap, multiple=4)
+    least = 2 * overlap + 4
+    assert grid.size[0] * grid.size[1] <= max(pixels, least * least)
+    if size != (1080, 1920):
+        frame = torch.rand(1, 1, *size, dtype=torch.float64)
+        torch.testing.assert_close(_rebuild(grid, frame), frame)
+    assert all(a + grid.size[0] - b >= 2 * overlap for a, b in zip(grid.rows, grid.rows[1:]))
+    assert all(a + grid.size[1] - b >= 2 * overlap for a, b in zip(grid.cols, grid.cols[1:]))
+
+
+def test_the_cheapest_cover_is_strips_where_they_fit_and_never_dearer_than_squares():
+    def dear(grid):
+        return len(grid) * grid.size[0] * grid.size[1] / (1080 * 1920)
+
+    whole = cheapest_cover(1080, 1920, pixels=1080 * 1920, overlap=16, multiple=4)
+    assert (len(whole), whole.size) == (1, (1080, 1920))
+    assert dear(cheapest_cover(1080, 1920, pixels=1 << 19, overlap=16, multiple=4)) < 1.1
+    assert len(cheapest_cover(1080, 1920, pixels=1080 * 1900, overlap=16, multiple=4)) == 2
+    for side in (64, 128, 256):
+        square = make_grid(1080, 1920, tile=side, overlap=16, multiple=4)
+        cheap = cheapest_cover(1080, 1920, pixels=(side + 32) ** 2, overlap=16, multiple=4)
+        assert dear(cheap) <= dear(square)
+
+
+def test_tiles_may_be_longer_than_high():
+    grid = make_grid(100, 200, tile=(20, 200), overlap=4, multiple=4)
+    assert grid.size == (28, 200) and len(grid.cols) == 1 and len(grid.rows) == 5
+    published = make_grid(100, 200, tile=(20, 40), overlap=4, multiple=4, layout='published')
+    assert published.size == (28, 48) and (len(published.rows), len(published.cols)) == (5, 5)

@@ -18,13 +18,15 @@ CAMERA = CameraMetadata(
     noise_shot=(1e-3, 2e-3, 3e-3, 4e-3), noise_read=(1e-2, 2e-2, 3e-2, 4e-2))
 #: Small tiles for the command line and for Settings.
 TILES = {'tile': 16, 'overlap': 4, 'radius': 2}
+#: A small search for networks.
+MATCHING = {'radius': 2, 'stride': 1}
 ARGUMENTS = ['--tile', '16', '--overlap', '4', '--radius', '2', '--device', 'cpu']
 
 
 def make_net(**options):
     """A network whose deformable convolutions do look elsewhere: they start with offsets of 0."""
     torch.manual_seed(0)
-    net = TwoStageJDDB(**{'num_feat': 8, 'deformable_groups': 2, 'coarse': 'dpbm', 'dpbm': {**TILES, 'stride': 1}, **options})
+    net = TwoStageJDDB(**{'num_feat': 8, 'deformable_groups': 2, 'coarse': 'dpbm', 'dpbm': MATCHING, **options})
     for name, value in net.named_parameters():
         if 'conv_offset' in name:
             torch.nn.init.normal_(value, std=0.1)

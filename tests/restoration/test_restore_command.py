@@ -340,7 +340,7 @@ def test_three_lines_of_python(tmp_path, weights, burst):
     restorer = Restorer(weights, Settings(**TILES))
     result = restorer.restore(burst, tmp_path / 'x.png', progress=False)
     assert result.path == tmp_path / 'x.png' and result.picture is None and list(result.seconds) == [
-        'reading', 'matching', 'refined stage', 'developing', 'writing']
+        'reading', 'alignment', 'restoration', 'developing', 'writing']
     again = restorer.restore(Burst.from_arrays(make_mosaics(), CAMERA), progress=False)
     assert np.array_equal(again.picture, cv2.imread(str(tmp_path / 'x.png'))[..., ::-1])
     for wrong, error, message in ((tmp_path / 'nowhere', DataError, 'nowhere'), (burst / '0.tif', DataError, 'one frame'),

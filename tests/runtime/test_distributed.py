@@ -76,7 +76,8 @@ def test_every_frame_scores_the_same_in_any_number_of_processes(texture_lmdb, te
     base = yaml.safe_load((ROOT / 'options' / 'test' / 'demo_two_stage.yml').read_text())
     test = {**base, 'name': 'clips', 'datasets': {'test_1': data, 'test_2': short},
             'path': {'pretrain_network_g': str(tmp_path / 'experiments/small/models/net_g_1.pth')}}
-    test['network_g'].update({'num_feat': 8, 'deformable_groups': 2, 'dpbm': {**test['network_g']['dpbm'], 'tile': 16}})
+    test['network_g'].update({'num_feat': 8, 'deformable_groups': 2})
+    test['val']['tile'] = 16
     Path('test.yml').write_text(yaml.safe_dump(test))
     tables = []
     for number in (1, 2, 4):

@@ -42,7 +42,7 @@ def parts(inference):
     """A tiny network with offsets, its burst, and two tiles."""
     args = argparse.Namespace(weights=None, features=8, frames=5, device=torch.device('cpu'))
     frames, net = inference.read_burst('small', 5), inference.make_network('small', args)
-    tiles = inference.some_tiles(net, frames, 2)
+    tiles = inference.some_tiles(net, frames, 'small', 2)
     inference.randomise_offsets(net.refine, tiles, frames.ref_idx)
     return frames, net, tiles
 
@@ -107,17 +107,18 @@ def test_it_prints_both_tables_and_says_what_is_extrapolated(inference, tmp_path
 def test_extrapolation_is_exact_where_every_tile_counts_as_much(inference, parts, monkeypatch):
     frames, net, _ = parts
     clock = iter(range(10 ** 6))
-    monkeypatch.setattr(inference.PartialWalk, '_now', lambda self: float(next(clock)))
+    monkeypatch.setattr(inference.PartialInference, '_now', lambda self: float(next(clock)))
+    args = argparse.Namespace(device=torch.device('cpu'), budget=inference.Budget(2 << 30, 0))
     walks = {}
     for tiles in (None, 4, 12):
-        walks[tiles] = inference.PartialWalk(net, frames, band=3, tile_batch=4, tiles=tiles)
+        walks[tiles] = inference.PartialInference(net, *inference.planned(net, frames, 'small', args), tiles=tiles)
         height = sum(rows.shape[1] for _, rows in walks[tiles])
         assert height == 96
     assert [walks[tiles].restored for tiles in (None, 4, 12)] == [12, 4, 12]
     assert walks[None].chosen == {0, 1, 2} and walks[4].chosen == {1}
     # Each row of tiles, one batch: two readings of the clock around it and two within.
-    assert walks[None].rest() == walks[None].seconds['refined stage'] == 9
-    assert walks[4].seconds['refined stage'] == 5
+    assert walks[None].rest() == walks[None].seconds['restoration'] == 9
+    assert walks[4].seconds['restoration'] == 5
     assert walks[4].rest() == 5 - 1 + 3 * 1
 
 

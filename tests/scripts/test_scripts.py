@@ -28,7 +28,7 @@ def prepare(monkeypatch, capsys, tmp_path):
 
 def test_the_demo_prepares_its_clips(prepare, texture_folder, tmp_path):
     small = tmp_path / 'small.yml'
-    small.write_text(f"_base_: {ROOT / 'options' / 'test' / 'demo_two_stage.yml'}\nnetwork_g: {{dpbm: {{tile: 32}}}}\n")
+    small.write_text(f"_base_: {ROOT / 'options' / 'test' / 'demo_two_stage.yml'}\nval: {{tile: 32}}\n")
     status, error = prepare('--output', 'photographs', '--test', small)
     assert status == 0, error
     train = FrameSource(str(tmp_path / 'photographs' / 'train.lmdb'), {'type': 'lmdb'}, 'test')

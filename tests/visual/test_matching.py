@@ -17,8 +17,8 @@ def _moving(channels):
 
 @pytest.mark.parametrize('channels', [3, 4, 8], ids=['RGB', 'raw', 'raw and noise map'])
 def test_the_picture_shows_what_the_matching_found(channels):
-    coarse = DPBM(match_channels=min(channels, 4), features='bicubic', tile=16, radius=4).train()
-    image = draw_matching(_moving(channels), coarse, panel_width=160)
+    coarse = DPBM(match_channels=min(channels, 4), features='bicubic', radius=4).train()
+    image = draw_matching(_moving(channels), coarse, tile=16, panel_width=160)
     assert image.dtype == np.uint8
     assert image.shape == (22 + 2 * (22 + 128), 5 * 160 + 4 * 6, 3)
     assert coarse.training  # left as it was

@@ -1,0 +1,104 @@
+"""Alignment by optical flow of the whole frames."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jddb_plugin.inference.align import Alignment
+from jddb_plugin.inference.source import STRIP_ROWS, RowSource, read_strips
+from jddb_plugin.ops.gathering import gather_mosaic
+from jddb_plugin.ops.optical_flow import SHRINK, farthest_motion, gray_bytes, gray_images, match_patches, refine_motion, shrink
+from jddb_plugin.ops.stabilization import Stabilizer
+
+#: Motion is kept in whole multiples of 1 / 32 pixel, up to 1023 pixels.
+_FRACTIONS = 32
+#: Bytes per pixel that the flow of one frame takes while it is computed, measured with OpenCV 4.
+_FLOW_BYTES = 80
+#: Rows above and below, beyond what a frame may have moved, that the flow of a strip is computed with.
+_MARGIN = 64
+
+
+class FlowAlignment(Alignment):
+    """Every sample is taken from where optical flow says it moved to.
+
+    Noise and motion are estimated once, on the whole frames at the resolution of the packed raw. Gray images take one byte per
+    pixel and frame, motion four.
+
+    Args:
+        source: the burst.
+        device: where tensors are made.
+    """
+
+    name = 'flow'
+
+    def __init__(self, source: RowSource, device: torch.device) -> None:
+        super().__init__(source, device)
+        self.reach = farthest_motion(source.count, source.ref_idx)
+        self._motion: dict[int, np.ndarray] = {}
+
+    @property
+    def steps(self) -> int:
+        """Strips of rows whose flow is computed at once."""
+        return -(-self.source.size[0] // STRIP_ROWS)
+
+    def estimate(self, step: int) -> None:
+        """Estimate the motion, of ``step`` strips at once; of all of them, that is the flow of whole frames."""
+        source = self.source
+        height, width = source.size
+        stabilizer = Stabilizer.from_levels(*(level.to(self.device) for level in source.noise_levels()))
+        images = np.empty((source.count, height, width), np.uint8)
+        small = []
+        for frame in range(source.count):
+            parts = []
+            for first in range(0, height, STRIP_ROWS):
+                raw = source.read(frame, first, min(first + STRIP_ROWS, height), 4)
+                gray = gray_images(raw[None].to(self.device), stabilizer)
+                images[frame, first:first + STRIP_ROWS] = gray_bytes(gray)[0]
+                if gray.shape[1] >= SHRINK:
+                    parts.append(shrink(gray))
+            small.append(torch.cat(parts, dim=1) if parts else torch.zeros(1, 0, 0, device=self.device))
+        patches = match_patches(torch.cat(small), source.ref_idx)
+        for frame in range(source.count):
+            if frame == source.ref_idx:
+                continue
+            motion = self._motion[frame] = np.empty((height, width, 2), np.int16)
+            for first in range(0, height, step * STRIP_ROWS):
+                last = min(first + step * STRIP_ROWS, height)
+                begin, end = max(first - self.reach - _MARGIN, 0), min(last + self.reach + _MARGIN, height)
+                seed = patches.at(frame, begin, end, width).float().cpu().numpy()
+                found = refine_motion(images[source.ref_idx, begin:end], images[frame, begin:end], seed)
+                found = found[first - begin:last - begin]
+                np.rint(found.clip(-self.reach, self.reach) * _FRACTIONS, out=motion[first:last], casting='unsafe')
+
+    def estimation_bytes(self, step: int) -> int:
+        """See :class:`Alignment`. The flow is computed by the CPU, wherever the network runs."""
+        height, width = self.source.size
+        rows = min(step * STRIP_ROWS + 2 * (self.reach + _MARGIN), height)
+        return width * (height * self.source.count + rows * _FLOW_BYTES + 200 * STRIP_ROWS) + self.held_bytes()
+
+    def held_bytes(self) -> int:
+        """See :class:`Alignment`."""
+        height, width = self.source.size
+        return 4 * (self.source.count - 1) * height * width
+
+    def _strip_bytes(self) -> int:
+        # Motion of a strip, from where samples are taken, and the rows they are taken from.
+        return 200 * STRIP_ROWS + 64 * min(STRIP_ROWS + 2 * self.reach, self.source.size[0])
+
+    def motion(self, frame: int, first: int, last: int) -> Tensor:
+        """Motion (dy, dx) of rows ``first`` to ``last - 1`` in pixels of the packed raw, [rows, W, 2]."""
+        if frame == self.source.ref_idx:
+            return torch.zeros(last - first, self.source.size[1], 2, device=self.device)
+        return torch.from_numpy(self._motion[frame][first:last]).to(self.device).float() / _FRACTIONS
+
+    def moved(self, frame: int, first: int, last: int) -> Tensor:
+        """See :class:`Alignment`."""
+        if frame == self.source.ref_idx:
+            return self.source.read(frame, first, last)
+        motion = self.motion(frame, first, last)
+        row = torch.arange(first, last, device=self.device)[:, None] + motion[..., 0]
+        begin = max(min(int(row.min()) - 2, self.source.size[0] - 1), 0)
+        end = min(max(int(row.max()) + 3, 1), self.source.size[0])
+        frame_rows = read_strips(self.source, frame, begin, end, 8, self.device)
+        return gather_mosaic(frame_rows.view(2, 4, *frame_rows.shape[1:]), 2 * motion, (first - begin, 0)).flatten(0, 1)

@@ -1,0 +1,222 @@
+"""Memory: what the process holds and may take, what a network takes for a tile, and how much is therefore done at once."""
+from __future__ import annotations
+
+import re
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from jddb_plugin.archs.burst_network import BurstNetwork
+from jddb_plugin.checks import OptionError
+from jddb_plugin.inference.align import Alignment
+from jddb_plugin.inference.tiling import TilingOptions, cover_grid
+from jddb_plugin.ops.tiling import TileGrid
+
+#: Bytes kept free for what libraries allocate now and then: code of kernels, packed weights, buffers of encoders.
+_SLACK = 128 << 20
+#: Shares of what is free that mosaics and the picture may take before they are laid into temporary files.
+_MOSAICS, _PICTURE = 0.35, 0.2
+#: Tiles of a given size that are restored at once; more gain nothing on a CPU.
+_MOST_TILES = {'cpu': 4, 'cuda': 16}
+#: Pixels of tiles whose size is not given; larger ones gain next to nothing.
+_MOST_PIXELS = {'cpu': 1 << 18, 'cuda': 1 << 20}
+#: Side of the tile by which the memory of a network is measured, and the margin for what libraries allocate for themselves.
+_MEASURED_SIDE, _MARGIN = 48, 1.35
+
+
+def _number(path: str, pattern: str) -> Optional[int]:
+    try:
+        match = re.search(pattern, Path(path).read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(match[1]) if match else None
+
+
+def resident_memory() -> int:
+    """Bytes that this process holds now; where the system does not say, what Python and its libraries usually hold."""
+    kilobytes = _number('/proc/self/status', r'^VmRSS:\s+(\d+)')
+    return 900 << 20 if kilobytes is None else kilobytes << 10
+
+
+def peak_memory() -> Optional[int]:
+    """Bytes that this process held at most; None where the system does not say."""
+    kilobytes = _number('/proc/self/status', r'^VmHWM:\s+(\d+)')
+    return None if kilobytes is None else kilobytes << 10
+
+
+def available_memory() -> int:
+    """Bytes that this process can still take: of the machine, or of its control group if that has less."""
+    kilobytes = _number('/proc/meminfo', r'^MemAvailable:\s+(\d+)')
+    free = 4 << 30 if kilobytes is None else kilobytes << 10
+    limit, used = (_number(f'/sys/fs/cgroup/memory.{name}', r'^(\d+)$') for name in ('max', 'current'))
+    return free if limit is None or used is None else min(free, max(limit - used, 0))
+
+
+def default_memory() -> int:
+    """Default limit in bytes: what the process holds, and half of what is available."""
+    return resident_memory() + available_memory() // 2
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Memory of a restoration, in bytes.
+
+    Attributes:
+        total: what the process may hold.
+        held: what it held before the first burst.
+    """
+
+    total: int
+    held: int
+
+    @property
+    def free(self) -> int:
+        """What a burst may take."""
+        return self.total - self.held - _SLACK
+
+    @property
+    def mosaics(self) -> int:
+        """What the burst's mosaics may take."""
+        return int(_MOSAICS * self.free)
+
+    @property
+    def picture(self) -> int:
+        """What the restored picture may take."""
+        return int(_PICTURE * self.free)
+
+
+class _Allocations(TorchDispatchMode):
+    """Counts the bytes of tensors that are alive at once."""
+
+    def __init__(self, known: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._sizes = {weakref.ref(tensor.untyped_storage(), self._forget): 0 for tensor in known}
+
+    def _forget(self, reference: Any) -> None:
+        self.now -= self._sizes.pop(reference)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor):
+                storage = value.untyped_storage()
+                reference = weakref.ref(storage, self._forget)
+                if reference not in self._sizes:
+                    self._sizes[reference] = storage.nbytes()
+                    self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        return result
+
+
+_measured: weakref.WeakKeyDictionary[BurstNetwork, dict[tuple[int, str], float]] = weakref.WeakKeyDictionary()
+
+
+def tile_bytes(net: BurstNetwork, count: int, device: torch.device) -> float:
+    """Memory per pixel of the packed raw that ``net`` takes to restore a tile of ``count`` frames, measured on a small one."""
+    known = _measured.setdefault(net, {})
+    key = count, str(device)
+    if key not in known:
+        known[key] = _MARGIN * _measure(net, count, device)
+    return known[key]
+
+
+@torch.no_grad()
+def _measure(net: BurstNetwork, count: int, device: torch.device) -> float:
+    side = _MEASURED_SIDE + -_MEASURED_SIDE % net.multiple
+    tiles = torch.full((1, count, 8, side, side), 0.1, device=device)
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        held = torch.cuda.memory_allocated(device)
+        net.restore(tiles, count // 2)
+        return (torch.cuda.max_memory_allocated(device) - held) / side ** 2 + tiles[..., 0, 0].nbytes
+    with _Allocations([tiles, *net.parameters(), *net.buffers()]) as seen:
+        type(net).restore(net, tiles, count // 2)  # not a compiled form of it
+    return seen.peak / side ** 2 + tiles[..., 0, 0].nbytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a frame is processed.
+
+    Attributes:
+        grid: the tiles.
+        tile_batch: tiles that are restored at once.
+        step: parts of the motion that are estimated at once, see :meth:`Alignment.estimate`.
+        bytes: what that takes at most, by estimate; the burst and the picture not included.
+    """
+
+    grid: TileGrid
+    tile_batch: int
+    step: int
+    bytes: int
+
+
+def make_plan(net: BurstNetwork, alignment: Alignment, tiling: TilingOptions, *, free: int, where: str = 'lq') -> Plan:
+    """Do as much at once as ``free`` bytes allow.
+
+    Args:
+        net: the network.
+        alignment: of the burst.
+        tiling: what is asked for.
+        free: bytes; on another device than the CPU, that device's.
+        where: the burst, for messages.
+
+    Raises:
+        OptionError: not even one tile fits.
+    """
+    source, device = alignment.source, alignment.device
+    per_pixel = tile_bytes(net, source.count, device)
+
+    def restoring(grid: TileGrid, tile_batch: int) -> int:
+        height, width = grid.size
+        canvas = 3 * 3 * 4 * net.upscale ** 2 * height * grid.padded[1]
+        held = alignment.held_bytes() if device.type == 'cpu' else 0
+        return int(held + alignment.band_bytes(grid) + canvas + tile_batch * per_pixel * height * width)
+
+    if alignment.by_pixels and tiling.tile is None:
+        grids, batches = _covers(net, source.size, tiling, _MOST_PIXELS.get(device.type, 1 << 18)), [1]
+    else:
+        grid = alignment.windows if not alignment.by_pixels else cover_grid(net, source.size, tiling, 0)
+        most = max(1, min(_MOST_TILES.get(device.type, 4), len(grid.cols)))
+        grids, batches = [grid], range(most, 0, -1)
+    estimating = alignment.estimation_bytes(1)
+    choices = [(grid, batch) for grid in grids for batch in batches]
+    grid, tile_batch = next((choice for choice in choices if restoring(*choice) <= free), (None, 0))
+    if grid is None or estimating > free:
+        grid = grid or grids[-1]
+        raise _too_little(source.size, source.count, grid, max(estimating, restoring(grid, 1)), free, where)
+    steps = alignment.steps
+    step = next(step for step in _descending(steps) if step == 1 or alignment.estimation_bytes(step) <= free)
+    return Plan(grid, tile_batch, step, max(alignment.estimation_bytes(step), restoring(grid, tile_batch)))
+
+
+def _covers(net: BurstNetwork, size: tuple[int, int], tiling: TilingOptions, most: int) -> list[TileGrid]:
+    """Covers by ever smaller tiles."""
+    grids: list[TileGrid] = []
+    pixels = most
+    while True:
+        grid = cover_grid(net, size, tiling, pixels)
+        if not grids or grid.size != grids[-1].size:
+            grids.append(grid)
+        elif pixels < grid.size[0] * grid.size[1]:  # no smaller one
+            return grids
+        pixels = min(pixels, grid.size[0] * grid.size[1]) * 4 // 5
+
+
+def _descending(steps: int) -> range:
+    return range(steps, 0, -1)
+
+
+def _too_little(size: tuple[int, int], count: int, grid: TileGrid, needed: int, free: int, where: str) -> OptionError:
+    mega = 1 << 20
+    return OptionError(
+        f'{where}: not enough memory for a single tile: {count} frames of {size[1] * 2} x {size[0] * 2} in tiles of '
+        f'{grid.size[1]} x {grid.size[0]} take about {needed // mega + 1} MB, and --memory leaves {max(free, 0) // mega} MB for '
+        f'them; give at least {(needed - free) // mega + 1} MB more, a smaller --tile or --radius, or fewer --frames.')
