@@ -9,7 +9,7 @@ FRAMES ?=
 TESTS ?=
 JOBS ?= 2
 
-.PHONY: demo test lint doctor install docs wheel clean
+.PHONY: demo test test-all doctor install docs wheel clean
 
 # The stamp is written last, so an interrupted installation is gone over again (pip keeps what is there). Its name
 # depends on TORCH, so that other packages are installed when they are asked for.
@@ -38,7 +38,12 @@ demo: $(STAMP)
 	$(BIN)/jddb restore datasets/demo/test.lmdb -o results/demo/restored.png --report results/demo/report.html \
 		--weights experiments/demo/models/net_g_latest.pth --noise 0.01,0.0316
 
+# All but the tests that are marked slow (exports to ONNX, benchmarks, the wheel), which test-all runs, too.
 test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(TESTS)
+
+test-all: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 

@@ -104,7 +104,8 @@ def test_one_import_registers_everything():
     assert expected <= set(result.stdout.split()), result.stderr
 
 
-@pytest.mark.parametrize('first', ['archs.dpbm_arch', 'models.jddb_model', 'hooks', 'runtime.supervised', 'restoration.restorer'])
+@pytest.mark.parametrize('first', ['archs.dpbm_arch', 'data.unprocessed_burst_dataset', 'data.raw_burst_dataset',
+                                   'models.jddb_model', 'hooks', 'runtime.supervised', 'restoration.restorer'])
 def test_whatever_is_imported_first_registers_everything(first):
     code = (f'import jddb_plugin.{first}, jddb_plugin; from basicsr.utils.registry import MODEL_REGISTRY as m;'
             'print("JDDBModel" in m and [getattr(jddb_plugin, n).__name__ for n in jddb_plugin.__all__] == jddb_plugin.__all__)')
