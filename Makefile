@@ -54,5 +54,9 @@ wheel: $(STAMP)
 	$(BIN)/python -m pip install --quiet build
 	$(BIN)/python -m build
 
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
 	rm -rf $(VENV) experiments/demo results/demo tb_logger/demo datasets/demo

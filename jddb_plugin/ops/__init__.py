@@ -1,6 +1,6 @@
 """Arithmetic on tensors: pure functions that know no option, no registry and no file, and need torch and torchvision alone.
 
-Example:
+Examples:
     >>> import torch
     >>> from jddb_plugin.ops import demosaic_bilinear, estimate_noise
     >>> demosaic_bilinear(torch.rand(4, 16, 24)).shape

@@ -30,7 +30,7 @@ def pack(mosaic: Tensor) -> Tensor:
     Raises:
         ShapeError: height or width is odd.
 
-    Example:
+    Examples:
         >>> pack(torch.arange(16).view(4, 4))[:, 0, 0].tolist()
         [0, 1, 4, 5]
     """
@@ -44,7 +44,7 @@ def unpack(packed: Tensor) -> Tensor:
     Raises:
         ShapeError: there are not four planes.
 
-    Example:
+    Examples:
         >>> mosaic = torch.rand(2, 6, 8)
         >>> torch.equal(unpack(pack(mosaic)), mosaic)
         True
@@ -59,7 +59,7 @@ def mosaic_rgb(rgb: Tensor) -> Tensor:
     Raises:
         ShapeError: not three channels, or height or width is odd.
 
-    Example:
+    Examples:
         >>> mosaic_rgb(torch.rand(5, 3, 8, 6)).shape
         torch.Size([5, 4, 4, 3])
     """
@@ -85,7 +85,7 @@ def half_size_rgb(packed: Tensor) -> Tensor:
     Raises:
         ShapeError: there are not four planes.
 
-    Example:
+    Examples:
         >>> half_size_rgb(torch.tensor([0.0, 0.25, 0.75, 1.0]).view(4, 1, 1)).flatten().tolist()
         [0.0, 0.5, 1.0]
     """
@@ -108,7 +108,7 @@ def demosaic_bilinear(packed: Tensor) -> Tensor:
     Raises:
         ShapeError: there are not four planes.
 
-    Example:
+    Examples:
         >>> demosaic_bilinear(torch.full((4, 3, 5), 0.5)).shape
         torch.Size([3, 6, 10])
     """

@@ -122,7 +122,7 @@ def _best(distance: Tensor, valid: Tensor, steps: Tensor) -> Tensor:
 def normalise(raw: Tensor, valid: Tensor) -> Tensor:
     """Eq. (1): divide the distances of a search by their L2 norm over its valid candidates.
 
-    Example:
+    Examples:
         >>> normalise(torch.tensor([3.0, 4.0, 9.0]), torch.tensor([True, True, False])).tolist()
         [0.6000000238418579, 0.800000011920929, 0.0]
     """
@@ -134,7 +134,7 @@ def normalise(raw: Tensor, valid: Tensor) -> Tensor:
 def soft_weights(distance: Tensor, valid: Tensor, temperature: float) -> Tensor:
     """Eq. (2): softmax of -distance / temperature over the valid candidates.
 
-    Example:
+    Examples:
         >>> soft_weights(torch.tensor([0.0, 0.0, 1.0]), torch.tensor([True, True, False]), 0.01).tolist()
         [0.5, 0.5, 0.0]
     """
@@ -146,7 +146,7 @@ def match_entropy(search: Search) -> Tensor:
 
     Searches with one candidate, which have no choice, do not count.
 
-    Example:
+    Examples:
         >>> quarter = torch.full((1, 1, 1, 4), 0.25)
         >>> search = Search(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 4), quarter > 0, quarter)
         >>> match_entropy(search).item()
@@ -190,7 +190,7 @@ def match_tiles(features: Tensor, positions: Tensor, size: tuple[int, int], *, r
     Reference:
         Section 3.2, eqs. (1) and (2).
 
-    Example:
+    Examples:
         >>> frame = torch.rand(1, 1, 3, 32, 32)
         >>> burst = torch.cat((frame, frame.roll((2, 4), dims=(-2, -1))), dim=1)  # moves down by 2 and right by 4
         >>> corner = torch.tensor([[[12, 12]]])
@@ -266,7 +266,7 @@ def distances_along(features: Tensor, positions: Tensor, size: tuple[int, int], 
     Returns:
         Eq. (1) for the coarse and the fine search, each [B, T, F, M], 0 for invalid candidates.
 
-    Example:
+    Examples:
         >>> burst, corner, window = torch.rand(1, 3, 2, 16, 16), torch.tensor([[[4, 4]]]), SearchWindow(radius=2, stride=1)
         >>> match = match_tiles(burst, corner, (4, 4), ref_idx=1, window=window)
         >>> strided, fine = distances_along(burst, corner, (4, 4), match, ref_idx=1, window=window)
@@ -301,7 +301,7 @@ def take_tiles(frames: Tensor, positions: Tensor, offset: Tensor, size: tuple[in
     Returns:
         [B, T, N, C, height, width].
 
-    Example:
+    Examples:
         >>> frames = torch.rand(1, 2, 3, 16, 16)
         >>> offset = torch.tensor([[[[0, 0], [1, 2]]]])
         >>> tiles = take_tiles(frames, torch.tensor([[[4, 4]]]), offset, (8, 8))
@@ -339,7 +339,7 @@ def blend_tiles(frames: Tensor, positions: Tensor, match: Match, size: tuple[int
     Reference:
         Section 3.2: P_BM = sum_i w_i P_i.
 
-    Example:
+    Examples:
         >>> burst, corner, window = torch.rand(1, 3, 2, 16, 16), torch.tensor([[[4, 4]]]), SearchWindow(radius=2, stride=1)
         >>> match = match_tiles(burst, corner, (4, 4), ref_idx=1, window=window, temperature=0.01)
         >>> blend_tiles(burst, corner, match, (4, 4), ref_idx=1, window=window, scale=1).shape

@@ -26,7 +26,7 @@ def red_position(cfa: str) -> tuple[int, int]:
     Raises:
         OptionError: ``cfa`` is not one of :data:`CFA_PATTERNS`.
 
-    Example:
+    Examples:
         >>> red_position('gbrg')
         (1, 0)
     """
@@ -50,7 +50,7 @@ def to_rggb(mosaic: Tensor, cfa: str) -> tuple[Tensor, tuple[int, int]]:
         OptionError: unknown pattern.
         ShapeError: no full cell is left.
 
-    Example:
+    Examples:
         >>> cropped, origin = to_rggb(torch.zeros(9, 8), 'grbg')
         >>> cropped.shape, origin
         (torch.Size([8, 6]), (0, 1))
@@ -76,7 +76,7 @@ def restore_frame(image: Tensor, origin: tuple[int, int], size: tuple[int, int])
     Raises:
         ShapeError: the image does not fit into the frame, or more than one line is missing on a side.
 
-    Example:
+    Examples:
         >>> cropped, origin = to_rggb(torch.arange(6.).expand(4, 6), 'grbg')
         >>> restore_frame(cropped, origin, (4, 6))[0].tolist()
         [1.0, 1.0, 2.0, 3.0, 4.0, 4.0]
@@ -108,7 +108,7 @@ def cell_to_rggb(values: Sequence[Value], cfa: str) -> tuple[Value, Value, Value
         OptionError: unknown pattern.
         ShapeError: not four values.
 
-    Example:
+    Examples:
         >>> cell_to_rggb(('green in a row of red', 'red', 'blue', 'green in a row of blue'), 'grbg')
         ('red', 'green in a row of red', 'green in a row of blue', 'blue')
     """
@@ -133,7 +133,7 @@ def normalise(packed: Tensor, black: Union[Sequence[float], Tensor], white: Unio
     Raises:
         ShapeError: not four planes, or not four levels.
 
-    Example:
+    Examples:
         >>> normalise(torch.full((4, 1, 1), 564), black=[64] * 4, white=[1064] * 4).flatten().tolist()
         [0.5, 0.5, 0.5, 0.5]
     """
@@ -165,7 +165,7 @@ def flip_mosaic(mosaic: Tensor, *, flip_y: bool = False, flip_x: bool = False, t
     Raises:
         ShapeError: no full cell is left.
 
-    Example:
+    Examples:
         >>> flip_mosaic(torch.arange(6).expand(4, 6), flip_x=True)[0].tolist()
         [4, 3, 2, 1]
     """
@@ -189,7 +189,7 @@ def orient(image: Tensor, orientation: int) -> Tensor:
     Raises:
         OptionError: ``orientation`` is not in 1 to 8.
 
-    Example:
+    Examples:
         >>> orient(torch.zeros(3, 40, 60), 6).shape
         torch.Size([3, 60, 40])
     """
@@ -206,7 +206,7 @@ def undo_orient(image: Tensor, orientation: int) -> Tensor:
     Raises:
         OptionError: ``orientation`` is not in 1 to 8.
 
-    Example:
+    Examples:
         >>> picture = torch.rand(3, 4, 6)
         >>> torch.equal(undo_orient(orient(picture, 6), 6), picture)
         True

@@ -53,7 +53,7 @@ def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias:
         ShapeError: the shapes do not belong together.
         OptionError: the backend is unknown or not installed.
 
-    Example:
+    Examples:
         >>> x, weight = torch.rand(1, 2, 8, 8), torch.rand(4, 2, 3, 3)
         >>> still, all_seen = torch.zeros(1, 18, 8, 8), torch.ones(1, 9, 8, 8)
         >>> plain = torch.nn.functional.conv2d(x, weight, padding=1)
@@ -160,7 +160,7 @@ def _has_mmcv_ops() -> bool:
 def available_backends() -> dict[str, str]:
     """Backends that are installed, each with the devices it serves.
 
-    Example:
+    Examples:
         >>> 'torchvision' in available_backends()
         True
     """

@@ -32,7 +32,7 @@ def high_frequency_mask(rgb_linear: Tensor) -> Tensor:
     Reference:
         Equation (7), after Liu et al., CVPR 2020 (the paper's [28]).
 
-    Example:
+    Examples:
         >>> picture = torch.zeros(1, 3, 16, 16)
         >>> picture[..., 8:] = 1
         >>> mask = high_frequency_mask(picture)

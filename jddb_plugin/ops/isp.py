@@ -57,7 +57,7 @@ def camera_matrix(xyz_to_cam: Tensor) -> Tensor:
 
     Rows of rgb2cam are normalised, so that white stays white: white balance is applied before.
 
-    Example:
+    Examples:
         >>> matrix = camera_matrix(torch.tensor(REFERENCE_XYZ_TO_CAM, dtype=torch.float64))
         >>> matrix.sum(dim=1).round(decimals=4).tolist()
         [1.0, 1.0, 1.0]
@@ -70,7 +70,7 @@ def camera_matrix(xyz_to_cam: Tensor) -> Tensor:
 def reference_camera() -> Camera:
     """Metadata of the published test protocol: the first matrix, gains 1.0, 2.0 and 1.7.
 
-    Example:
+    Examples:
         >>> reference_camera().red_gain
         2.0
     """
@@ -83,7 +83,7 @@ def sample_camera(generator: torch.Generator) -> Camera:
 
     rgb gain 1 / N(0.8, 0.1), red gain U(1.9, 2.4), blue gain U(1.5, 1.9).
 
-    Example:
+    Examples:
         >>> camera = sample_camera(torch.Generator().manual_seed(0))
         >>> 1.9 <= camera.red_gain <= 2.4
         True
@@ -103,7 +103,7 @@ def sample_camera(generator: torch.Generator) -> Camera:
 def tone_map(image: Tensor) -> Tensor:
     """Smoothstep tone curve 3 x^2 - 2 x^3 of values clamped to [0, 1]; for pictures that are looked at.
 
-    Example:
+    Examples:
         >>> tone_map(torch.tensor([0.0, 0.5, 1.0])).tolist()
         [0.0, 0.5, 1.0]
     """
@@ -114,7 +114,7 @@ def tone_map(image: Tensor) -> Tensor:
 def inverse_tone_map(image: Tensor) -> Tensor:
     """Inverse of :func:`tone_map` on [0, 1].
 
-    Example:
+    Examples:
         >>> x = torch.rand(5)
         >>> torch.allclose(inverse_tone_map(tone_map(x)), x, atol=1e-3)
         True
@@ -138,7 +138,7 @@ def to_linear_srgb(linear: Tensor, *, red_gain: Gain, blue_gain: Gain, cam2rgb: 
                    rgb_gain: Optional[Gain] = None) -> Tensor:
     """:func:`process` without its last step: white balanced, in the primaries of sRGB, linear, clamped to [0, 1].
 
-    Example:
+    Examples:
         >>> to_linear_srgb(torch.full((3, 1, 1), 0.25), red_gain=1.0, blue_gain=1.0, cam2rgb=torch.eye(3)).flatten().tolist()
         [0.25, 0.25, 0.25]
     """
@@ -162,7 +162,7 @@ def process(linear: Tensor, *, red_gain: Gain, blue_gain: Gain, cam2rgb: Tensor,
     Returns:
         sRGB like ``linear``, in [0, 1], without a tone curve.
 
-    Example:
+    Examples:
         >>> srgb = process(torch.full((3, 1, 1), 0.25), red_gain=4.0, blue_gain=2.0, cam2rgb=torch.eye(3))
         >>> srgb.flatten().round(decimals=3).argsort(descending=True).tolist()
         [0, 2, 1]
@@ -181,7 +181,7 @@ def unprocess(srgb: Tensor, camera: Camera) -> Tensor:
     Returns:
         linear camera RGB like ``srgb``, in [0, 1].
 
-    Example:
+    Examples:
         >>> raw = unprocess(torch.rand(5, 3, 8, 8), reference_camera())
         >>> raw.shape, bool(raw.min() >= 0), bool(raw.max() <= 1)
         (torch.Size([5, 3, 8, 8]), True, True)

@@ -39,7 +39,7 @@ def refine_offsets(reference: Tensor, frame: Tensor, corners: Tensor, offsets: T
     Returns:
         [S, 2] in pixels.
 
-    Example:
+    Examples:
         >>> line = torch.linspace(0, 1, 24, dtype=torch.float64)
         >>> frame = torch.stack((line[:, None] + line, line[:, None] * line), dim=-1)
         >>> corners = torch.tensor([[8, 8]])
@@ -72,7 +72,7 @@ def replace_strays(offsets: Tensor, jump: float) -> Tensor:
         offsets: [N, R, C, 2], floating point.
         jump: what differs by at most so many pixels along both axes is shared.
 
-    Example:
+    Examples:
         >>> offsets = torch.zeros(1, 3, 3, 2)
         >>> offsets[0, 1, 1] = 40
         >>> replace_strays(offsets, jump=2)[0, 1, 1].tolist()

@@ -24,7 +24,7 @@ def parse_noise(text: str, where: str) -> tuple[float, float]:
     Raises:
         OptionError: something else, naming ``where``; or a level that is not in 0 .. 1.
 
-    Example:
+    Examples:
         >>> parse_noise('high', 'noise'), parse_noise('0.0025,0.01', 'noise')
         ((0.0064, 0.02), (0.0025, 0.01))
     """
@@ -50,7 +50,7 @@ def noise_std(signal: Tensor, shot: Level, read: Level) -> Tensor:
         signal: raw values, nominally in [0, 1]; any shape.
         shot, read: noise parameters, numbers or tensors that broadcast against ``signal``.
 
-    Example:
+    Examples:
         >>> noise_std(torch.tensor([0.0, 1.0]), 0.0, 0.5).tolist()
         [0.5, 0.5]
     """
@@ -65,7 +65,7 @@ def add_noise(clean: Tensor, shot: Level, read: Level, *, generator: Optional[to
         shot, read: noise parameters, numbers or tensors that broadcast against ``clean``.
         generator: source of randomness; the global one if not given.
 
-    Example:
+    Examples:
         >>> clean = torch.full((4, 64, 64), 0.5)
         >>> noisy = add_noise(clean, 0.0, 0.1, generator=torch.Generator().manual_seed(0))
         >>> round(noisy.std().item(), 1)
@@ -87,7 +87,7 @@ def add_test_noise(clean: Tensor, shot: float, read: float, *, frame_number: int
         shot, read: noise parameters.
         frame_number: k, at least 1.
 
-    Example:
+    Examples:
         >>> clean = torch.full((4, 8, 8), 0.5)
         >>> first, second = (add_test_noise(clean, 0.0064, 0.02, frame_number=1) for _ in range(2))
         >>> torch.equal(first, second)
@@ -102,7 +102,7 @@ def add_test_noise(clean: Tensor, shot: float, read: float, *, frame_number: int
 def sample_noise_level(generator: torch.Generator) -> tuple[float, float]:
     """Draw training noise parameters (shot, read), log-uniform in the paper's ranges (section 4.1).
 
-    Example:
+    Examples:
         >>> shot, read = sample_noise_level(torch.Generator().manual_seed(0))
         >>> 1e-4 <= shot <= 1e-2
         True

@@ -60,7 +60,7 @@ def estimate_noise(burst: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ShapeError: not [N, 4, H, W], no frame, or frames smaller than a block.
 
-    Example:
+    Examples:
         >>> generator = torch.Generator().manual_seed(0)
         >>> burst = 0.5 + 0.05 * torch.randn(3, 4, 64, 64, generator=generator)
         >>> shot, read = estimate_noise(burst)

@@ -23,7 +23,7 @@ CHUNK_BYTES = {'cpu': 8 << 20, 'cuda': 128 << 20}
 def slices(total: int, item_bytes: int, device: torch.device) -> Iterator[slice]:
     """Parts of ``range(total)`` whose items together stay below the budget of the device, at least one item each.
 
-    Example:
+    Examples:
         >>> list(slices(5, CHUNK_BYTES['cpu'] // 2, torch.device('cpu')))
         [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
@@ -53,7 +53,7 @@ def cut(images: Tensor, index: Tensor, corner: Tensor, size: tuple[int, int]) ->
     Returns:
         [S, height, width, C].
 
-    Example:
+    Examples:
         >>> image = torch.arange(12.).view(1, 3, 4, 1)
         >>> cut(image, torch.tensor([0]), torch.tensor([[1, 2]]), (2, 3)).squeeze().tolist()
         [[6.0, 7.0, 7.0], [10.0, 11.0, 11.0]]
@@ -78,7 +78,7 @@ def patch_distances(images: Tensor, index: Tensor, corner: Tensor, reference: Te
         [S, M]. Candidates that reach out of the image meet its repeated border. Differentiable once, with respect
         to ``images`` and ``reference``.
 
-    Example:
+    Examples:
         >>> image = torch.rand(1, 12, 12, 3)
         >>> tile = image[:, 4:8, 4:8]
         >>> distance = patch_distances(image, torch.tensor([0]), torch.tensor([[4, 4]]), tile, (-1, 1, 1))

@@ -42,7 +42,7 @@ def synthesise(srgb: Tensor, camera: Camera, shot: Tensor, read: Tensor, seeds: 
     Raises:
         ShapeError: ``srgb`` is not five-dimensional, has an odd size, or the rest is of another batch size.
 
-    Example:
+    Examples:
         >>> from jddb_plugin.ops.isp import Camera
         >>> one = torch.ones(2)
         >>> camera = Camera(one, 2 * one, 2 * one, torch.eye(3).expand(2, 3, 3))
@@ -71,7 +71,7 @@ def synthesise(srgb: Tensor, camera: Camera, shot: Tensor, read: Tensor, seeds: 
 def synthesise_batch(batch: Mapping[str, Tensor], ref_idx: int) -> RawBurst:
     """:func:`synthesise` from a data set's batch: srgb, rgb_gain, red_gain, blue_gain, cam2rgb, shot, read, seed.
 
-    Example:
+    Examples:
         >>> one = torch.ones(1)
         >>> batch = {'srgb': torch.rand(1, 3, 3, 8, 12), 'rgb_gain': one, 'red_gain': 2 * one, 'blue_gain': 2 * one,
         ...          'cam2rgb': torch.eye(3)[None], 'shot': 0.01 * one, 'read': 0.01 * one, 'seed': torch.tensor([7])}

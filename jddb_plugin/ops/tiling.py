@@ -133,7 +133,7 @@ def make_grid(height: int, width: int, *, tile: int, overlap: int, multiple: int
         OptionError: tile or overlap is not a multiple.
         ShapeError: the frame is smaller than a tile.
 
-    Example:
+    Examples:
         >>> grid = make_grid(100, 140, tile=64, overlap=4, multiple=4)
         >>> grid.size, grid.rows, grid.cols
         ((72, 72), (0, 28), (0, 32, 68))
