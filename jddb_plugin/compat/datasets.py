@@ -1,7 +1,7 @@
 """Data sets are built once: those that were built to be checked are handed to the pipeline.
 
-The toolbox's pipelines (train.py:35 and 57, test.py:28) build every data set themselves, after it has moved an older experiment of
-the same name away. What is wrong with a data set should be known before, so the command line builds it first.
+The toolbox's pipelines (train.py:35 and 57, test.py:28) build every data set themselves, after they have moved an older
+experiment of the same name away. What is wrong with a data set should be known before, so the command line builds it first.
 """
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.models.step import SkipCounter, StepOptions, clip_gradients, joined_loss, joined_values
 from jddb_plugin.ops.block_matching import distances_along, match_entropy
 from jddb_plugin.ops.synthesis import synthesise_batch
-from jddb_plugin.options import check_keys, read_options
+from jddb_plugin.options import check_keys
 
 _TENSORS = ('lq', 'gt', 'clean', 'red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb', 'positions')
 #: Of samples with ``synthesis: device``.
@@ -36,9 +36,7 @@ _TRAIN = ('ema_decay', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'pix
 
 def _step_options(train: Mapping[str, Any]) -> StepOptions:
     """The switches of the step; other keys of the section must be known."""
-    options = read_options(StepOptions, train, 'train', ignore=_TRAIN)
-    options.check()
-    return options
+    return StepOptions.read(train, 'train', ignore=_TRAIN)
 
 
 class _TrainedModel(EvaluatedModel):

@@ -16,14 +16,14 @@ import torch
 import torch.distributed as dist
 
 from jddb_plugin.checks import JDDBError, OptionError
-from jddb_plugin.options import read_options
+from jddb_plugin.options import Options
 
 #: Where ports of Slurm jobs lie: above those of services, below those that systems hand out by themselves.
 _FIRST_PORT, _PORTS = 10000, 20000
 
 
 @dataclass(frozen=True)
-class DistOptions:
+class DistOptions(Options):
     """Section ``dist_params`` of an option file.
 
     Attributes:
@@ -35,6 +35,15 @@ class DistOptions:
     backend: Optional[str] = None
     port: Optional[int] = None
     timeout_minutes: float = 60
+
+    def check(self) -> None:
+        """Raise OptionError for a value that cannot be used."""
+        if self.backend not in (None, 'nccl', 'gloo'):
+            raise OptionError(f"expected nccl or gloo, got '{self.backend}'.", field='backend')
+        if self.port is not None and not 1 <= self.port <= 65535:
+            raise OptionError(f'expected 1 .. 65535, got {self.port}.', field='port')
+        if self.timeout_minutes <= 0:
+            raise OptionError(f'must be positive, got {self.timeout_minutes}.', field='timeout_minutes')
 
 
 _options = DistOptions()
@@ -49,14 +58,7 @@ def configure(section: Optional[Mapping[str, Any]]) -> None:
         OptionError: an unknown key, or a value that cannot be used.
     """
     global _options
-    options = read_options(DistOptions, section or {}, 'dist_params')
-    if options.backend not in (None, 'nccl', 'gloo'):
-        raise OptionError(f"dist_params.backend: expected nccl or gloo, got '{options.backend}'.")
-    if options.port is not None and not 1 <= options.port <= 65535:
-        raise OptionError(f'dist_params.port: expected 1 .. 65535, got {options.port}.')
-    if options.timeout_minutes <= 0:
-        raise OptionError(f'dist_params.timeout_minutes: must be positive, got {options.timeout_minutes}.')
-    _options = options
+    _options = DistOptions.read(section or {}, 'dist_params')
 
 
 #: Where a launcher tells rank, number of processes and rank on the node.
