@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,13 +30,15 @@ def test_pip_is_asked_for_the_pinned_distribution(monkeypatch):
 
     def run(command, env, check):
         requirement = command[command.index('--requirement') + 1] if '--requirement' in command else None
-        calls.append((command[3:], env, requirement and open(requirement).read()))
+        calls.append((command[3:], env, requirement and Path(requirement).read_text()))
         assert requirement is None or os.path.exists(os.path.join(env['PYTHONPATH'], 'sitecustomize.py'))
 
     monkeypatch.setattr(install_toolbox.subprocess, 'run', run)
     monkeypatch.setattr(install_toolbox.importlib.metadata, 'requires', lambda name: ['addict', 'x; extra == "y"'])
     install_toolbox.install(['--quiet'])
-    assert [call[0][1:3] for call in calls] == [['setuptools', 'wheel'], ['--no-deps', '--no-build-isolation'], ['addict', '--quiet']]
+    packages, toolbox, required = (call[0][1:3] for call in calls)
+    assert packages == ['setuptools', 'wheel'] and toolbox == ['--no-deps', '--no-build-isolation']
+    assert required == ['addict', '--quiet']
     assert calls[1][2] == f'basicsr==1.4.2 --hash=sha256:{install_toolbox.SHA256}\n' and '--require-hashes' in calls[1][0]
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import jddb_plugin
+from jddb_plugin.cli import doctor
 from jddb_plugin.cli.main import main
 
 from .conftest import ROOT
@@ -133,6 +134,17 @@ def test_doctor_finds_a_sound_environment(capsys):
     out = capsys.readouterr().out
     assert out.count('\nok ') + out.startswith('ok ') == 6
     assert 'DCNv2 backends: torchvision, grid_sample' in out
+
+
+def test_doctor_says_how_to_install_what_is_missing(monkeypatch, capsys):
+    def version(name):
+        return None if name in ('basicsr', 'lmdb', 'rawpy') else '1'
+
+    monkeypatch.setattr(doctor, '_version', version)
+    with pytest.raises(RuntimeError, match='basicsr, lmdb; run: python -m jddb_plugin.install_toolbox and pip install lmdb$'):
+        doctor._versions()
+    monkeypatch.setattr(doctor, '_version', lambda name: None if name == 'rawpy' else '1')
+    assert doctor._versions().endswith('; optional, not installed: rawpy (raw files)')
 
 
 def test_doctor_says_what_is_missing(tmp_path):
