@@ -12,7 +12,7 @@ NETWORK ?= tiny
 TESTS ?=
 JOBS ?= 2
 
-.PHONY: demo test lint doctor install docs wheel clean
+.PHONY: demo test test-all doctor install docs wheel clean
 
 # The stamp is written last, so an interrupted installation is gone over again (pip keeps what is there). Its name
 # depends on TORCH, so that other packages are installed when they are asked for.
@@ -47,7 +47,12 @@ endif
 	$(BIN)/jddb restore datasets/demo/test.lmdb -o results/$(DEMO)/restored.png --report results/$(DEMO)/report.html \
 		--weights experiments/$(DEMO)/models/net_g_latest.pth --noise 0.01,0.0316
 
+# All but the tests that are marked slow (exports to ONNX, benchmarks, the wheel), which test-all runs, too.
 test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(TESTS)
+
+test-all: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
@@ -57,6 +62,10 @@ doctor: $(STAMP)
 wheel: $(STAMP)
 	$(BIN)/python -m pip install --quiet build
 	$(BIN)/python -m build
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) experiments/demo* results/demo* tb_logger/demo* datasets/demo

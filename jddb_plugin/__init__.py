@@ -22,7 +22,6 @@ from typing import Any
 from jddb_plugin import registration
 
 __version__ = '0.2.0'
-__all__ = [*registration.CLASSES]  # noqa: PLE0604 - a list of names
 
 registration.install()
 
@@ -36,4 +35,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *registration.CLASSES})

@@ -24,10 +24,22 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU'))])
+@pytest.fixture(params=['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu'])
 def device(request):
     """Devices that operations and networks are tested on: the CPU, and a GPU where there is one."""
     return torch.device(request.param)
+
+
+@pytest.fixture
+def on_device(device, request):
+    """Make tensors on ``device`` by default; tests that are marked ``cpu_only`` are left out on others."""
+    if device.type == 'cpu':
+        yield device
+        return
+    if request.node.get_closest_marker('cpu_only'):
+        pytest.skip('compares draws of a generator on the CPU, or with a library that works there')
+    with device:
+        yield device
 
 
 @pytest.fixture(scope='session')

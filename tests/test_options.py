@@ -1,4 +1,6 @@
 import copy
+from dataclasses import dataclass
+from typing import Optional
 
 import pytest
 from basicsr.archs import build_network
@@ -7,6 +9,8 @@ from basicsr.losses import build_loss
 from jddb_plugin.checks import OptionError
 from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
+from jddb_plugin.options import Options, option
+from jddb_plugin.restoration import Settings
 
 from .conftest import ROOT
 
@@ -123,3 +127,51 @@ def test_checking_does_not_need_what_it_fills_in():
     checked = check_options(bare, is_train=False)
     assert checked['val'] == {'save_img': False, 'suffix': None, 'metrics': None}
     assert checked['num_gpu'] == 'auto'
+
+
+@dataclass(frozen=True)
+class _Sizes(Options):
+    tile: int = option(8, help='side')
+    scale: Optional[float] = None
+    name: str = option('a', parse=str.upper)
+    pair: tuple[float, float] = (0, 1)
+
+    def check(self):
+        if self.tile < 1:
+            raise OptionError(f'expected at least 1, got {self.tile}.', field='tile')
+
+
+def test_options_are_checked_when_they_are_made():
+    assert _Sizes(tile=4, scale=2, pair=[1, 2]).tile == 4
+    for wrong, message in (
+            ({'tile': '64'}, "^tile: expected an integer, got '64'"), ({'tile': True}, 'tile: expected an integer'),
+            ({'scale': 'x'}, 'scale: expected a number or nothing'), ({'tile': 0}, '^tile: expected at least 1'),
+            ({'pair': (1, 2, 3)}, r'pair: expected \(a number, a number\)'), ({'name': None}, 'name: expected text')):
+        with pytest.raises(OptionError, match=message):
+            _Sizes(**wrong)
+
+
+def test_options_of_a_section_name_it():
+    assert _Sizes.read({'tile': 3, 'type': 'x'}, 'a.b', ignore=('type',)) == _Sizes(tile=3)
+    for wrong, message in (({'tile': 0}, '^a.b.tile: expected at least 1'), ({'tile': '1'}, '^a.b.tile: expected an integer'),
+                           ({'tiel': 1}, "^a.b: unknown key 'tiel'; did you mean 'tile'")):
+        with pytest.raises(OptionError, match=message):
+            _Sizes.read(wrong, 'a.b')
+
+
+def test_texts_of_a_command_line_are_parsed():
+    assert _Sizes.parse({'tile': '12', 'scale': '1e-1', 'name': 'b'}) == _Sizes(tile=12, scale=0.1, name='B')
+    for name, text in (('tile', '1.5'), ('tile', ''), ('tile', '9' * 5000), ('scale', 'big')):
+        with pytest.raises(OptionError, match=f'^{name}: expected'):
+            _Sizes.parse({name: text})
+
+
+def test_settings_accept_from_python_what_the_command_line_does():
+    assert Settings(noise='low').noise == (2.5e-3, 1e-2) and Settings(memory='2G').memory == 2 << 30
+    for wrong, message in (
+            ({'tile': '64'}, "^tile: expected an integer or nothing .*, got '64'"), ({'noise': None}, '^noise: expected'),
+            ({'reference': -1}, '^reference: expected the index'), ({'noise': 'lo'}, '^noise: expected low, high'),
+            ({'noise': (0.1, 2.0)}, '^noise: expected shot and read in 0 .. 1'), ({'memory': 'x'}, '^memory: expected a size'),
+            ({'reference': 'first'}, "^reference: 'first' is not a valid choice"), ({'tile': 6}, '^tile: expected a multiple')):
+        with pytest.raises(OptionError, match=message):
+            Settings(**wrong)

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import jddb_plugin
+from jddb_plugin.cli import doctor
 from jddb_plugin.cli.main import main
 
 from .conftest import ROOT
@@ -109,10 +110,11 @@ def test_one_import_registers_everything():
     assert expected <= set(result.stdout.split()), result.stderr
 
 
-@pytest.mark.parametrize('first', ['archs.dpbm_arch', 'models.jddb_model', 'hooks', 'runtime.lifecycle', 'restoration.restorer'])
+@pytest.mark.parametrize('first', ['archs.dpbm_arch', 'data.unprocessed_burst_dataset', 'data.raw_burst_dataset',
+                                   'models.jddb_model', 'hooks', 'runtime.lifecycle', 'restoration.restorer'])
 def test_whatever_is_imported_first_registers_everything(first):
     code = (f'import jddb_plugin.{first}, jddb_plugin; from basicsr.utils.registry import MODEL_REGISTRY as m;'
-            'print("JDDBModel" in m and [getattr(jddb_plugin, n).__name__ for n in jddb_plugin.__all__] == jddb_plugin.__all__)')
+            'print("JDDBModel" in m and all(getattr(jddb_plugin, n).__name__ == n for n in jddb_plugin.registration.CLASSES))')
     result = _run(code)
     assert result.stdout == 'True\n', result.stderr
 
@@ -137,6 +139,17 @@ def test_doctor_finds_a_sound_environment(capsys):
     out = capsys.readouterr().out
     assert out.count('\nok ') + out.startswith('ok ') == 6
     assert 'DCNv2 backends: torchvision, grid_sample' in out
+
+
+def test_doctor_says_how_to_install_what_is_missing(monkeypatch, capsys):
+    def version(name):
+        return None if name in ('basicsr', 'lmdb', 'rawpy') else '1'
+
+    monkeypatch.setattr(doctor, '_version', version)
+    with pytest.raises(RuntimeError, match='basicsr, lmdb; run: python -m jddb_plugin.install_toolbox and pip install lmdb$'):
+        doctor._versions()
+    monkeypatch.setattr(doctor, '_version', lambda name: None if name == 'rawpy' else '1')
+    assert doctor._versions().endswith('; optional, not installed: rawpy (raw files)')
 
 
 def test_doctor_says_what_is_missing(tmp_path):

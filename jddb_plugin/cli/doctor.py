@@ -9,24 +9,35 @@ import sys
 import tempfile
 import time
 import traceback
-from typing import Callable
+from typing import Callable, Optional
 
-_PACKAGES = ('torch', 'torchvision', 'basicsr', 'mmcv-lite', 'mmcv', 'mmengine', 'lmdb', 'opencv-python', 'numpy',
-             'addict', 'yapf')
+#: What everything needs; and what some things need, which are then said to be missing.
+_PACKAGES = ('torch', 'torchvision', 'basicsr', 'mmengine', 'lmdb', 'opencv-python', 'numpy', 'addict', 'yapf')
+_OPTIONAL = {'mmcv-lite': 'videos', 'rawpy': 'raw files', 'h5py': 'MATLAB files', 'onnx': 'export to ONNX',
+             'onnxscript': 'export to ONNX', 'onnxruntime': 'export to ONNX', 'shtab': 'tab completion'}
 
 
 def _versions() -> str:
-    found = []
-    for name in _PACKAGES:
-        try:
-            found.append(f'{name} {importlib.metadata.version(name)}')
-        except importlib.metadata.PackageNotFoundError:
-            if name not in ('mmcv', 'mmcv-lite'):
-                found.append(f'{name} MISSING')
-    text = f'Python {platform.python_version()}, ' + ', '.join(found)
-    if 'MISSING' in text:
-        raise RuntimeError(f'{text}; install with: pip install --no-build-isolation -e .')
-    return text
+    versions = {name: _version(name) for name in (*_PACKAGES, *_OPTIONAL)}
+    if versions['mmcv-lite'] is None:
+        versions['mmcv-lite'] = _version('mmcv')  # holds the same and more
+    text = f'Python {platform.python_version()}, ' + ', '.join(
+        f'{name} {version}' for name, version in versions.items() if version is not None)
+    missing = [name for name in _PACKAGES if versions[name] is None]
+    if missing:
+        others = [name for name in missing if name != 'basicsr']
+        commands = ['python -m jddb_plugin.install_toolbox'] if 'basicsr' in missing else []
+        commands += [f'pip install {" ".join(others)}'] if others else []
+        raise RuntimeError(f'{text}; missing: {", ".join(missing)}; run: {" and ".join(commands)}')
+    without = [f'{name} ({use})' for name, use in _OPTIONAL.items() if versions[name] is None]
+    return text + (f'; optional, not installed: {", ".join(without)}' if without else '')
+
+
+def _version(name: str) -> Optional[str]:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _host() -> str:

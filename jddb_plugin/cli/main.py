@@ -24,6 +24,7 @@ COMMANDS = {
     'show-matching': ('draw what the block matching sees in a burst', 'show_matching'),
     'export': ('export the refined stage to ONNX or torch.export', 'export'),
     'convert': ("convert the paper's released weights", 'convert'),
+    'bench': ('measure speed and memory on this machine', 'bench'),
 }
 
 

@@ -92,9 +92,10 @@ def _run(args: argparse.Namespace, *, is_train: bool) -> None:
 
     from basicsr.utils.registry import MODEL_REGISTRY
 
+    from jddb_plugin.compat import datasets
     from jddb_plugin.compat.options import check_options
     opt = check_options(options, is_train=is_train, launcher=args.launcher)
-    check_files(opt)
+    built = check_files(opt)
     ours = hasattr(MODEL_REGISTRY.get(opt['model_type']), 'check_options')
     if not is_train and ours and not opt['path'].get('pretrain_network_g'):
         raise OptionError("path: 'pretrain_network_g' is missing; a network with random weights is not worth testing.")
@@ -109,11 +110,19 @@ def _run(args: argparse.Namespace, *, is_train: bool) -> None:
             from basicsr.train import train_pipeline as pipeline
         else:
             from basicsr.test import test_pipeline as pipeline
-        pipeline(os.getcwd())
+        for phase, name, dataset in built:
+            datasets.keep(phase, name, dataset)
+        try:
+            pipeline(os.getcwd())
+        finally:
+            datasets.forget()
 
 
-def check_files(opt: Mapping[str, Any]) -> None:
+def check_files(opt: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
     """Check the files that options name, before an older experiment makes room for this one.
+
+    Returns:
+        (phase, name, data set) of those that were built for it.
 
     Raises:
         CheckpointError: a checkpoint is not there.
@@ -125,13 +134,18 @@ def check_files(opt: Mapping[str, Any]) -> None:
         if key.startswith(('pretrain_network', 'resume_state')) and path and not os.path.isfile(os.path.expanduser(path)):
             raise CheckpointError(f'path.{key}: {path}: no such checkpoint.')
     smallest = getattr(MODEL_REGISTRY.get(opt['model_type']), 'smallest_frame', lambda opt, phase: 0)
+    built = []
     for phase, section in opt['datasets'].items():
         kind = DATASET_REGISTRY.get(section['type'])
         if not hasattr(kind, 'Options'):
             continue
         tile = smallest(opt, phase)
-        for name, (height, width) in kind({**section, 'phase': phase.split('_')[0]}).frame_sizes().items():
+        kept_phase = phase.split('_')[0]
+        dataset = kind({**section, 'phase': kept_phase})
+        built.append((kept_phase, section['name'], dataset))
+        for name, (height, width) in dataset.frame_sizes().items():
             if min(height, width) < tile:
                 key = 'train.tile' if phase == 'train' else 'val.tile'
                 raise DataError(f'datasets.{phase}: what is cut from clip {name}, {width} x {height}, is smaller than a tile of '
                                 f'{tile} RGB px; lower {key}, enlarge gt_size or crop, or leave the clip out.')
+    return built

@@ -13,7 +13,7 @@ import types
 import warnings
 from typing import Any
 
-from jddb_plugin.compat import checkpoints, data, networks, training
+from jddb_plugin.compat import checkpoints, data, datasets, networks, training
 from jddb_plugin.runtime import processes
 from jddb_plugin.runtime.data_position import make_sampler_class
 
@@ -77,6 +77,7 @@ def apply() -> None:
     importlib.import_module('basicsr.utils.misc').mkdir_and_rename = checkpoints.mkdir_and_rename
     data.patch_lmdb(importlib.import_module('basicsr.utils.file_client').LmdbBackend)
     _replace_everywhere('imfrombytes', data.patch_imfrombytes(importlib.import_module('basicsr.utils').imfrombytes))
+    _replace_everywhere('build_dataset', datasets.patch_build_dataset(importlib.import_module('basicsr.data').build_dataset))
     train.mkdir_and_rename = checkpoints.mkdir_and_rename
     train.load_resume_state = checkpoints.load_resume_state
     train.EnlargedSampler = make_sampler_class(train.EnlargedSampler)

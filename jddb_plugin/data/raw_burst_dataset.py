@@ -16,13 +16,12 @@ from jddb_plugin.data.frame_source import Clip, FrameSource
 from jddb_plugin.data.images import to_float
 from jddb_plugin.data.metadata import CameraMetadata
 from jddb_plugin.data.sampling import TemporalOptions, draw_burst, index_test_clips, sample_generator
-from jddb_plugin.data.unprocessed_burst_dataset import HOST_KEYS
 from jddb_plugin.ops.bayer import demosaic_bilinear, pack, unpack
 from jddb_plugin.ops.cfa import cell_to_rggb, flip_mosaic, normalise, orient, restore_frame, to_rggb
 from jddb_plugin.ops.isp import camera_matrix, process, tone_map
 from jddb_plugin.ops.noise import noise_std
 from jddb_plugin.ops.noise_estimate import estimate_noise
-from jddb_plugin.options import read_options
+from jddb_plugin.options import HOST_KEYS, read_options
 
 Noise = Union[str, Sequence[float]]
 

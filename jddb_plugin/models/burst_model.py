@@ -17,7 +17,6 @@ from jddb_plugin.models.evaluation import EvaluatedModel, ValidationOptions
 from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.models.step import SkipCounter, StepOptions, clip_gradients, joined_loss, joined_values
 from jddb_plugin.ops.synthesis import synthesise_batch
-from jddb_plugin.options import read_options
 
 _TENSORS = ('lq', 'gt', 'clean', 'red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb', 'positions')
 #: Of samples with ``synthesis: device``.
@@ -55,9 +54,7 @@ class TrainedModel(EvaluatedModel):
     @classmethod
     def step_options_of(cls, train: Mapping[str, Any]) -> StepOptions:
         """The switches of the step; other keys of the section must be known."""
-        options = read_options(StepOptions, train, 'train', ignore=(*_TRAIN, *cls.extra_losses, *cls.extra_keys))
-        options.check()
-        return options
+        return StepOptions.read(train, 'train', ignore=(*_TRAIN, *cls.extra_losses, *cls.extra_keys))
 
     @classmethod
     def check_options(cls, opt: Mapping[str, Any]) -> None:

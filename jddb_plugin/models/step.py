@@ -11,11 +11,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from jddb_plugin.checks import OptionError, TrainingError, check_choice
+from jddb_plugin.options import Options
 from jddb_plugin.runtime import processes
 
 
 @dataclass(frozen=True)
-class StepOptions:
+class StepOptions(Options):
     """Switches of today's practice under ``train``; the defaults are the paper's plain step.
 
     Attributes:
@@ -34,11 +35,11 @@ class StepOptions:
 
     def check(self) -> None:
         """Raise OptionError for a value that cannot be used."""
-        check_choice(self.precision, ('float32', 'bf16'), 'train.precision')
+        check_choice(self.precision, ('float32', 'bf16'), 'precision')
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
-            raise OptionError(f'train.max_grad_norm: must be positive, got {self.max_grad_norm}.')
+            raise OptionError(f'must be positive, got {self.max_grad_norm}.', field='max_grad_norm')
         if self.max_skipped < 0:
-            raise OptionError(f'train.max_skipped: must be at least 0, got {self.max_skipped}.')
+            raise OptionError(f'must be at least 0, got {self.max_skipped}.', field='max_skipped')
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: Optional[float]) -> Tensor:

@@ -19,11 +19,20 @@ def _check_even(height: int, width: int, name: str) -> None:
         raise ShapeError(f'{name}: height and width must be even, got {height} x {width}; crop one row or column.')
 
 
+def _check_planes(packed: Tensor) -> None:
+    if packed.ndim < 3 or packed.shape[-3] != 4:
+        raise ShapeError(f'packed raw: expected [..., 4, H, W], got {list(packed.shape)}.')
+
+
 def pack(mosaic: Tensor) -> Tensor:
     """Pack a mosaic [..., 2H, 2W] into planes [..., 4, H, W].
 
     Raises:
         ShapeError: height or width is odd.
+
+    Examples:
+        >>> pack(torch.arange(16).view(4, 4))[:, 0, 0].tolist()
+        [0, 1, 4, 5]
     """
     _check_even(*mosaic.shape[-2:], 'mosaic')
     return F.pixel_unshuffle(mosaic.unsqueeze(-3), 2)
@@ -34,9 +43,13 @@ def unpack(packed: Tensor) -> Tensor:
 
     Raises:
         ShapeError: there are not four planes.
+
+    Examples:
+        >>> mosaic = torch.rand(2, 6, 8)
+        >>> torch.equal(unpack(pack(mosaic)), mosaic)
+        True
     """
-    if packed.shape[-3] != 4:
-        raise ShapeError(f'packed raw: expected [..., 4, H, W], got {list(packed.shape)}.')
+    _check_planes(packed)
     return F.pixel_shuffle(packed, 2).squeeze(-3)
 
 
@@ -45,6 +58,10 @@ def mosaic_rgb(rgb: Tensor) -> Tensor:
 
     Raises:
         ShapeError: not three channels, or height or width is odd.
+
+    Examples:
+        >>> mosaic_rgb(torch.rand(5, 3, 8, 6)).shape
+        torch.Size([5, 4, 4, 3])
     """
     if rgb.ndim < 3 or rgb.shape[-3] != 3:
         raise ShapeError(f'rgb: expected [..., 3, H, W], got {list(rgb.shape)}.')
@@ -64,7 +81,15 @@ def half_size_rgb(packed: Tensor) -> Tensor:
 
     Returns:
         [..., 3, H, W] in the range of the input.
+
+    Raises:
+        ShapeError: there are not four planes.
+
+    Examples:
+        >>> half_size_rgb(torch.tensor([0.0, 0.25, 0.75, 1.0]).view(4, 1, 1)).flatten().tolist()
+        [0.0, 0.5, 1.0]
     """
+    _check_planes(packed)
     return torch.stack((packed[..., 0, :, :], packed[..., 1:3, :, :].mean(dim=-3), packed[..., 3, :, :]), dim=-3)
 
 
@@ -75,11 +100,20 @@ def demosaic_bilinear(packed: Tensor) -> Tensor:
     over those that exist.
 
     Args:
-        packed: [B, 4, H, W], any range.
+        packed: [..., 4, H, W], any range.
 
     Returns:
-        rgb [B, 3, 2H, 2W] in the range of the input.
+        rgb [..., 3, 2H, 2W] in the range of the input.
+
+    Raises:
+        ShapeError: there are not four planes.
+
+    Examples:
+        >>> demosaic_bilinear(torch.full((4, 3, 5), 0.5)).shape
+        torch.Size([3, 6, 10])
     """
+    _check_planes(packed)
+    leading, packed = packed.shape[:-3], packed.reshape(-1, *packed.shape[-3:])
     batch, _, height, width = packed.shape
     sparse = packed.new_zeros(batch, 3, 2 * height, 2 * width)
     known = packed.new_zeros(1, 3, 2 * height, 2 * width)
@@ -92,4 +126,5 @@ def demosaic_bilinear(packed: Tensor) -> Tensor:
     # Green samples lie on a checkerboard: only the four direct neighbours are nearest.
     cross = packed.new_tensor([[0, 1, 0], [1, 4, 1], [0, 1, 0]])
     kernel = torch.stack((square, cross, square)).unsqueeze(1)
-    return F.conv2d(sparse, kernel, padding=1, groups=3) / F.conv2d(known, kernel, padding=1, groups=3)
+    rgb = F.conv2d(sparse, kernel, padding=1, groups=3) / F.conv2d(known, kernel, padding=1, groups=3)
+    return rgb.reshape(*leading, *rgb.shape[1:])

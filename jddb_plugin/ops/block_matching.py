@@ -125,14 +125,24 @@ def _best(distance: Tensor, valid: Tensor, steps: Tensor) -> Tensor:
 
 
 def normalise(raw: Tensor, valid: Tensor) -> Tensor:
-    """Eq. (1): divide the distances of a search by their L2 norm over its valid candidates."""
+    """Eq. (1): divide the distances of a search by their L2 norm over its valid candidates.
+
+    Examples:
+        >>> normalise(torch.tensor([3.0, 4.0, 9.0]), torch.tensor([True, True, False])).tolist()
+        [0.6000000238418579, 0.800000011920929, 0.0]
+    """
     raw = raw.masked_fill(~valid, 0)
     norm = torch.linalg.vector_norm(raw, dim=-1, keepdim=True)
     return raw / norm.clamp(min=torch.finfo(raw.dtype).tiny)
 
 
 def soft_weights(distance: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """Eq. (2): softmax of -distance / temperature over the valid candidates."""
+    """Eq. (2): softmax of -distance / temperature over the valid candidates.
+
+    Examples:
+        >>> soft_weights(torch.tensor([0.0, 0.0, 1.0]), torch.tensor([True, True, False]), 0.01).tolist()
+        [0.5, 0.5, 0.0]
+    """
     return torch.softmax((-distance / temperature).masked_fill(~valid, -torch.inf), dim=-1)
 
 
@@ -140,6 +150,12 @@ def match_entropy(search: Search) -> Tensor:
     """Mean entropy of the weights of a soft search: 0 where they are one-hot, 1 where all candidates weigh the same.
 
     Searches with one candidate, which have no choice, do not count.
+
+    Examples:
+        >>> quarter = torch.full((1, 1, 1, 4), 0.25)
+        >>> search = Search(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 4), quarter > 0, quarter)
+        >>> match_entropy(search).item()
+        1.0
     """
     count = search.valid.sum(dim=-1)
     entropy = torch.special.entr(search.weight).sum(dim=-1) / count.clamp(min=2).log()
@@ -178,6 +194,13 @@ def match_tiles(features: Tensor, positions: Tensor, size: tuple[int, int], *, r
 
     Reference:
         Section 3.2, eqs. (1) and (2).
+
+    Examples:
+        >>> frame = torch.rand(1, 1, 3, 32, 32)
+        >>> burst = torch.cat((frame, frame.roll((2, 4), dims=(-2, -1))), dim=1)  # moves down by 2 and right by 4
+        >>> corner = torch.tensor([[[12, 12]]])
+        >>> match_tiles(burst, corner, (8, 8), ref_idx=0, window=SearchWindow(radius=4)).offset.tolist()
+        [[[[0, 0], [2, 4]]]]
     """
     _check(features, positions, size, ref_idx)
     batch, num_frames = features.shape[:2]
@@ -247,6 +270,13 @@ def distances_along(features: Tensor, positions: Tensor, size: tuple[int, int], 
 
     Returns:
         Eq. (1) for the coarse and the fine search, each [B, T, F, M], 0 for invalid candidates.
+
+    Examples:
+        >>> burst, corner, window = torch.rand(1, 3, 2, 16, 16), torch.tensor([[[4, 4]]]), SearchWindow(radius=2, stride=1)
+        >>> match = match_tiles(burst, corner, (4, 4), ref_idx=1, window=window)
+        >>> strided, fine = distances_along(burst, corner, (4, 4), match, ref_idx=1, window=window)
+        >>> torch.equal(strided, match.coarse.distance)
+        True
     """
     _check(features, positions, size, ref_idx)
     batch, num_frames = features.shape[:2]
@@ -275,6 +305,13 @@ def take_tiles(frames: Tensor, positions: Tensor, offset: Tensor, size: tuple[in
 
     Returns:
         [B, T, N, C, height, width].
+
+    Examples:
+        >>> frames = torch.rand(1, 2, 3, 16, 16)
+        >>> offset = torch.tensor([[[[0, 0], [1, 2]]]])
+        >>> tiles = take_tiles(frames, torch.tensor([[[4, 4]]]), offset, (8, 8))
+        >>> torch.equal(tiles[0, 0, 1], frames[0, 1, :, 5:13, 6:14])
+        True
     """
     batch, num_frames = frames.shape[:2]
     corner = (positions[:, :, None] + offset).reshape(-1, 2)
@@ -306,6 +343,12 @@ def blend_tiles(frames: Tensor, positions: Tensor, match: Match, size: tuple[int
 
     Reference:
         Section 3.2: P_BM = sum_i w_i P_i.
+
+    Examples:
+        >>> burst, corner, window = torch.rand(1, 3, 2, 16, 16), torch.tensor([[[4, 4]]]), SearchWindow(radius=2, stride=1)
+        >>> match = match_tiles(burst, corner, (4, 4), ref_idx=1, window=window, temperature=0.01)
+        >>> blend_tiles(burst, corner, match, (4, 4), ref_idx=1, window=window, scale=1).shape
+        torch.Size([1, 1, 3, 2, 4, 4])
     """
     if match.fine.weight is None:
         raise OptionError('blend_tiles needs a soft match: give match_tiles a temperature.')

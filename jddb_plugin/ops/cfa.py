@@ -25,6 +25,10 @@ def red_position(cfa: str) -> tuple[int, int]:
 
     Raises:
         OptionError: ``cfa`` is not one of :data:`CFA_PATTERNS`.
+
+    Examples:
+        >>> red_position('gbrg')
+        (1, 0)
     """
     check_choice(cfa, CFA_PATTERNS, 'cfa')
     y, x = divmod(cfa.index('r'), 2)
@@ -45,6 +49,11 @@ def to_rggb(mosaic: Tensor, cfa: str) -> tuple[Tensor, tuple[int, int]]:
     Raises:
         OptionError: unknown pattern.
         ShapeError: no full cell is left.
+
+    Examples:
+        >>> cropped, origin = to_rggb(torch.zeros(9, 8), 'grbg')
+        >>> cropped.shape, origin
+        (torch.Size([8, 6]), (0, 1))
     """
     y, x = red_position(cfa)
     height, width = (mosaic.shape[-2] - y) // 2 * 2, (mosaic.shape[-1] - x) // 2 * 2
@@ -66,6 +75,11 @@ def restore_frame(image: Tensor, origin: tuple[int, int], size: tuple[int, int])
 
     Raises:
         ShapeError: the image does not fit into the frame, or more than one line is missing on a side.
+
+    Examples:
+        >>> cropped, origin = to_rggb(torch.arange(6.).expand(4, 6), 'grbg')
+        >>> restore_frame(cropped, origin, (4, 6))[0].tolist()
+        [1.0, 1.0, 2.0, 3.0, 4.0, 4.0]
     """
     rows, columns = (_nearest_line(image, length, start, full)
                      for length, start, full in zip(image.shape[-2:], origin, size))
@@ -93,6 +107,10 @@ def cell_to_rggb(values: Sequence[Value], cfa: str) -> tuple[Value, Value, Value
     Raises:
         OptionError: unknown pattern.
         ShapeError: not four values.
+
+    Examples:
+        >>> cell_to_rggb(('green in a row of red', 'red', 'blue', 'green in a row of blue'), 'grbg')
+        ('red', 'green in a row of red', 'green in a row of blue', 'blue')
     """
     y, x = red_position(cfa)
     if len(values) != 4:
@@ -114,6 +132,10 @@ def normalise(packed: Tensor, black: Union[Sequence[float], Tensor], white: Unio
 
     Raises:
         ShapeError: not four planes, or not four levels.
+
+    Examples:
+        >>> normalise(torch.full((4, 1, 1), 564), black=[64] * 4, white=[1064] * 4).flatten().tolist()
+        [0.5, 0.5, 0.5, 0.5]
     """
     if packed.ndim < 3 or packed.shape[-3] != 4 or len(black) != 4 or len(white) != 4:
         raise ShapeError(f'expected packed raw [..., 4, H, W] with 4 levels of black and white, got {list(packed.shape)}, '
@@ -142,6 +164,10 @@ def flip_mosaic(mosaic: Tensor, *, flip_y: bool = False, flip_x: bool = False, t
 
     Raises:
         ShapeError: no full cell is left.
+
+    Examples:
+        >>> flip_mosaic(torch.arange(6).expand(4, 6), flip_x=True)[0].tolist()
+        [4, 3, 2, 1]
     """
     dims = [dim for dim, flipped in ((-2, flip_y), (-1, flip_x)) if flipped]
     # Red comes from line 0 and lands on the last one: on an odd line if the length is even.
@@ -162,6 +188,10 @@ def orient(image: Tensor, orientation: int) -> Tensor:
 
     Raises:
         OptionError: ``orientation`` is not in 1 to 8.
+
+    Examples:
+        >>> orient(torch.zeros(3, 40, 60), 6).shape
+        torch.Size([3, 60, 40])
     """
     check_choice(orientation, TURNS, 'orientation')
     swap, rows, columns = TURNS[orientation]
@@ -175,6 +205,11 @@ def undo_orient(image: Tensor, orientation: int) -> Tensor:
 
     Raises:
         OptionError: ``orientation`` is not in 1 to 8.
+
+    Examples:
+        >>> picture = torch.rand(3, 4, 6)
+        >>> torch.equal(undo_orient(orient(picture, 6), 6), picture)
+        True
     """
     check_choice(orientation, TURNS, 'orientation')
     swap, rows, columns = TURNS[orientation]

@@ -52,6 +52,13 @@ def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias:
     Raises:
         ShapeError: the shapes do not belong together.
         OptionError: the backend is unknown or not installed.
+
+    Examples:
+        >>> x, weight = torch.rand(1, 2, 8, 8), torch.rand(4, 2, 3, 3)
+        >>> still, all_seen = torch.zeros(1, 18, 8, 8), torch.ones(1, 9, 8, 8)
+        >>> plain = torch.nn.functional.conv2d(x, weight, padding=1)
+        >>> torch.allclose(deform_conv2d(x, still, all_seen, weight, padding=1), plain, atol=1e-5)
+        True
     """
     check_choice(backend, BACKENDS, 'dcn_backend')
     taps = weight.shape[2] * weight.shape[3]
@@ -151,7 +158,12 @@ def _has_mmcv_ops() -> bool:
 
 
 def available_backends() -> dict[str, str]:
-    """Backends that are installed, each with the devices it serves."""
+    """Backends that are installed, each with the devices it serves.
+
+    Examples:
+        >>> 'torchvision' in available_backends()
+        True
+    """
     found = {'torchvision': 'cpu, cuda', 'grid_sample': 'cpu, cuda'}
     if _has_basicsr_extension():
         found['basicsr'] = 'cuda'

@@ -31,6 +31,13 @@ def high_frequency_mask(rgb_linear: Tensor) -> Tensor:
 
     Reference:
         Equation (7), after Liu et al., CVPR 2020 (the paper's [28]).
+
+    Examples:
+        >>> picture = torch.zeros(1, 3, 16, 16)
+        >>> picture[..., 8:] = 1
+        >>> mask = high_frequency_mask(picture)
+        >>> bool(mask[0, 0, 8, 8] > mask[0, 0, 8, 3])
+        True
     """
     check_ndim(rgb_linear, 'B 3 H W', 'rgb_linear')
     weights = rgb_linear.new_tensor(_LUMA).view(1, 3, 1, 1)

@@ -38,6 +38,13 @@ def refine_offsets(reference: Tensor, frame: Tensor, corners: Tensor, offsets: T
 
     Returns:
         [S, 2] in pixels.
+
+    Examples:
+        >>> line = torch.linspace(0, 1, 24, dtype=torch.float64)
+        >>> frame = torch.stack((line[:, None] + line, line[:, None] * line), dim=-1)
+        >>> corners = torch.tensor([[8, 8]])
+        >>> refine_offsets(frame, frame, corners, torch.zeros_like(corners), (8, 8)).abs().max().item() < 0.5
+        True
     """
     images = torch.stack((reference, frame))
     index = torch.zeros(len(corners), dtype=torch.int64, device=corners.device)
@@ -64,6 +71,12 @@ def replace_strays(offsets: Tensor, jump: float) -> Tensor:
     Args:
         offsets: [N, R, C, 2], floating point.
         jump: what differs by at most so many pixels along both axes is shared.
+
+    Examples:
+        >>> offsets = torch.zeros(1, 3, 3, 2)
+        >>> offsets[0, 1, 1] = 40
+        >>> replace_strays(offsets, jump=2)[0, 1, 1].tolist()
+        [0.0, 0.0]
     """
     padded = F.pad(offsets.permute(0, 3, 1, 2), (1, 1, 1, 1), value=torch.nan)
     around = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)

@@ -23,6 +23,10 @@ def parse_noise(text: str, where: str) -> tuple[float, float]:
 
     Raises:
         OptionError: something else, naming ``where``; or a level that is not in 0 .. 1.
+
+    Examples:
+        >>> parse_noise('high', 'noise'), parse_noise('0.0025,0.01', 'noise')
+        ((0.0064, 0.02), (0.0025, 0.01))
     """
     if text in TEST_LEVELS:
         return TEST_LEVELS[text]
@@ -45,6 +49,10 @@ def noise_std(signal: Tensor, shot: Level, read: Level) -> Tensor:
     Args:
         signal: raw values, nominally in [0, 1]; any shape.
         shot, read: noise parameters, numbers or tensors that broadcast against ``signal``.
+
+    Examples:
+        >>> noise_std(torch.tensor([0.0, 1.0]), 0.0, 0.5).tolist()
+        [0.5, 0.5]
     """
     return torch.sqrt(shot * signal + read * read)
 
@@ -56,6 +64,12 @@ def add_noise(clean: Tensor, shot: Level, read: Level, *, generator: Optional[to
         clean: noise-free raw in [0, 1]; any shape.
         shot, read: noise parameters, numbers or tensors that broadcast against ``clean``.
         generator: source of randomness; the global one if not given.
+
+    Examples:
+        >>> clean = torch.full((4, 64, 64), 0.5)
+        >>> noisy = add_noise(clean, 0.0, 0.1, generator=torch.Generator().manual_seed(0))
+        >>> round(noisy.std().item(), 1)
+        0.1
     """
     normal = torch.randn(clean.shape, generator=generator, dtype=clean.dtype, device=clean.device)
     return (clean + normal * noise_std(clean, shot, read)).clamp(0, 1)
@@ -72,6 +86,12 @@ def add_test_noise(clean: Tensor, shot: float, read: float, *, frame_number: int
         clean: one frame of packed raw [4, H, W] in [0, 1], float32 on the CPU.
         shot, read: noise parameters.
         frame_number: k, at least 1.
+
+    Examples:
+        >>> clean = torch.full((4, 8, 8), 0.5)
+        >>> first, second = (add_test_noise(clean, 0.0064, 0.02, frame_number=1) for _ in range(2))
+        >>> torch.equal(first, second)
+        True
     """
     generator = torch.Generator().manual_seed(frame_number)
     std = noise_std(clean, shot, read).permute(1, 2, 0).contiguous()
@@ -80,7 +100,13 @@ def add_test_noise(clean: Tensor, shot: float, read: float, *, frame_number: int
 
 
 def sample_noise_level(generator: torch.Generator) -> tuple[float, float]:
-    """Draw training noise parameters (shot, read), log-uniform in the paper's ranges (section 4.1)."""
+    """Draw training noise parameters (shot, read), log-uniform in the paper's ranges (section 4.1).
+
+    Examples:
+        >>> shot, read = sample_noise_level(torch.Generator().manual_seed(0))
+        >>> 1e-4 <= shot <= 1e-2
+        True
+    """
     u_shot, u_read = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
     shot = TRAIN_SHOT_LOG10[0] + u_shot * (TRAIN_SHOT_LOG10[1] - TRAIN_SHOT_LOG10[0])
     read = TRAIN_READ_LOG10[0] + u_read * (TRAIN_READ_LOG10[1] - TRAIN_READ_LOG10[0])

@@ -21,7 +21,12 @@ CHUNK_BYTES = {'cpu': 8 << 20, 'cuda': 128 << 20}
 
 
 def slices(total: int, item_bytes: int, device: torch.device) -> Iterator[slice]:
-    """Parts of ``range(total)`` whose items together stay below the budget of the device, at least one item each."""
+    """Parts of ``range(total)`` whose items together stay below the budget of the device, at least one item each.
+
+    Examples:
+        >>> list(slices(5, CHUNK_BYTES['cpu'] // 2, torch.device('cpu')))
+        [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
     length = max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES['cpu']) // item_bytes)
     for start in range(0, total, length):
         yield slice(start, min(start + length, total))
@@ -47,6 +52,11 @@ def cut(images: Tensor, index: Tensor, corner: Tensor, size: tuple[int, int]) ->
 
     Returns:
         [S, height, width, C].
+
+    Examples:
+        >>> image = torch.arange(12.).view(1, 3, 4, 1)
+        >>> cut(image, torch.tensor([0]), torch.tensor([[1, 2]]), (2, 3)).squeeze().tolist()
+        [[6.0, 7.0, 7.0], [10.0, 11.0, 11.0]]
     """
     return images[_indices(images, index, corner, size)]
 
@@ -67,6 +77,13 @@ def patch_distances(images: Tensor, index: Tensor, corner: Tensor, reference: Te
     Returns:
         [S, M]. Candidates that reach out of the image meet its repeated border. Differentiable once, with respect
         to ``images`` and ``reference``.
+
+    Examples:
+        >>> image = torch.rand(1, 12, 12, 3)
+        >>> tile = image[:, 4:8, 4:8]
+        >>> distance = patch_distances(image, torch.tensor([0]), torch.tensor([[4, 4]]), tile, (-1, 1, 1))
+        >>> distance.argmin().item(), distance.shape
+        (4, torch.Size([1, 9]))
     """
     if torch.compiler.is_compiling():
         total = _fused(images, index, corner, reference, axis)

@@ -41,6 +41,15 @@ def synthesise(srgb: Tensor, camera: Camera, shot: Tensor, read: Tensor, seeds: 
 
     Raises:
         ShapeError: ``srgb`` is not five-dimensional, has an odd size, or the rest is of another batch size.
+
+    Examples:
+        >>> from jddb_plugin.ops.isp import Camera
+        >>> one = torch.ones(2)
+        >>> camera = Camera(one, 2 * one, 2 * one, torch.eye(3).expand(2, 3, 3))
+        >>> srgb, seeds = torch.rand(2, 3, 3, 8, 12), torch.tensor([0, 1])
+        >>> raw = synthesise(srgb, camera, 0.01 * one, 0.01 * one, seeds, ref_idx=1)
+        >>> raw.lq.shape, raw.gt.shape
+        (torch.Size([2, 3, 8, 4, 6]), torch.Size([2, 3, 8, 12]))
     """
     check_ndim(srgb, 'B N C H W', 'srgb')
     for name, value in {'shot': shot, 'read': read, 'seeds': seeds, 'camera.rgb_gain': camera.rgb_gain}.items():
@@ -60,6 +69,14 @@ def synthesise(srgb: Tensor, camera: Camera, shot: Tensor, read: Tensor, seeds: 
 
 
 def synthesise_batch(batch: Mapping[str, Tensor], ref_idx: int) -> RawBurst:
-    """:func:`synthesise` from a data set's batch: srgb, rgb_gain, red_gain, blue_gain, cam2rgb, shot, read, seed."""
+    """:func:`synthesise` from a data set's batch: srgb, rgb_gain, red_gain, blue_gain, cam2rgb, shot, read, seed.
+
+    Examples:
+        >>> one = torch.ones(1)
+        >>> batch = {'srgb': torch.rand(1, 3, 3, 8, 12), 'rgb_gain': one, 'red_gain': 2 * one, 'blue_gain': 2 * one,
+        ...          'cam2rgb': torch.eye(3)[None], 'shot': 0.01 * one, 'read': 0.01 * one, 'seed': torch.tensor([7])}
+        >>> synthesise_batch(batch, ref_idx=1).clean.shape
+        torch.Size([1, 3, 4, 4, 6])
+    """
     camera = Camera(batch['rgb_gain'], batch['red_gain'], batch['blue_gain'], batch['cam2rgb'])
     return synthesise(batch['srgb'], camera, batch['shot'], batch['read'], batch['seed'], ref_idx=ref_idx)

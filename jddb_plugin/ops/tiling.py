@@ -140,6 +140,11 @@ def make_grid(height: int, width: int, *, tile: Union[int, tuple[int, int]], ove
     Raises:
         OptionError: tile or overlap is not a multiple.
         ShapeError: the frame is smaller than a tile.
+
+    Examples:
+        >>> grid = make_grid(100, 140, tile=64, overlap=4, multiple=4)
+        >>> grid.size, grid.rows, grid.cols
+        ((72, 72), (0, 28), (0, 32, 68))
     """
     check_choice(layout, ('inside', 'published'), 'layout')
     tall, wide = (tile, tile) if isinstance(tile, int) else tile

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from jddb_plugin.checks import JDDBError, OptionError
-from jddb_plugin.options import read_options
+from jddb_plugin.options import Options
 from jddb_plugin.runtime.rendezvous import meet
 
 #: Where ports of Slurm jobs lie: above those of services, below those that systems hand out by themselves.
@@ -27,7 +27,7 @@ _TRIES, _STRIDE = 4, 4999
 
 
 @dataclass(frozen=True)
-class DistOptions:
+class DistOptions(Options):
     """Section ``dist_params`` of an option file.
 
     Attributes:
@@ -42,6 +42,16 @@ class DistOptions:
     timeout_minutes: float = 60
     start_minutes: float = 15
 
+    def check(self) -> None:
+        """Raise OptionError for a value that cannot be used."""
+        if self.backend not in (None, 'nccl', 'gloo'):
+            raise OptionError(f"expected nccl or gloo, got '{self.backend}'.", field='backend')
+        if self.port is not None and not 1 <= self.port <= 65535:
+            raise OptionError(f'expected 1 .. 65535, got {self.port}.', field='port')
+        for name in ('timeout_minutes', 'start_minutes'):
+            if getattr(self, name) <= 0:
+                raise OptionError(f'must be positive, got {getattr(self, name)}.', field=name)
+
 
 _options = DistOptions()
 #: Group for decisions: on the CPU, so that asking does not wait for a GPU.
@@ -55,15 +65,7 @@ def configure(section: Optional[Mapping[str, Any]]) -> None:
         OptionError: an unknown key, or a value that cannot be used.
     """
     global _options
-    options = read_options(DistOptions, section or {}, 'dist_params')
-    if options.backend not in (None, 'nccl', 'gloo'):
-        raise OptionError(f"dist_params.backend: expected nccl or gloo, got '{options.backend}'.")
-    if options.port is not None and not 1 <= options.port <= 65535:
-        raise OptionError(f'dist_params.port: expected 1 .. 65535, got {options.port}.')
-    for key in ('timeout_minutes', 'start_minutes'):
-        if getattr(options, key) <= 0:
-            raise OptionError(f'dist_params.{key}: must be positive, got {getattr(options, key)}.')
-    _options = options
+    _options = DistOptions.read(section or {}, 'dist_params')
 
 
 #: Where a launcher tells rank, number of processes and rank on the node.

@@ -394,7 +394,7 @@ def test_names_that_do_not_fit(tmp_path, texture_folder):
 
 
 def test_a_killed_worker_is_said(tmp_path):
-    with pytest.raises(DataError, match='use fewer --workers'):
+    with pytest.raises(DataError, match='use fewer workers'):
         list(workers.run_in_order([_die], 1))
 
 
@@ -516,11 +516,10 @@ def test_a_truncated_database_is_one_line(sound, length):
         verify(path)
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_an_uncompressed_build_is_sound_and_reads_the_same(texture_folder, tmp_path, workers):
+def test_an_uncompressed_build_is_sound_and_reads_the_same(texture_folder, tmp_path):
     clips = find_clips(texture_folder)
     for encoding in ('png', 'tiff'):
-        build(clips, str(tmp_path / f'{encoding}.lmdb'), encoding=encoding, workers=workers)
+        build(clips, str(tmp_path / f'{encoding}.lmdb'), encoding=encoding, workers=int(encoding == 'tiff'))
     summary, problems = verify(tmp_path / 'tiff.lmdb')
     assert 'sound; 2 clips, 14 frames' in summary and not problems
     sources = [FrameSource(str(tmp_path / f'{encoding}.lmdb'), {'type': 'lmdb'}, 'test') for encoding in ('png', 'tiff')]

@@ -37,9 +37,9 @@ def test_mosaic_refuses_wrong_shapes(shape):
 
 def test_bilinear_demosaicking_agrees_with_opencv():
     mosaic = torch.from_numpy(np.random.default_rng(0).integers(0, 65535, (20, 24)).astype(np.uint16).astype(np.float32))
-    ours = demosaic_bilinear(pack(mosaic)[None])[0].permute(1, 2, 0).numpy()
+    ours = demosaic_bilinear(pack(mosaic)[None])[0].permute(1, 2, 0).numpy(force=True)
     # OpenCV names patterns by the second row's second and third pixel.
-    theirs = cv2.cvtColor(mosaic.numpy().astype(np.uint16), cv2.COLOR_BayerBG2RGB).astype(np.float32)
+    theirs = cv2.cvtColor(mosaic.numpy(force=True).astype(np.uint16), cv2.COLOR_BayerBG2RGB).astype(np.float32)
     assert np.abs(ours - theirs)[1:-1, 1:-1].max() <= 1  # OpenCV rounds
 
 

@@ -45,8 +45,8 @@ def test_every_pattern_becomes_rggb_and_goes_back(cfa, height, width):
     restored = restore_frame(cropped, (y, x), (height, width))
     assert restored.shape == mosaic.shape
     assert torch.equal(restored[..., y:y + h, x:x + w], cropped)
-    expected = np.pad(cropped[1].numpy(), ((y, height - h - y), (x, width - w - x)), mode='edge')
-    assert np.array_equal(restored[1].numpy(), expected)
+    expected = np.pad(cropped[1].numpy(force=True), ((y, height - h - y), (x, width - w - x)), mode='edge')
+    assert np.array_equal(restored[1].numpy(force=True), expected)
 
 
 def test_restored_frames_pass_gradients():
@@ -116,14 +116,14 @@ def test_flipped_mosaics_stay_rggb(flip_y, flip_x, transpose, height, width):
     flipped = flip_mosaic(mosaic, flip_y=flip_y, flip_x=flip_x, transpose=transpose)
     assert is_rggb(flipped[0])
     # The samples are those of the plainly flipped mosaic, less at most one line on each side.
-    where = mosaic[1].numpy()
+    where = mosaic[1].numpy(force=True)
     where = where[::-1] if flip_y else where
     where = where[:, ::-1] if flip_x else where
     where = where.T if transpose else where
     h, w = flipped.shape[-2:]
     y, x = (int(v[0]) for v in np.nonzero(where == flipped[1, 0, 0].item()))
     assert y in (0, 1) and x in (0, 1) and where.shape[0] - y - h in (0, 1) and where.shape[1] - x - w in (0, 1)
-    assert np.array_equal(where[y:y + h, x:x + w], flipped[1].numpy())
+    assert np.array_equal(where[y:y + h, x:x + w], flipped[1].numpy(force=True))
 
 
 @pytest.mark.parametrize(('flip_y', 'flip_x', 'transpose'), FLIPS)
@@ -156,11 +156,11 @@ def test_orientation_agrees_with_pillow(orientation, tmp_path):
     Image.fromarray(stored).save(tmp_path / 'a.png', exif=exif)
     with Image.open(tmp_path / 'a.png') as image:
         upright = np.asarray(ImageOps.exif_transpose(image))
-    assert np.array_equal(orient(torch.from_numpy(stored), orientation).numpy(), upright)
+    assert np.array_equal(orient(torch.from_numpy(stored), orientation).numpy(force=True), upright)
 
 
 def test_turning_by_90_degrees_agrees_with_opencv():
     image = np.arange(20, dtype=np.uint8).reshape(4, 5)
-    assert np.array_equal(orient(torch.from_numpy(image), 6).numpy(), cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE))
+    assert np.array_equal(orient(torch.from_numpy(image), 6).numpy(force=True), cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE))
     with pytest.raises(OptionError, match='orientation'):
         orient(torch.from_numpy(image), 9)

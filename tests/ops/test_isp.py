@@ -26,6 +26,7 @@ def test_unprocess_then_process_gives_the_picture_back():
     torch.testing.assert_close(restored, srgb, atol=2e-5, rtol=0)
 
 
+@pytest.mark.cpu_only
 def test_every_drawn_camera_gives_the_picture_back():
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):

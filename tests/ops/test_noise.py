@@ -6,6 +6,7 @@ import torch
 from jddb_plugin.ops.noise import TRAIN_READ_LOG10, TRAIN_SHOT_LOG10, add_noise, add_test_noise, noise_std, sample_noise_level
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize('signal', [0.3, 0.5, 0.7])
 def test_noise_has_the_variance_of_its_map(signal):
     shot, read = 2.5e-3, 1e-2
@@ -36,6 +37,7 @@ def test_noise_stays_in_range():
     assert noisy.min() >= 0 and noisy.max() <= 1
 
 
+@pytest.mark.cpu_only
 def test_training_levels_fill_the_papers_ranges():
     generator = torch.Generator().manual_seed(0)
     levels = torch.tensor([sample_noise_level(generator) for _ in range(2000)]).log10()

@@ -13,6 +13,8 @@ from jddb_plugin.config import load_options
 
 from ..conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def script(monkeypatch):

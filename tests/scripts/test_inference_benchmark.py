@@ -16,6 +16,8 @@ from jddb_plugin.restoration import find_bursts
 from ..conftest import ROOT
 from ..restoration.samples import save_net, write_tiffs
 
+pytestmark = pytest.mark.slow
+
 NAMES = ('common', 'noisy_raw', 'inference', 'restore_memory', 'tile_borders')
 TINY = ['--device', 'cpu', '--features', '8', '--repeats', '2', '--frames', '3']
 

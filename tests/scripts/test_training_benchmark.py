@@ -10,6 +10,8 @@ import torch
 
 from ..conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 TINY = ['--small', '--device', 'cpu', '--repeats', '2', '--warmup', '0', '--set', 'network_g.num_feat=4',
         'network_g.deformable_groups=1', 'datasets.train.num_worker_per_gpu=0', 'datasets.train.batch_size_per_gpu=1']
 

@@ -1,0 +1,41 @@
+"""The public names of ops, and the examples in their docstrings."""
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+import torch
+
+from jddb_plugin import ops
+
+#: A copy: a name that is renamed or lost is a change for everybody who uses it, and belongs into the CHANGELOG.
+PUBLIC = [
+    'CFA_PATTERNS', 'Camera', 'Match', 'MotionField', 'RawBurst', 'Search', 'SearchWindow', 'TEST_LEVELS', 'TileGrid',
+    'add_noise', 'add_test_noise', 'available_backends', 'blend_tiles', 'camera_matrix', 'cell_to_rggb',
+    'deform_conv2d', 'demosaic_bilinear', 'distances_along', 'estimate_noise', 'flip_mosaic', 'half_size_rgb',
+    'high_frequency_mask', 'inverse_tone_map', 'make_grid', 'match_entropy', 'match_tiles', 'mosaic_rgb', 'noise_std',
+    'normalise', 'orient', 'pack', 'parse_noise', 'patch_distances', 'process', 'red_position', 'reference_camera',
+    'refine_offsets', 'replace_strays', 'restore_frame', 'sample_camera', 'sample_noise_level', 'synthesise',
+    'synthesise_batch', 'take_tiles', 'to_linear_srgb', 'to_rggb', 'tone_map', 'undo_orient', 'unpack', 'unprocess',
+]
+MODULES = ['jddb_plugin.ops', *(module.name for module in pkgutil.iter_modules(ops.__path__, 'jddb_plugin.ops.'))]
+
+
+def test_the_list_is_frozen():
+    assert sorted(ops.__all__) == sorted(PUBLIC) and all(hasattr(ops, name) for name in PUBLIC)
+
+
+def test_every_public_function_has_an_example():
+    without = []
+    for name in MODULES:
+        for key, value in vars(importlib.import_module(name)).items():
+            if inspect.isfunction(value) and value.__module__ == name and not key.startswith('_') and '>>> ' not in value.__doc__:
+                without.append(f'{name}.{key}')
+    assert not without
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_examples_run(name):
+    result = doctest.testmod(importlib.import_module(name), extraglobs={'torch': torch})
+    assert result.failed == 0 and (result.attempted or name.endswith('ops'))
