@@ -74,6 +74,7 @@ def apply() -> None:
     train.load_resume_state = checkpoints.load_resume_state
     train.EnlargedSampler = make_sampler_class(train.EnlargedSampler)
     train.build_dataloader = training.patch_build_dataloader(train.build_dataloader)
+    train.init_tb_loggers = training.patch_init_tb_loggers(train.init_tb_loggers)
     train.build_model = training.patch_build_model(train.build_model)
     train.CPUPrefetcher = training.make_prefetcher_class(train.CPUPrefetcher)
     training.patch_prefetch_generator(importlib.import_module('basicsr.data.prefetch_dataloader').PrefetchGenerator)

@@ -99,7 +99,7 @@ def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
     experiment brings the networks that lie beside it.
     """
     from basicsr.utils import check_resume
-    RUN_STATE.resumed = RUN_STATE.batches = None
+    RUN_STATE.reset()
     path, ignored = opt['path'].get('resume_state'), opt['path'].get('ignore_resume_networks') or ()
     labels = [key[len('network_'):] for key in opt if key.startswith('network_') and key not in ignored]
     if opt['auto_resume']:
