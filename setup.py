@@ -24,6 +24,7 @@ setup(
         'mmcv-lite>=2.0',
         'mmengine>=0.10',
         'lmdb',
+        'filelock',
         'opencv-python',
         'addict',
         'yapf',

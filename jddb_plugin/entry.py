@@ -8,7 +8,6 @@ import logging
 import os
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence
 
@@ -21,6 +20,7 @@ from jddb_plugin.checks import CheckpointError, DataError, JDDBError, OptionErro
 from jddb_plugin.compat.training import optimizer_class
 from jddb_plugin.config import dump_options, load_options, parse_override
 from jddb_plugin.data.unprocessed_burst_dataset import HOST_KEYS
+from jddb_plugin.files import temporary_folder
 from jddb_plugin.hooks import build_hooks
 from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.options import check_call, check_keys, read_options, registered
@@ -326,8 +326,8 @@ def _run(pipeline: Callable[[str], None], args: argparse.Namespace, given: Seque
     if not is_train and hasattr(MODEL_REGISTRY.get(opt['model_type']), 'check_options') and not opt['path'].get(
             'pretrain_network_g'):
         raise OptionError("path: 'pretrain_network_g' is missing; a network with random weights is not worth testing.")
-    with tempfile.TemporaryDirectory(prefix='jddb_plugin_') as folder:
-        resolved = Path(folder) / Path(args.opt).name
+    with temporary_folder() as folder:
+        resolved = folder / Path(args.opt).name
         header = f'# Resolved from: {args.opt}\n# by: python -m jddb_plugin.{command} {" ".join(shlex.join(given).split())}\n'
         resolved.write_text(header + dump_options(opt), encoding='utf-8')
         flags = [flag for flag in ('auto_resume', 'debug') if getattr(args, flag)]

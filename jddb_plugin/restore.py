@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from jddb_plugin.checks import DataError, JDDBError, OptionError, one_line, one_line_errors
 from jddb_plugin.data.images import IMAGE_SUFFIXES
 from jddb_plugin.data.metadata import CFA_PATTERNS
+from jddb_plugin.files import atomic_write
 from jddb_plugin.ops.noise import parse_noise
 from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts, with_unique_names
 from jddb_plugin.restoration.picture import FORMATS, check_suffix
@@ -144,15 +144,11 @@ def _check_not_input(targets: Sequence[Path], bursts: Sequence[Burst]) -> None:
 
 
 def _write_report(path: Path, entries: Sequence[Union[BurstReport, FailedBurst]]) -> None:
-    partial = path.with_name(f'{path.name}.partial')
     try:
-        partial.write_text(render_report(entries), encoding='utf-8')
-        os.replace(partial, path)
+        with atomic_write(path) as file:
+            file.write_text(render_report(entries), encoding='utf-8')
     except OSError as error:
         raise DataError(f'{path}: cannot be written ({error.strerror or error}).') from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _restore_all(restorer: Restorer, bursts: Sequence[Burst], targets: Sequence[Path], args: argparse.Namespace,

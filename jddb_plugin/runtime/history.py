@@ -7,9 +7,10 @@ leaves no score, and is repeated by the run that goes on.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
+
+from jddb_plugin.files import atomic_write
 
 FILE = 'validation.jsonl'
 
@@ -48,7 +49,6 @@ def take_over(source: str, target: str, up_to: int, metrics: Sequence[str] = ())
         return []
     entries = [entry for entry in _complete(path.read_text(encoding='utf-8').splitlines()) if entry['iter'] <= up_to]
     entries = [entry for entry in entries if entry['iter'] < up_to or is_complete(entries, entry['set'], metrics, up_to)]
-    partial = Path(target) / f'{FILE}.partial'
-    partial.write_text(''.join(json.dumps(entry) + '\n' for entry in entries), encoding='utf-8')
-    os.replace(partial, Path(target) / FILE)
+    with atomic_write(Path(target) / FILE) as file:
+        file.write_text(''.join(json.dumps(entry) + '\n' for entry in entries), encoding='utf-8')
     return entries
