@@ -18,7 +18,8 @@ SCRIPTS = (*TRAINING, 'ablation_array.sbatch')
 #: What stands in for Slurm's commands. srun drops its options and runs the rest once per task; it kills what is left when a
 #: task fails, and then reports the signal. python ends with the status of its task.
 FAKES = {
-    'srun': '''trap : TERM USR1
+    'srun': '''if [ "${*: -1}" = true ]; then exit "${LOST:-0}"; fi
+trap : TERM USR1
 printf '%s\\n' "$@" > srun.txt
 env > environment.txt
 if [ -n "${SIGNAL:-}" ]; then kill -s "$SIGNAL" "$PPID"; sleep 0.2; fi
@@ -135,6 +136,13 @@ def test_a_job_too_short_to_train_in_does_not_go_round_for_ever(submit, script, 
     status, asked = submit(script, 75, LIMIT=limit, said=None if starts else f'--time={limit} leaves no time for training')
     assert (status, bool(asked)) == ((0, True) if starts else (2, False))
     assert (tmp_path / 'python.txt').exists() == starts
+
+
+def test_a_lost_node_is_no_failure(submit):
+    script = 'several_nodes.sbatch'
+    assert submit(script, '0 1', LOST='1', said='a node does not answer') == (
+        0, [f'show job {job(script)}', f'requeue {job(script)}'])
+    assert submit(script, '0 1') == (137, [])
 
 
 @pytest.mark.parametrize('script', TRAINING)
