@@ -24,7 +24,7 @@ ALLOWED = {
     'compat': {'compat', 'runtime', 'ops', 'base'},
     'base': {'base'},
 }
-BASE = {'checks', 'options', 'config', 'files'}
+BASE = {'checks', 'children', 'options', 'config', 'files'}
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 

@@ -11,8 +11,9 @@ import os
 import signal
 import threading
 from multiprocessing import resource_tracker
-from multiprocessing.connection import wait
 from typing import Any, Iterator, Optional
+
+from jddb_plugin.children import end_with_parent
 
 #: EX_TEMPFAIL of sysexits.h.
 EXIT_STATUS = 75
@@ -85,19 +86,3 @@ def obey_parent_only() -> None:
     if hasattr(signal, 'sigwaitinfo'):  # not on macOS
         threading.Thread(target=wait_for_signal, daemon=True).start()
     end_with_parent()
-
-
-def end_with_parent() -> None:
-    """In a process that multiprocessing has started: end when the parent has ended, however and whenever it did.
-
-    torch's own watchdog compares the parent's number with the one that the worker has read itself. A parent that is killed
-    while its workers start is gone by then: the worker sees the number of its new parent, and waits for work for ever. The
-    pipe that multiprocessing gives every child is closed by the kernel, however early the parent was killed.
-    """
-    sentinel = multiprocessing.parent_process().sentinel
-
-    def wait_for_parent() -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait_for_parent, daemon=True).start()
