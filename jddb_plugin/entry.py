@@ -330,6 +330,7 @@ def _run(pipeline: Callable[[str], None], args: argparse.Namespace, given: Seque
         resolved = folder / Path(args.opt).name
         header = f'# Resolved from: {args.opt}\n# by: python -m jddb_plugin.{command} {" ".join(shlex.join(given).split())}\n'
         resolved.write_text(header + dump_options(opt), encoding='utf-8')
+        args.auto_resume = args.auto_resume or processes.is_restart(args.launcher)
         flags = [flag for flag in ('auto_resume', 'debug') if getattr(args, flag)]
         sys.argv = [f'jddb_plugin.{command}', '-opt', str(resolved), '--launcher', args.launcher,
                     *(f'--{flag}' for flag in flags)]

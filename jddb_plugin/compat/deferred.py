@@ -20,6 +20,8 @@ class _Deferred:
         return self._load()(*arguments, **named)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith('__'):  # asked by copy, inspect and the like
+            raise AttributeError(name)
         return getattr(self._load(), name)
 
 

@@ -20,6 +20,8 @@ EXIT_STATUS = 75
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 _received: Optional[str] = None
+#: The launcher's process, once it is watched.
+_launcher: Optional[int] = None
 
 
 class Preempted(Exception):
@@ -32,15 +34,26 @@ def _note(number: int, _: Any) -> None:
 
 
 def received() -> Optional[str]:
-    """Name of the signal that has asked this process to stop; None if there was none."""
+    """Name of the signal that has asked this process to stop, or what else has; None if nothing has."""
+    if _received is None and _launcher is not None and os.getppid() != _launcher:
+        return 'the launcher has ended'
     return _received
+
+
+def watch_launcher() -> None:
+    """From now on the end of the parent process asks this one to stop, too.
+
+    Processes of a torchrun that was killed would train on, unwatched, beside those of the next one.
+    """
+    global _launcher
+    _launcher = os.getppid()
 
 
 @contextlib.contextmanager
 def watch() -> Iterator[None]:
     """Take a note of the signals while the context lasts, instead of dying of them."""
-    global _received
-    _received = None
+    global _received, _launcher
+    _received = _launcher = None
     if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
         yield
         return

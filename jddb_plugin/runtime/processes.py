@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from jddb_plugin.checks import JDDBError, OptionError
 from jddb_plugin.options import read_options
+from jddb_plugin.runtime import preemption
 from jddb_plugin.runtime.rendezvous import meet
 
 #: Where ports of Slurm jobs lie: above those of services, below those that systems hand out by themselves.
@@ -85,6 +86,11 @@ def rank_info(launcher: str) -> tuple[int, int, int]:
     return tuple(int(os.environ[name]) for name in _ENVIRONMENT[launcher])
 
 
+def is_restart(launcher: str) -> bool:
+    """Whether torchrun has started this process again after one has failed (--max-restarts)."""
+    return launcher == 'pytorch' and os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') not in ('', '0')
+
+
 def slurm_ports(environment: Mapping[str, str]) -> list[int]:
     """Ports to try for a job step: two jobs on one node try the same one first only if their numbers are 1250 apart."""
     job, step = environment.get('SLURM_JOB_ID', ''), environment.get('SLURM_STEP_ID', '')
@@ -132,6 +138,8 @@ def slurm_address(environment: Mapping[str, str]) -> str:
 
 def start_pytorch(backend: str = 'nccl', **_: Any) -> None:
     """Join the group of processes that torchrun started."""
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        preemption.watch_launcher()
     _start(backend, rank_info('pytorch')[2])
 
 
