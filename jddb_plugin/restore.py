@@ -31,6 +31,7 @@ from jddb_plugin.restoration.picture import FORMATS, check_suffix
 from jddb_plugin.restoration.plan import parse_memory
 from jddb_plugin.restoration.reporting import Reporter
 from jddb_plugin.restoration.restorer import Restorer, Settings
+from jddb_plugin.restoration.shards import Shard
 from jddb_plugin.visual.report import BurstReport, FailedBurst, render_report
 
 _SUFFIXES = {'.png': 'png', '.tif': 'tiff', '.tiff': 'tiff'}
@@ -58,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     out.add_argument('--gain', type=float, help='brightness of the picture (default: 1 %% of the noisy reference becomes white)')
     out.add_argument('--report', type=Path, metavar='FILE', help='also write a page, .html: before and after, and what was done')
     out.add_argument('--skip-existing', action='store_true', help='leave out bursts whose picture is there: go on with a batch')
+    out.add_argument('--shard', metavar='K/N', help='restore the K-th of N parts of the bursts, for N jobs; '
+                     'leaves out existing pictures, and keeps what failed in OUT/shards')
     how = parser.add_argument_group('how')
     how.add_argument('--device', default='auto', help='auto (default), cpu, cuda, cuda:1, ...')
     how.add_argument('--precision', default='float32', help='float32 (default) or bf16')
@@ -115,12 +118,12 @@ def _find(args: argparse.Namespace, settings: Settings) -> tuple[list[Burst], li
     return with_unique_names(bursts), failed
 
 
-def _targets(output: Path, bursts: Sequence[Burst], kind: str) -> list[Path]:
+def _targets(output: Path, bursts: Sequence[Burst], kind: str, *, several: bool = False) -> list[Path]:
     """The picture file of each burst; their folder is there then, and can be written to."""
     is_file = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
     if is_file:
         check_suffix(output, kind)
-    if is_file and len(bursts) > 1:
+    if is_file and (len(bursts) > 1 or several):
         raise OptionError(f'{output}: one file, but there are {len(bursts)} bursts; give a folder.')
     folder = output.parent if is_file else output
     _check_folder(folder)
@@ -155,7 +158,7 @@ def _restore_all(restorer: Restorer, bursts: Sequence[Burst], targets: Sequence[
                  entries: list[Union[BurstReport, FailedBurst]]) -> None:
     """Restore one after another; adds what the report tells to ``entries``."""
     for burst, target in tqdm(list(zip(bursts, targets)), unit='burst', disable=len(bursts) < 2 or None):
-        if args.skip_existing and target.is_file():
+        if (args.skip_existing or args.shard) and target.is_file():
             tqdm.write(one_line(f'{target}: is there, left out'))
             continue
         reporter = None if args.report is None else Reporter(restorer.settings)
@@ -195,6 +198,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     args = _parser().parse_args(arguments)
     settings = _settings(args)
     settings.check()
+    if args.shard is not None:
+        args.shard = Shard.parse(args.shard)
     if args.report is not None and args.report.suffix.lower() not in ('.html', '.htm'):
         raise OptionError(f'--report {args.report}: expected a name that ends in .html.')
     with _terminable():
@@ -208,9 +213,12 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
         entries += failed
         if not bursts:
             raise DataError(failed[0].error if len(failed) == 1 else f'no burst to restore: {"; ".join(f.error for f in failed)}')
+        if args.shard:
+            bursts, failed = args.shard.of(bursts), args.shard.of(failed)
+            entries = list(failed)
         for burst in failed:
             tqdm.write(one_line(f'error: {burst.error}'), file=sys.stderr)
-        targets = _targets(args.output, bursts, settings.kind)
+        targets = _targets(args.output, bursts, settings.kind, several=bool(args.shard))
         _check_not_input(targets, bursts)
         if args.report is not None:
             _check_folder(args.report.parent)
@@ -223,7 +231,10 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     except OSError as error:
         raise DataError(f'{error}.') from error
     wrong = sum(isinstance(entry, FailedBurst) for entry in entries)
-    if wrong:
+    if args.shard:
+        failures = {entry.name: entry.error for entry in entries if isinstance(entry, FailedBurst)}
+        sys.stdout.write(args.shard.report(args.output, len(bursts) + len(failed) - wrong, failures) + '\n')
+    elif wrong:
         sys.stderr.write(f'{wrong} of {len(bursts) + len(failed)} bursts failed\n')
     return int(wrong > 0)
 

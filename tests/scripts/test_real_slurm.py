@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import ROOT
+from ..restoration.samples import ARGUMENTS, save_net, write_tiffs
 from ..small_run import equal, validation, weights, write_options
 
 CLUSTER = Path(__file__).with_name('slurm') / 'cluster.sh'
@@ -232,3 +233,48 @@ def test_a_job_of_two_minutes_says_so(slurm, prepare):
     job = slurm.submit(prepare('short', 'one_node.sbatch', 1, time='2'))
     assert job.wait_for_end() == 'FAILED' and job.shown('Restarts') == '0'
     assert '--time=00:02:00 leaves no time for training' in job.log()
+
+
+#: Stands in for the ablation: each number is a training.
+RUNS = '''
+import sys
+from jddb_plugin.runtime import preemption
+from jddb_plugin.train import main
+if __name__ == '__main__':
+    status = main(['-opt', '../small.yml', '--auto_resume', '--set', f'name=run{sys.argv[2]}'])
+    preemption.ignore()
+    sys.exit(status)
+'''
+
+
+@pytest.mark.slow
+def test_of_an_array_one_job_goes_back_and_the_others_end(slurm, prepare):
+    folder = prepare('array', 'ablation_array.sbatch', 1, array='0-1', ablation='runs.py')
+    (folder / 'runs.py').write_text(RUNS)
+    array = slurm.submit(folder).number
+    first, second = (Job(slurm, folder, f'{array}_{index}') for index in (0, 1))
+    first.log = lambda: ''.join(path.read_text() for path in folder.glob('*_0.out'))
+    first.wait_for('iter: +3,')
+    first.signal()
+    first.wait_for_restart(1)
+    assert first.wait_for_end() == second.wait_for_end() == 'COMPLETED', first.log() + second.log()
+    assert second.shown('Restarts') == '0' and f'{array}_0: saved, put back into the queue' in first.log()
+    runs = [folder / 'experiments' / f'run{index}' for index in (0, 1)]
+    assert equal(*(weights(run, 'net_g_latest.pth') for run in runs))
+    assert not list(folder.glob('.ended*'))
+
+
+@pytest.mark.slow
+def test_a_batch_is_restored_as_an_array(slurm, prepare, tmp_path):
+    for index in range(5):
+        write_tiffs(tmp_path / 'bursts' / f'burst{index}')
+    save_net(tmp_path / 'net.pth')
+    folder = prepare('batch', 'restore_array.sbatch', 1, array='1-2', shards=2, bursts='../bursts')
+    options = f"options=(--weights ../net.pth {' '.join(ARGUMENTS)})"
+    text = re.sub(r'^options=.*$', options, (folder / 'job.sbatch').read_text(), flags=re.MULTILINE)
+    (folder / 'job.sbatch').write_text(text)
+    array = slurm.submit(folder).number
+    jobs = [Job(slurm, folder, f'{array}_{index}') for index in (1, 2)]
+    assert [job.wait_for_end() for job in jobs] == ['COMPLETED'] * 2, jobs[0].log()
+    assert sorted(path.name for path in (folder / 'restored').glob('*.png')) == [f'burst{index}.png' for index in range(5)]
+    assert len(list((folder / 'restored' / 'shards').iterdir())) == 2
