@@ -50,7 +50,7 @@ class Agent:
     def log(self):
         return self.log_file.read_text()
 
-    def wait_for(self, pattern, timeout=200):
+    def wait_for(self, pattern, timeout=300):
         end = time.monotonic() + timeout
         while not re.search(pattern, self.log()):
             assert time.monotonic() < end, self.log()[-3000:]
@@ -127,7 +127,7 @@ def test_nodes_come_and_go(agent, tmp_path):
     """One node, a second one that joins, and the first alone again after the second is lost."""
     port = _free_port()
     launch = ('--nnodes', '1:2', '--max-restarts', '3', '--rdzv-backend', 'c10d', '--rdzv-endpoint', f'127.0.0.1:{port}',
-              '--rdzv-id', 'elastic', '--rdzv-conf', 'last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=3',
+              '--rdzv-id', 'elastic', '--rdzv-conf', 'last_call_timeout=5,join_timeout=300,read_timeout=120',
               '--local-addr', '127.0.0.1')
     flags = ['--auto_resume', '--set', 'train.total_iter=1000', 'logger.save_checkpoint_freq=5']
     first = agent('nodes', f'first{os.getpid()}', *launch, flags=flags)
