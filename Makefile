@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch torchvision
 FRAMES ?=
 
-.PHONY: demo test lint doctor install clean
+.PHONY: demo test test-slow lint doctor install clean
 
 # The stamp is written last, so an interrupted installation is gone over again (pip keeps what is there). Its name
 # depends on TORCH, so that other packages are installed when they are asked for.
@@ -34,7 +34,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+# Tests that take minutes: Slurm with all its troubles, nodes that come and go.
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 doctor: $(STAMP)
 	$(BIN)/python -m jddb_plugin.doctor
