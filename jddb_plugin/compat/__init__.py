@@ -36,7 +36,7 @@ def prepare_import() -> None:
 
 @functools.cache
 def apply() -> None:
-    """Import basicsr and mend it; once per process."""
+    """Import basicsr and patch it; once per process."""
     prepare_import()
     try:
         with warnings.catch_warnings():

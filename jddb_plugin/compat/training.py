@@ -58,7 +58,7 @@ def patch_build_model(build: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def patch_init_tb_loggers(init: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep TensorBoard's logger where a validation that is made up for finds it."""
+    """Keep TensorBoard's logger for a validation that is repeated after a resume."""
 
     @functools.wraps(init)
     def init_tb_loggers(opt: dict[str, Any]) -> Any:

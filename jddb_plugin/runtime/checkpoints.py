@@ -23,7 +23,7 @@ def save_atomically(content: Any, path: str) -> None:
         with atomic_write(path, durable=True) as partial, open(partial, 'wb') as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(f'{path}: the checkpoint could not be written ({_reason(error)}); the ones before it are whole. '
+        raise CheckpointError(f'{path}: the checkpoint could not be written ({_reason(error)}); earlier ones are complete. '
                               'Free some space, or keep fewer by logger.keep_last, and go on with --auto_resume.') from error
 
 
@@ -132,7 +132,7 @@ def _outdated(states: str, keep_last: int, keep_every: int) -> Iterator[int]:
 def remove_outdated(states: str, models: str, labels: Sequence[str], *, keep_last: int, keep_every: int) -> None:
     """Remove states and their networks, but for the last ``keep_last`` and every ``keep_every``-th iteration (0: none).
 
-    A state goes before its networks: what is left is a whole pair, or networks without a state.
+    A state goes before its networks: an interruption leaves a complete pair, or networks without a state.
     """
     for iteration in list(_outdated(states, keep_last, keep_every)):
         for path in (os.path.join(states, f'{iteration}.state'),

@@ -102,7 +102,7 @@ class SeededSamples(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: EpochIndex) -> Any:
-        """Sample ``index``, drawn at the time that the index tells."""
+        """Sample ``index``, drawn at the epoch and pass of the index."""
         entropy = (self.seed, index.epoch, index.draw, int(index), 2)
         if get_worker_info() is not None:
             _seed_everything(*entropy)

@@ -1,4 +1,4 @@
-"""What a long run adds to any model of the toolbox: it stops when asked, knows its best scores, and tells its speed.
+"""What a long run adds to any model of the toolbox: it stops on request, keeps its best scores, and reports its speed.
 
 The toolbox's trainer calls a model's methods in a fixed order, once per iteration: ``update_learning_rate``,
 ``feed_data``, ``optimize_parameters``, then, when due, ``get_current_log``, ``save`` and ``validation``.
@@ -37,7 +37,7 @@ class TrainingLifecycleMixin:
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
         """First call of an iteration: global random numbers start from (seed, rank, iteration)."""
         if self._meter is None:
-            self._make_up_validation(current_iter - 1)
+            self._repeat_validation(current_iter - 1)
             self._meter = Meter(self._batch, self.device)
         seed_step(self.opt['manual_seed'], self.opt['rank'], current_iter)
         super().update_learning_rate(current_iter, warmup_iter=warmup_iter)
@@ -124,10 +124,10 @@ class TrainingLifecycleMixin:
         self._validated[name] = current_iter
         self._pause(begin)
 
-    def _make_up_validation(self, iteration: int) -> None:
-        """Validate where the run was interrupted before all scores of its iteration were written.
+    def _repeat_validation(self, iteration: int) -> None:
+        """Validate if the run was interrupted before all scores of its iteration were written.
 
-        A state of another experiment brings no obligation of that kind.
+        Not where the state is another experiment's.
         """
         val = self.opt.get('val') or {}
         if RUN_STATE.resumed is None or not val.get('metrics') or iteration % val['val_freq']:
@@ -141,7 +141,7 @@ class TrainingLifecycleMixin:
         for loader in RUN_STATE.validation_loaders:
             name = loader.dataset.opt['name']
             if self._validated.get(name) != iteration:
-                get_root_logger().info(f'Iteration {iteration} was not validated on {name} to the end; that is made up for now.')
+                get_root_logger().info(f'Iteration {iteration}: validation on {name} was interrupted, and is repeated now.')
                 self.validation(loader, iteration, RUN_STATE.tb_logger, val.get('save_img', False))
 
     def _update_best_metric_result(self, dataset_name: str, metric: str, val: float, current_iter: int) -> None:

@@ -1,8 +1,8 @@
 """Processes of a distributed run: how they find each other, and what they decide together.
 
-Two launchers are known. ``torchrun`` tells every process its rank, its rank on the node and where to meet by
-RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Slurm's ``srun`` tells SLURM_PROCID, SLURM_NTASKS,
-SLURM_LOCALID, the nodes and the job; from these the rest is derived (see :mod:`jddb_plugin.runtime.rendezvous`).
+Two launchers are supported. ``torchrun`` sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for every process.
+Slurm's ``srun`` sets SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, the nodes and the job; the rest is derived from these (see
+:mod:`jddb_plugin.runtime.rendezvous`).
 """
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ def configure(section: Optional[Mapping[str, Any]]) -> None:
     _options = options
 
 
-#: Where a launcher tells rank, number of processes and rank on the node.
+#: Variables by which a launcher passes rank, number of processes and rank on the node.
 _ENVIRONMENT = {'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')}
 
 
 def rank_info(launcher: str) -> tuple[int, int, int]:
-    """Rank, number of processes, and rank on the node, as the launcher told this process.
+    """Rank, number of processes, and rank on the node, as the launcher passed them to this process.
 
     Raises:
-        OptionError: it told nothing.
+        OptionError: a variable is missing.
     """
     if launcher == 'none':
         return 0, 1, 0

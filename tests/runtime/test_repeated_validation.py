@@ -74,7 +74,7 @@ def test_a_signal_in_a_validation(options, tmp_path, monkeypatch, frame, missing
     assert train(['-opt', options, '--auto_resume']) == 0
     assert _scores(tmp_path / 'stopped') == scores
     log = max(Path('experiments/small').glob('*.log'), key=os.path.getmtime).read_text()
-    assert re.findall(r'Iteration 3 was not validated on (\w+) to the end', log) == missing
+    assert re.findall(r'Iteration 3: validation on (\w+) was interrupted, and is repeated now', log) == missing
     first, second = (tmp_path / name / 'experiments/small' for name in ('whole', 'stopped'))
     assert equal(weights(first, 'net_g_6.pth'), weights(second, 'net_g_6.pth'))
     assert train(['-opt', options, '--auto_resume']) == 0  # finished already: nothing is scored twice
