@@ -44,7 +44,7 @@ class Agent:
             self.run = subprocess.Popen(
                 [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '1', *launch, '-m', 'jddb_plugin.train',
                  '-opt', options, '--launcher', 'pytorch', *flags], cwd=folder, stdout=log, stderr=log,
-                env=environment(PYTHONUNBUFFERED='1', NAME=name))
+                env=environment(PYTHONUNBUFFERED='1', NAME=name, TORCH_DISABLE_SHARE_RDZV_TCP_STORE='1'))
         self.name = name
 
     def log(self):
