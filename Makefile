@@ -12,7 +12,7 @@ NETWORK ?= tiny
 TESTS ?=
 JOBS ?= 2
 
-.PHONY: demo test test-all doctor install docs wheel clean
+.PHONY: demo test test-slow test-all doctor install docs wheel clean
 
 # The stamp is written last, so an interrupted installation is gone over again (pip keeps what is there). Its name
 # depends on TORCH, so that other packages are installed when they are asked for.
@@ -51,6 +51,10 @@ endif
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(TESTS)
+
+# Tests that take minutes: exports, benchmarks, the wheel, Slurm with all its troubles, nodes that come and go.
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(TESTS)
 
 test-all: $(STAMP)
 	$(BIN)/ruff check .

@@ -18,8 +18,8 @@ ALLOWED = {
     'entry': {'entry', 'cli', 'base'},
     'cli': {'cli', 'restoration', 'inference', 'weights', 'models', 'data', 'archs', 'losses', 'hooks', 'visual', 'ops', 'compat',
             'runtime', 'tables', 'base'},
-    'tables': {'tables', 'inference', 'weights', 'models', 'data', 'archs', 'losses', 'hooks', 'visual', 'ops', 'compat', 'runtime',
-               'base'},
+    'tables': {'tables', 'inference', 'weights', 'models', 'data', 'archs', 'losses', 'hooks', 'visual', 'ops', 'compat',
+               'runtime', 'base'},
     'restoration': {'restoration', 'inference', 'weights', 'archs', 'data', 'visual', 'ops', 'runtime', 'base'},
     'models': {'models', 'inference', 'archs', 'losses', 'hooks', 'visual', 'ops', 'runtime', 'base'},
     'inference': {'inference', 'archs', 'ops', 'base'},
@@ -34,7 +34,7 @@ ALLOWED = {
     'compat': {'compat', 'runtime', 'ops', 'base'},
     'base': {'base'},
 }
-BASE = {'checks', 'options', 'config', 'registration'}
+BASE = {'checks', 'children', 'options', 'config', 'files', 'registration'}
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 

@@ -5,12 +5,12 @@ import argparse
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jddb_plugin.checks import CheckpointError, DataError, JDDBError, OptionError
+from jddb_plugin.files import temporary_folder
 from jddb_plugin.runtime import preemption
 
 
@@ -94,16 +94,18 @@ def _run(args: argparse.Namespace, *, is_train: bool) -> None:
 
     from jddb_plugin.compat import datasets
     from jddb_plugin.compat.options import check_options
+    from jddb_plugin.runtime import processes
     opt = check_options(options, is_train=is_train, launcher=args.launcher)
     built = check_files(opt)
     ours = hasattr(MODEL_REGISTRY.get(opt['model_type']), 'check_options')
     if not is_train and ours and not opt['path'].get('pretrain_network_g'):
         raise OptionError("path: 'pretrain_network_g' is missing; a network with random weights is not worth testing.")
-    with tempfile.TemporaryDirectory(prefix='jddb_plugin_') as folder:
-        resolved = Path(folder) / Path(file).name
+    with temporary_folder() as folder:
+        resolved = folder / Path(file).name
         command = ' '.join(shlex.join(args.arguments).split())
         header = f'# Resolved from: {args.opt}\n# by: jddb {args.command} {command}\n'
         resolved.write_text(header + dump_options(opt), encoding='utf-8')
+        args.auto_resume = args.auto_resume or processes.is_restart(args.launcher)
         flags = [f'--{flag}' for flag in ('auto_resume', 'debug') if getattr(args, flag)]
         sys.argv = [f'jddb {args.command}', '-opt', str(resolved), '--launcher', args.launcher, *flags]
         if is_train:

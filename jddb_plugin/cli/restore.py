@@ -20,6 +20,7 @@ from typing import Optional
 from jddb_plugin.checks import OptionError
 from jddb_plugin.cli.arguments import CFA_PATTERNS, add_options, read_arguments
 from jddb_plugin.restoration.settings import Settings
+from jddb_plugin.restoration.shards import Shard
 
 _SUFFIXES = {'.png': 'png', '.tif': 'tiff', '.tiff': 'tiff'}
 
@@ -38,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     groups['output'].add_argument('--report', type=Path, metavar='FILE', help=(
         'also write a page, .html: before and after, and how it was restored'))
     groups['output'].add_argument('--skip-existing', action='store_true', help='skip bursts whose picture exists')
+    groups['output'].add_argument('--shard', metavar='K/N', help=(
+        'restore the K-th of N parts of the bursts, for N jobs; skips existing pictures, and records failures in OUT/shards'))
 
 
 def _stop(number: int, frame: Optional[FrameType]) -> None:
@@ -66,4 +69,5 @@ def run(args: argparse.Namespace) -> int:
     from jddb_plugin.restoration.batch import restore_all
     with _terminable():
         return restore_all(args.input, args.output, args.weights, settings, cfa=args.cfa, clips=args.clip or (),
-                           report=args.report, skip_existing=args.skip_existing)
+                           report=args.report, skip_existing=args.skip_existing,
+                           shard=None if args.shard is None else Shard.parse(args.shard))

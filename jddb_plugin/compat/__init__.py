@@ -13,7 +13,7 @@ import types
 import warnings
 from typing import Any
 
-from jddb_plugin.compat import checkpoints, data, datasets, networks, training
+from jddb_plugin.compat import checkpoints, data, datasets, deferred, networks, training
 from jddb_plugin.runtime import processes
 from jddb_plugin.runtime.data_position import make_sampler_class
 
@@ -28,13 +28,6 @@ def provide_functional_tensor() -> None:
     sys.modules[name] = module
 
 
-def provide_scipy_filters() -> None:
-    """scipy deprecates ``ndimage.filters``, which metrics/niqe.py:5 imports: no warning, and no break once it is gone."""
-    name = 'scipy.ndimage.filters'
-    if name not in sys.modules:
-        sys.modules[name] = importlib.import_module('scipy.ndimage')
-
-
 def provide_distutils() -> None:
     """Python 3.12 has no distutils, which archs/arch_util.py:6 imports; importing setuptools provides its own."""
     if importlib.util.find_spec('distutils') is None:
@@ -45,22 +38,25 @@ def prepare_import() -> None:
     """What must happen before basicsr is imported."""
     provide_distutils()
     provide_functional_tensor()
-    provide_scipy_filters()
+    deferred.defer_imports()
 
 
 @functools.cache
 def apply() -> None:
-    """Import basicsr and mend it; once per process."""
+    """Import basicsr and patch it; once per process."""
     prepare_import()
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', (DeprecationWarning, SyntaxWarning))
-        train = importlib.import_module('basicsr.train')
-        base = importlib.import_module('basicsr.models.base_model').BaseModel
-        sr = importlib.import_module('basicsr.models.sr_model').SRModel
-        video = importlib.import_module('basicsr.models.video_base_model').VideoBaseModel
-        recurrent = importlib.import_module('basicsr.models.video_recurrent_model').VideoRecurrentModel
-        dcn = importlib.import_module('basicsr.archs.arch_util').DCNv2Pack
-        dist_util = importlib.import_module('basicsr.utils.dist_util')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', (DeprecationWarning, SyntaxWarning))
+            train = importlib.import_module('basicsr.train')
+            base = importlib.import_module('basicsr.models.base_model').BaseModel
+            sr = importlib.import_module('basicsr.models.sr_model').SRModel
+            video = importlib.import_module('basicsr.models.video_base_model').VideoBaseModel
+            recurrent = importlib.import_module('basicsr.models.video_recurrent_model').VideoRecurrentModel
+            dcn = importlib.import_module('basicsr.archs.arch_util').DCNv2Pack
+            dist_util = importlib.import_module('basicsr.utils.dist_util')
+    finally:
+        deferred.import_at_once()
     dcn.forward = networks.patch_dcn(dcn.forward)
     base.save_network = checkpoints.save_network
     base.save_training_state = checkpoints.save_training_state
@@ -82,6 +78,7 @@ def apply() -> None:
     train.load_resume_state = checkpoints.load_resume_state
     train.EnlargedSampler = make_sampler_class(train.EnlargedSampler)
     train.build_dataloader = training.patch_build_dataloader(train.build_dataloader)
+    train.init_tb_loggers = training.patch_init_tb_loggers(train.init_tb_loggers)
     train.build_model = training.patch_build_model(train.build_model)
     train.CPUPrefetcher = training.make_prefetcher_class(train.CPUPrefetcher)
     training.patch_prefetch_generator(importlib.import_module('basicsr.data.prefetch_dataloader').PrefetchGenerator)

@@ -14,6 +14,7 @@ from jddb_plugin.runtime.checkpoints import (
     load_checkpoint,
     network_file,
     newest_readable,
+    remove_partial,
     save_atomically,
     set_aside_later,
 )
@@ -99,7 +100,7 @@ def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
     experiment brings the networks that lie beside it.
     """
     from basicsr.utils import check_resume
-    RUN_STATE.resumed = RUN_STATE.batches = None
+    RUN_STATE.reset()
     path, ignored = opt['path'].get('resume_state'), opt['path'].get('ignore_resume_networks') or ()
     labels = [key[len('network_'):] for key in opt if key.startswith('network_') and key not in ignored]
     if opt['auto_resume']:
@@ -128,6 +129,7 @@ def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
     for key in ('experiments_root', 'models', 'training_states', 'visualization'):
         os.makedirs(opt['path'][key], exist_ok=True)
     if opt['rank'] == 0:
+        remove_partial(opt['path']['models'], opt['path']['training_states'], opt['path']['experiments_root'])
         later = set_aside_later(opt['path']['training_states'], state['iter']) if _is_own(path, opt) else []
         if later:
             _logger.warning('The run goes on from iteration %d; its later states are set aside as *.state.superseded: %s',

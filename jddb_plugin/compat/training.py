@@ -57,6 +57,18 @@ def patch_build_model(build: Callable[..., Any]) -> Callable[..., Any]:
     return build_model
 
 
+def patch_init_tb_loggers(init: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep TensorBoard's logger for a validation that is repeated after a resume."""
+
+    @functools.wraps(init)
+    def init_tb_loggers(opt: dict[str, Any]) -> Any:
+        """train.py:16 gives it to the validations of its own loop alone."""
+        RUN_STATE.tb_logger = init(opt)
+        return RUN_STATE.tb_logger
+
+    return init_tb_loggers
+
+
 def make_prefetcher_class(base: type) -> type:
     """A prefetcher that draws nothing in vain, and is timed."""
 
@@ -114,7 +126,10 @@ def patch_build_dataloader(build: Callable[..., Any]) -> Callable[..., Any]:
         """
         sampler = kwargs.get('sampler')
         if dataset_opt.get('phase') != 'train' or sampler is None:
-            return build(dataset, dataset_opt, *args, **kwargs)
+            loader = build(dataset, dataset_opt, *args, **kwargs)
+            if dataset_opt.get('phase') == 'val':
+                RUN_STATE.validation_loaders.append(loader)
+            return loader
         dataset_opt = dict(dataset_opt)
         if dataset_opt['num_worker_per_gpu'] > 0:
             dataset_opt.setdefault('persistent_workers', True)

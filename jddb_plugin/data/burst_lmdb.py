@@ -20,11 +20,12 @@ from typing import Iterator, Optional
 
 import lmdb
 import numpy as np
+from filelock import FileLock
 
 from jddb_plugin.checks import DataError, check_choice
 from jddb_plugin.data.images import PNG_LEVEL, encode_png, image_header, image_suffix, to_tiff
-from jddb_plugin.data.locks import FileLock
 from jddb_plugin.data.metadata import CameraMetadata
+from jddb_plugin.files import atomic_write, take_lock
 
 META_INFO = 'meta_info.txt'
 CHECKSUMS = 'checksums.txt'
@@ -144,7 +145,7 @@ class BurstLmdbWriter:
         self.partial = self.path.with_name(self.path.name + '.partial')
         self._overwrite, self._resume, self._keep = overwrite, resume, keep_partial
         self._check_new()
-        self._file_lock = FileLock(self.partial / LOCK)
+        self._file_lock: Optional[FileLock] = None
         self._encoding = encoding
         self._shapes: dict[str, tuple[int, int, int]] = {}
         self._suffixes: dict[str, str] = {}
@@ -160,7 +161,8 @@ class BurstLmdbWriter:
     def __enter__(self) -> BurstLmdbWriter:
         with self._one_line():
             self.partial.mkdir(parents=True, exist_ok=True)
-            if not self._file_lock.acquire(wait=False):
+            self._file_lock = take_lock(self.partial / LOCK, wait=False)
+            if self._file_lock is None:
                 raise DataError(f'{self.path}: another process is building it; wait for it, or choose another name.')
         try:
             self._start()
@@ -203,10 +205,8 @@ class BurstLmdbWriter:
 
     def write_plan(self, plan: dict[str, str]) -> None:
         """Keep beside the data, until it is complete, what it is to be made of."""
-        temporary = self.partial / f'{PLAN}.tmp'
-        with self._one_line():
-            temporary.write_text(json.dumps(plan), encoding='utf-8')
-            os.replace(temporary, self.partial / PLAN)
+        with self._one_line(), atomic_write(self.partial / PLAN) as file:
+            file.write_text(json.dumps(plan), encoding='utf-8')
 
     def read_plan(self) -> dict[str, str]:
         """What :meth:`write_plan` wrote before an interruption.
@@ -293,7 +293,8 @@ class BurstLmdbWriter:
     def _close(self) -> None:
         if self._env is not None:
             self._env.close()
-        self._file_lock.release()
+        if self._file_lock is not None:
+            self._file_lock.release()
 
     def __exit__(self, kind: Optional[type], error: Optional[BaseException], trace: object) -> None:
         try:

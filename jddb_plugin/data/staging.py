@@ -4,12 +4,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional, Union
 
 from jddb_plugin.checks import DataError
-from jddb_plugin.data.locks import FileLock
+from jddb_plugin.files import take_lock
 
 _logger = logging.getLogger('jddb_plugin')
 _CHUNK = 8 << 20
@@ -21,12 +23,12 @@ def stage(lmdb_path: Union[str, Path], stage_dir: Optional[str]) -> Path:
 
     Several processes may call this at once: one copies, the others wait for it. A copy is verified by SHA-256 when it is
     made; a later call takes it if the source's path, sizes and times are the same and the copy's sizes are right. Copies
-    are not removed; a cluster empties such folders after the job.
+    are not removed, since another job may read them: of a job's own folder the cluster does that, of others their owner.
 
     Args:
         lmdb_path: the database's folder.
-        stage_dir: where to; ``auto`` takes $SLURM_TMPDIR or else $TMPDIR, and does nothing if neither is set; None does
-            nothing.
+        stage_dir: where to; ``auto`` takes the folder of the job (:func:`job_folder`), and does nothing if there is none; None
+            does nothing.
 
     Returns:
         the copy's folder; ``lmdb_path`` itself, after a warning, where there is no room or it cannot be copied.
@@ -38,7 +40,10 @@ def stage(lmdb_path: Union[str, Path], stage_dir: Optional[str]) -> Path:
     if not (path / 'data.mdb').is_file():
         raise DataError(f'{path}: no LMDB (it has no data.mdb).')
     if stage_dir == 'auto':
-        stage_dir = os.environ.get('SLURM_TMPDIR') or os.environ.get('TMPDIR')
+        stage_dir = job_folder(os.environ)
+        if stage_dir is None:
+            _logger.info("%s: is read where it is: there is no folder that is known to be this job's own; name one by stage_dir.",
+                         path)
     if not stage_dir:
         return path
     folder = Path(stage_dir).expanduser()
@@ -49,12 +54,26 @@ def stage(lmdb_path: Union[str, Path], stage_dir: Optional[str]) -> Path:
         return path
 
 
+def job_folder(environment: Mapping[str, str]) -> Optional[str]:
+    """A folder that is removed with this job: $SLURM_TMPDIR, or a $TMPDIR that has the job's number in its path.
+
+    Any other $TMPDIR, /tmp say, belongs to all: copies of gigabytes would stay there.
+    """
+    job = environment.get('SLURM_JOB_ID')
+    for name, is_own in (('SLURM_TMPDIR', True), ('TMPDIR', False)):
+        folder = environment.get(name)
+        if folder and (is_own or (job and re.search(rf'(?<!\d){job}(?!\d)', os.path.realpath(folder)))):
+            return folder
+    return None
+
+
 def _stage(path: Path, folder: Path) -> Path:
     stamp = _stamp(path)
     target = folder / f'{path.resolve().stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.lmdb'
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f'{target.name}.lock')
-    lock.acquire(wait=True)
+    lock = None
+    while lock is None:  # who held it may have removed its file
+        lock = take_lock(folder / f'{target.name}.lock', wait=True)
     try:
         if _is_whole(path, target):
             return target

@@ -1,36 +1,45 @@
-"""Tasks in parallel processes, results in order."""
+"""Tasks in parallel processes, results in order: torch's DataLoader, whose samples are the results."""
 from __future__ import annotations
 
-import collections
-import multiprocessing
-import os
 import signal
 import threading
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
-from typing import Callable, Iterable, Iterator, TypeVar
+from typing import Any, Callable, Iterable, Iterator, TypeVar, Union
 
 import cv2
+from torch.utils.data import DataLoader, Dataset
 
-from jddb_plugin.checks import DataError
+from jddb_plugin.checks import DataError, JDDBError
+from jddb_plugin.children import end_with_parent
 
 Result = TypeVar('Result')
+Task = Callable[[], Result]
 
 
-def _start_worker() -> None:
+class _Results(Dataset):
+    """A data set whose indices are the tasks themselves.
+
+    An error of ours is a result, too, and is raised where it is asked for: the loader would wrap its message.
+    """
+
+    def __getitem__(self, task: Task[Result]) -> Union[Result, JDDBError]:
+        try:
+            return task()
+        except JDDBError as error:
+            return error
+
+
+def _start_worker(_: int) -> None:
     """A worker leaves interrupts to its parent, ends when the parent is killed, and is one of many."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-
-    def end_with_parent() -> None:
-        wait([multiprocessing.parent_process().sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def run_in_order(tasks: Iterable[Callable[[], Result]], workers: int) -> Iterator[Result]:
+def _as_it_is(result: Any) -> Any:
+    return result
+
+
+def run_in_order(tasks: Iterable[Task[Result]], workers: int) -> Iterator[Result]:
     """Results of the tasks, in their order.
 
     Args:
@@ -44,16 +53,34 @@ def run_in_order(tasks: Iterable[Callable[[], Result]], workers: int) -> Iterato
         for task in tasks:
             yield task()
         return
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _start_worker)
-    ahead: collections.deque[Future[Result]] = collections.deque()
+    loader = DataLoader(_Results(), sampler=tasks, batch_size=None, num_workers=workers, collate_fn=_as_it_is,
+                        worker_init_fn=_start_worker, multiprocessing_context='spawn')
+    results = _start(loader)
     try:
-        for task in tasks:
-            ahead.append(executor.submit(task))
-            if len(ahead) > 2 * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    except BrokenProcessPool as error:
-        raise DataError('a worker process was killed, which happens when memory runs out; use fewer workers.') from error
+        while True:
+            try:
+                result = next(results)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if 'DataLoader worker (pid' not in str(error):
+                    raise
+                raise DataError('a worker process was killed, which happens when memory runs out; use fewer workers.'
+                                ) from error
+            if isinstance(result, JDDBError):
+                raise result
+            yield result
     finally:
-        executor.shutdown(cancel_futures=True)
+        del results  # ends the workers
+
+
+def _start(loader: DataLoader) -> Iterator[Any]:
+    """An iterator that raises where it is asked only: torch's handler of SIGCHLD would raise anywhere, as in a write."""
+    number = getattr(signal, 'SIGCHLD', None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(number)
+    try:
+        return iter(loader)
+    finally:
+        signal.signal(number, before)

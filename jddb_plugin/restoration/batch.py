@@ -1,8 +1,6 @@
 """Many bursts, one after another: the batch behind ``jddb restore``."""
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,11 +11,13 @@ from tqdm import tqdm
 
 from jddb_plugin.checks import DataError, JDDBError, OptionError, one_line
 from jddb_plugin.data.images import IMAGE_SUFFIXES
+from jddb_plugin.files import atomic_write
 from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts, with_unique_names
 from jddb_plugin.restoration.picture import FORMATS, check_suffix
 from jddb_plugin.restoration.reporting import Reporter
 from jddb_plugin.restoration.restorer import Restorer
 from jddb_plugin.restoration.settings import Settings
+from jddb_plugin.restoration.shards import Shard
 from jddb_plugin.visual.report import BurstReport, FailedBurst, render_report
 
 
@@ -46,12 +46,12 @@ def _find(inputs: Sequence[Path], output: Path, settings: Settings, cfa: Optiona
     return with_unique_names(bursts), failed
 
 
-def _targets(output: Path, bursts: Sequence[Burst], kind: str) -> list[Path]:
+def _targets(output: Path, bursts: Sequence[Burst], kind: str, *, several: bool) -> list[Path]:
     """The picture file of each burst; their folder is there then, and can be written to."""
     is_file = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
     if is_file:
         check_suffix(output, kind)
-    if is_file and len(bursts) > 1:
+    if is_file and (len(bursts) > 1 or several):
         raise OptionError(f'{output}: one file, but there are {len(bursts)} bursts; give a folder.')
     folder = output.parent if is_file else output
     _check_folder(folder)
@@ -75,15 +75,11 @@ def _check_not_input(targets: Sequence[Path], bursts: Sequence[Burst]) -> None:
 
 
 def _write_report(path: Path, entries: Sequence[Union[BurstReport, FailedBurst]]) -> None:
-    partial = path.with_name(f'{path.name}.partial')
     try:
-        partial.write_text(render_report(entries), encoding='utf-8')
-        os.replace(partial, path)
+        with atomic_write(path) as file:
+            file.write_text(render_report(entries), encoding='utf-8')
     except OSError as error:
         raise DataError(f'{path}: cannot be written ({error.strerror or error}).') from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _restore(restorer: Restorer, bursts: Sequence[Burst], targets: Sequence[Path], entries: list[Union[BurstReport, FailedBurst]],
@@ -107,7 +103,8 @@ def _restore(restorer: Restorer, bursts: Sequence[Burst], targets: Sequence[Path
 
 
 def restore_all(inputs: Sequence[Path], output: Path, weights: str, settings: Settings, *, cfa: Optional[str] = None,
-                clips: Sequence[str] = (), report: Optional[Path] = None, skip_existing: bool = False) -> int:
+                clips: Sequence[str] = (), report: Optional[Path] = None, skip_existing: bool = False,
+                shard: Optional[Shard] = None) -> int:
     """Restore all bursts of some inputs.
 
     Args:
@@ -119,6 +116,7 @@ def restore_all(inputs: Sequence[Path], output: Path, weights: str, settings: Se
         clips: names of the bursts to restore; all if empty.
         report: page to write, .html.
         skip_existing: skip bursts whose picture exists.
+        shard: restore this part of the bursts alone, skip existing pictures, and leave a record of the part.
 
     Returns:
         Exit status: 0, 1 if a burst failed, 130 after an interruption.
@@ -132,13 +130,16 @@ def restore_all(inputs: Sequence[Path], output: Path, weights: str, settings: Se
         entries += failed
         if not bursts:
             raise DataError(failed[0].error if len(failed) == 1 else f'no burst to restore: {"; ".join(f.error for f in failed)}')
+        if shard is not None:
+            bursts, failed = shard.of(bursts), shard.of(failed)
+            entries = list(failed)
         for burst in failed:
             tqdm.write(one_line(f'error: {burst.error}'), file=sys.stderr)
-        targets = _targets(output, bursts, settings.format)
+        targets = _targets(output, bursts, settings.format, several=shard is not None)
         _check_not_input(targets, bursts)
         if report is not None:
             _check_folder(report.parent)
-        _restore(Restorer(weights, settings), bursts, targets, entries, skip_existing=skip_existing,
+        _restore(Restorer(weights, settings), bursts, targets, entries, skip_existing=skip_existing or shard is not None,
                  with_report=report is not None)
         if report is not None:
             _write_report(report, entries)
@@ -148,7 +149,10 @@ def restore_all(inputs: Sequence[Path], output: Path, weights: str, settings: Se
     except OSError as error:
         raise DataError(f'{error}.') from error
     wrong = sum(isinstance(entry, FailedBurst) for entry in entries)
-    if wrong:
+    if shard is not None:
+        failures = {entry.name: entry.error for entry in entries if isinstance(entry, FailedBurst)}
+        sys.stdout.write(shard.report(output, len(bursts) + len(failed) - wrong, failures) + '\n')
+    elif wrong:
         sys.stderr.write(f'{wrong} of {len(bursts) + len(failed)} bursts failed\n')
     return int(wrong > 0)
 

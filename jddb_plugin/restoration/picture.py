@@ -5,9 +5,7 @@ written directly; TIFF is tifffile's.
 """
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from PIL import Image, ImageCms
 
 import jddb_plugin
 from jddb_plugin.checks import DataError, OptionError
+from jddb_plugin.files import atomic_write
 from jddb_plugin.ops.cfa import TURNS
 from jddb_plugin.restoration.exif import tiff_tags
 from jddb_plugin.restoration.rows import Rows
@@ -87,24 +86,17 @@ def write_picture(path: Path, picture: Rows, kind: Format, *, orientation: int, 
     Raises:
         DataError: the file cannot be written.
     """
-    partial = path.with_name(f'{path.name}.partial')
     text = json.dumps({'software': _SOFTWARE, **description})
     size = upright_size(picture.shape[:2], orientation)
     try:
-        with open(partial, 'wb') as file:
+        with atomic_write(path, durable=True) as partial, open(partial, 'wb') as file:
             if kind.suffix == '.png':
                 _write_png(file, size, kind, _strips(picture, orientation), exif, text)
             else:
                 _write_tiff(file, size, kind, _strips(picture, orientation), exif, text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
     except OSError as error:
         raise DataError(f'{path}: cannot be written ({error.strerror or error}); free some space or choose another --output.'
                         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _strip_rows(width: int, dtype: type) -> int:

