@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 from jddb_plugin.checks import OptionError, TrainingError
+from jddb_plugin.cli.pipeline import check_files
+from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
 from jddb_plugin.data.locks import FileLock
-from jddb_plugin.entry import check_files, check_options
 from jddb_plugin.runtime import preemption
 from jddb_plugin.tables.budget import iterations_in
 from jddb_plugin.tables.planning import Test, Training, keep_options

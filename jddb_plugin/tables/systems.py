@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from jddb_plugin.checks import OptionError, check_choice, nearest
+from jddb_plugin.config import shipped_options
 
 #: Option files that come with the project.
-OPTIONS = Path(__file__).resolve().parents[2] / 'options'
+OPTIONS = shipped_options()
 
 
 @dataclass(frozen=True)
