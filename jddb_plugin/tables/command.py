@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
         for training in trainings:
             status |= _attempt(lambda training=training: (running.plan([training], args.set), running.run_training(training)))
         for system in study.systems(args.systems):
-            for test in running.tests_of(study, [system], seeds[system.key]):
+            for test in running.evaluations_of(study, [system], seeds[system.key]):
                 if args.index is None or set(trainings) & set(test.trainings):
                     status |= _attempt(lambda test=test: running.run_test(test, args.set_test))
     except running.Stopped as stopped:

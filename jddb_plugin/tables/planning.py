@@ -135,7 +135,7 @@ def scale_schedules(own: Mapping[str, Any], final: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Test:
+class Evaluation:
     """The test of a system with one seed by one test file."""
 
     study: Study

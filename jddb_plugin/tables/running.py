@@ -20,7 +20,7 @@ from jddb_plugin.config import load_options
 from jddb_plugin.data.locks import FileLock
 from jddb_plugin.runtime import preemption
 from jddb_plugin.tables.budget import iterations_in
-from jddb_plugin.tables.planning import Test, Training, keep_options
+from jddb_plugin.tables.planning import Evaluation, Training, keep_options
 from jddb_plugin.tables.systems import Study, System
 
 MODULES = {'train': 'jddb_plugin.train', 'test': 'jddb_plugin.test'}
@@ -46,9 +46,9 @@ def trainings_of(study: Study, systems: Sequence[System], seeds: Sequence[int]) 
     return [Training(study, part, seed) for part in ordered for seed in seeds]
 
 
-def tests_of(study: Study, systems: Sequence[System], seeds: Sequence[int]) -> list[Test]:
+def evaluations_of(study: Study, systems: Sequence[System], seeds: Sequence[int]) -> list[Evaluation]:
     """All tests of these systems."""
-    return [Test(study, system, seed, source) for system in systems for seed in seeds for source in study.tests]
+    return [Evaluation(study, system, seed, source) for system in systems for seed in seeds for source in study.tests]
 
 
 def plan(trainings: Sequence[Training], overrides: Sequence[str], *, check: bool = True) -> None:
@@ -93,7 +93,7 @@ def run_training(training: Training) -> None:
     training.marker.touch()
 
 
-def run_test(test: Test, overrides: Sequence[str]) -> bool:
+def run_test(test: Evaluation, overrides: Sequence[str]) -> bool:
     """Test a system whose trainings are complete; returns whether it is tested now.
 
     Raises:

@@ -11,7 +11,7 @@ from scipy import stats
 from jddb_plugin.config import load_options
 from jddb_plugin.runtime.history import FILE
 from jddb_plugin.tables.baseline import kept_scores
-from jddb_plugin.tables.planning import Test, Training
+from jddb_plugin.tables.planning import Evaluation, Training
 from jddb_plugin.tables.report import MISSING, lengths, markdown
 from jddb_plugin.tables.systems import SYSTEMS, Study
 
@@ -22,7 +22,7 @@ CLAIMS = (('two_stage', 'w_ra', ('large_shift',)), ('two_stage', 'w_ca', ('small
           ('w_ca', 'w_ra', ('large_shift',)), ('w_ra', 'w_ca', ('small_shift',)), ('two_stage', 'wo_e2e', ('large_shift',)),
           ('w_ca', 'wo_align', ('large_shift',)), ('w_ra', 'wo_align', ('small_shift',)))
 
-#: Test set -> clip -> PSNR of each seed.
+#: Evaluation set -> clip -> PSNR of each seed.
 Scores = dict[str, dict[str, list[float]]]
 
 
@@ -30,7 +30,7 @@ def scores_of(study: Study, key: str, seeds: Sequence[int], kind: str) -> Scores
     """PSNR of a row by test set and clip, a value for each complete seed; without 'average'."""
     found: Scores = {}
     for seed in seeds:
-        test = Test(study, SYSTEMS[key], seed, study.tests[0])
+        test = Evaluation(study, SYSTEMS[key], seed, study.tests[0])
         if not test.marker.exists():
             continue
         for name, file in test.metrics().items():

@@ -48,7 +48,7 @@ ROWS = {
     3: ('edvr', 'rvidenet', 'gcp_net', 'two_stage', 'kpn_dmn', 'edvr_dmn', 'rvidenet_dmn'),
     4: ('wo_align', 'w_ca', 'w_ra', 'wo_e2e', 'two_stage'),
 }
-#: Test files of each table below options/test/tables, and of the pictures of figure 5.
+#: Evaluation files of each table below options/test/tables, and of the pictures of figure 5.
 TESTS = {1: ('reds4_low', 'reds4_high'), 2: ('videezy4k',), 4: ('reds4_high',), 5: ('sc_burst',)}
 
 
