@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 from jddb_plugin.checks import OptionError, TrainingError
-from jddb_plugin.cli.pipeline import check_files
 from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
 from jddb_plugin.data.locks import FileLock
@@ -66,9 +65,7 @@ def plan(trainings: Sequence[Training], overrides: Sequence[str], *, check: bool
                 iterations = iterations_in(training.options(overrides, None), training.study.seconds)
         options = training.options(overrides, iterations)
         if check and not training.marker.exists():
-            start = training.study.start_of(training.part)
-            checked = check_options(copy.deepcopy(options), is_train=True)
-            check_files({**checked, 'path': {} if start else checked['path']})
+            check_options(copy.deepcopy(options), is_train=True)
         keep_options(training.file, options, training.name)
 
 

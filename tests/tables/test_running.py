@@ -48,7 +48,6 @@ def calls(tmp_path, monkeypatch):
     for phase in ('train', 'test'):
         Path(f'fake_{phase}.py').write_text(FAKE.replace('PHASE', phase))
     monkeypatch.setattr(running, 'MODULES', {'train': 'fake_train', 'test': 'fake_test'})
-    monkeypatch.setattr(running, 'check_files', lambda options: None)
     monkeypatch.setattr(running, 'check_options', lambda options, is_train: {**options, 'path': options.get('path') or {}})
     monkeypatch.setattr(running, 'iterations_in', lambda options, seconds: int(seconds))
     monkeypatch.setattr(Evaluation, 'prepare', lambda test: None)
