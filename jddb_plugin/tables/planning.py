@@ -172,18 +172,19 @@ class Evaluation:
         """Resolve the options; the trainings' own must be kept already."""
         parts = [load_options(str(training.file)) for training in self.trainings]
         networks = [{key: value for key, value in part['network_g'].items() if key not in _OF_THE_START} for part in parts]
+        two_stage = networks[0]['type'] == 'TwoStageJDDB'
         path: dict[str, Any] = {'strict_load_g': True}
         if len(parts) == 2:
             network = {'_delete_': True, 'type': 'DenoiseThenDemosaic', 'denoiser': networks[0], 'demosaicker': networks[1]}
             path['pretrain_network_g'] = str(self.joined_weights)
         else:
-            two_stage = networks[0]['type'] == 'TwoStageJDDB'
             network = {k: v for k, v in networks[0].items() if k not in _OF_THE_TEST} if two_stage else {
                 '_delete_': True, **networks[0]}
             path['pretrain_network_g'] = str(self.trainings[0].weights)
         averaged = len(parts) == 1 and parts[0]['train'].get('ema_decay')
         path['param_key_g'] = 'params_ema' if averaged else 'params'
-        content = {'_base_': str(self.source.resolve()), 'name': self.name, 'model_type': parts[0]['model_type'],
+        val = load_options(str(self.source)).get('val') or {}
+        content = {'_base_': str(self.source.resolve()), 'val': _tiling(val, networks[0], two_stage), 'name': self.name, 'model_type': parts[0]['model_type'],
                    'num_gpu': parts[0]['num_gpu'], 'network_g': network, 'path': path}
         return merge(content, overrides)
 
@@ -198,6 +199,16 @@ class Evaluation:
             partial = self.joined_weights.with_suffix(f'.{os.getpid()}')
             torch.save({'params': join_checkpoints(*(training.state() for training in self.trainings))}, partial)
             partial.replace(self.joined_weights)
+
+
+def _tiling(val: Mapping[str, Any], network: Mapping[str, Any], two_stage: bool) -> dict[str, Any]:
+    """What a test file says of alignment and tiles holds for the two-stage network; other systems get frames as they are."""
+    changes: dict[str, Any] = {}
+    if 'align' in val and (not two_stage or network.get('coarse') == 'none'):
+        changes['align'] = 'none'
+    if not two_stage:
+        changes.update({key: None for key in ('tile', 'overlap') if key in val})
+    return changes
 
 
 def keep_options(file: Path, options: Mapping[str, Any], name: str) -> None:

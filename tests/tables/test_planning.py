@@ -185,3 +185,12 @@ def test_files_of_the_tables_are_a_few_lines():
             if file.stem != 'base':
                 assert len(yaml.safe_load(file.read_text())) <= 6 and len(file.read_text().splitlines()) <= 12, file
     assert OPTIONS.is_dir() and planning.flat({'a': {'b': [1, {'c': 2}]}, 'd': {}}) == {'a.b.0': 1, 'a.b.1.c': 2, 'd': {}}
+
+
+def test_rivals_are_not_aligned_by_the_two_stage_networks_matching():
+    val = {'align': 'tiles', 'tile': 64, 'overlap': 4, 'save_img': False}
+    rival, full, alone = {'type': 'EDVRBurst'}, {'type': 'TwoStageJDDB', 'coarse': 'dpbm'}, {'type': 'TwoStageJDDB', 'coarse': 'none'}
+    assert planning._tiling(val, rival, False) == {'align': 'none', 'tile': None, 'overlap': None}
+    assert planning._tiling(val, full, True) == {}
+    assert planning._tiling(val, alone, True) == {'align': 'none'}, 'w/ RA and w/o Align see frames as they are'
+    assert planning._tiling({'save_img': False}, rival, False) == {}
