@@ -184,8 +184,9 @@ class Evaluation:
         averaged = len(parts) == 1 and parts[0]['train'].get('ema_decay')
         path['param_key_g'] = 'params_ema' if averaged else 'params'
         val = load_options(str(self.source)).get('val') or {}
-        content = {'_base_': str(self.source.resolve()), 'val': _tiling(val, networks[0], two_stage), 'name': self.name, 'model_type': parts[0]['model_type'],
-                   'num_gpu': parts[0]['num_gpu'], 'network_g': network, 'path': path}
+        content = {'_base_': str(self.source.resolve()), 'name': self.name, 'model_type': parts[0]['model_type'],
+                   'num_gpu': parts[0]['num_gpu'], 'network_g': network, 'path': path,
+                   'val': _tiling(val, networks[0], two_stage)}
         return merge(content, overrides)
 
     @property

@@ -189,7 +189,7 @@ def test_files_of_the_tables_are_a_few_lines():
 
 def test_rivals_are_not_aligned_by_the_two_stage_networks_matching():
     val = {'align': 'tiles', 'tile': 64, 'overlap': 4, 'save_img': False}
-    rival, full, alone = {'type': 'EDVRBurst'}, {'type': 'TwoStageJDDB', 'coarse': 'dpbm'}, {'type': 'TwoStageJDDB', 'coarse': 'none'}
+    rival, full, alone = {'type': 'EDVRBurst'}, {'coarse': 'dpbm'}, {'coarse': 'none'}
     assert planning._tiling(val, rival, False) == {'align': 'none', 'tile': None, 'overlap': None}
     assert planning._tiling(val, full, True) == {}
     assert planning._tiling(val, alone, True) == {'align': 'none'}, 'w/ RA and w/o Align see frames as they are'
