@@ -148,7 +148,8 @@ def _call(phase: str, file: Path, name: str, *flags: str) -> None:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=dict(os.environ))
         with _forwarding(process) as received:
             status = process.wait()
-    if status == preemption.EXIT_STATUS or received:
+    # A scheduler's signal may have killed it while it was starting.
+    if status in (preemption.EXIT_STATUS, *(-number for number in preemption.SIGNALS)) or received:
         number = received[0] if received else signal.SIGTERM
         raise Stopped(preemption.EXIT_STATUS if number in preemption.SIGNALS else 128 + number)
     if status:

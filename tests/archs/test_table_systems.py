@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from basicsr.archs import build_network
 from basicsr.archs.arch_util import DCNv2Pack
+from basicsr.archs.edvr_arch import EDVR
+from basicsr.models.base_model import BaseModel
 from torch import nn
 
-from jddb_plugin import KPN, DemosaicNet, DenoiseThenDemosaic, EDVRBurst, GCPNet, RViDeNet
+from jddb_plugin import KPN, DemosaicNet, DenoiseThenDemosaic, EDVRBurst, GCPNet, RViDeNet, TwoStageJDDB
 from jddb_plugin.archs.blocks import AttentionBlock
 from jddb_plugin.archs.denoise_then_demosaic_arch import join_checkpoints
 from jddb_plugin.archs.kpn_arch import apply_kernels
@@ -19,6 +21,7 @@ from jddb_plugin.archs.passthrough import carry
 from jddb_plugin.checks import CheckpointError, OptionError, ShapeError
 from jddb_plugin.data.photographs import photograph
 from jddb_plugin.ops.bayer import demosaic_bilinear, mosaic_rgb
+from jddb_plugin.runtime.recognition import network_of, other_network
 
 SMALL = {
     'GCPNet': {'num_feat': 8, 'num_frame': 3, 'deformable_groups': 2},
@@ -319,6 +322,28 @@ def test_checkpoints_of_the_parts_become_one():
         torch.testing.assert_close(system.restore(tiles, 1), demosaicker.demosaic(denoiser.denoise(tiles, 1)))
     with pytest.raises(CheckpointError, match='checkpoint of the denoiser is one of DenoiseThenDemosaic'):
         join_checkpoints(joined, demosaicker.state_dict())
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_a_checkpoint_tells_its_network(name, tmp_path):
+    state = build(name).state_dict()
+    assert network_of(state) == CASES[name]['type'] == network_of(f'module.{key}' for key in state)
+    assert other_network(state, CASES[name]['type']) == ''
+    torch.save({'params': state}, tmp_path / 'net.pth')
+    other = build('EDVRBurst' if name == 'GCPNet' else 'GCPNet')
+    model = BaseModel({'num_gpu': 0, 'is_train': False, 'dist': False})
+    for strict in (True, False):
+        if not strict and state.keys() & other.state_dict().keys():
+            continue  # some of it fits, as was asked for
+        with pytest.raises(CheckpointError, match=rf'net.pth: this is a {CASES[name]["type"]} checkpoint, and network_g is '):
+            model.load_network(other, str(tmp_path / 'net.pth'), strict=strict)
+
+
+def test_networks_of_this_package_and_of_the_toolbox_are_told_apart():
+    networks = {'TwoStageJDDB': TwoStageJDDB(8, 2), 'EDVR': EDVR(num_feat=8, deformable_groups=2, num_reconstruct_block=1)}
+    for name, network in networks.items():
+        assert network_of(network.state_dict()) == name
+    assert network_of(['weight', 'bias']) is None and other_network(['weight'], 'KPN') == ''
 
 
 # ------------------------------------------------------------------------------------- the released weights
