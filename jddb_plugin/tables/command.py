@@ -22,8 +22,8 @@ DESCRIPTION = """The systems of the paper's tables: train, test, print.
     cost      table 3 for this machine, without training
 
 Studies: 'tables' is the paper's recipe on REDS and its tables 1, 2 and 4; 'small' has all rows at a quarter of the width on
-photographs, the same CPU time for each; 'claims' has the variants of table 4 on large shifts, all from one start. The last two
-take --seconds, CPU seconds of each training.
+photographs, the same CPU time for each; 'claims' has the variants of table 4 on large shifts, all from one start; 'mixing' has EDVR* with
+and without block matching in front. All but the first take --seconds, CPU seconds of each training.
 
 Every training and test is a process of its own and goes below the current directory (experiments/, results/) as
 STUDY_ROW_seedK. Commands can be repeated: what is complete is skipped, what was interrupted goes on from its newest training
@@ -34,6 +34,7 @@ _ALL_SEEDS = ('two_stage', 'gcp_net', 'edvr')
 #: Folder of a study's data, what is filmed, and the side of what is cut of real clips.
 _DATA = {'small': (Path('datasets/tables_small'), clips.SMALL, 192),
          'claims': (Path('datasets/tables_claims'), clips.CLAIMS, 256)}
+_DATA['mixing'] = _DATA['small']
 
 
 def _study(args: argparse.Namespace) -> Study:

@@ -186,7 +186,7 @@ class Evaluation:
         val = load_options(str(self.source)).get('val') or {}
         content = {'_base_': str(self.source.resolve()), 'name': self.name, 'model_type': parts[0]['model_type'],
                    'num_gpu': parts[0]['num_gpu'], 'network_g': network, 'path': path,
-                   'val': _tiling(val, networks[0], two_stage)}
+                   'val': _tiling(val, networks[0], two_stage, self.system.align)}
         return merge(content, overrides)
 
     @property
@@ -202,14 +202,20 @@ class Evaluation:
             partial.replace(self.joined_weights)
 
 
-def _tiling(val: Mapping[str, Any], network: Mapping[str, Any], two_stage: bool) -> dict[str, Any]:
-    """What a test file says of alignment and tiles holds for the two-stage network; other systems get frames as they are."""
-    changes: dict[str, Any] = {}
-    if 'align' in val and (not two_stage or network.get('coarse') == 'none'):
-        changes['align'] = 'none'
-    if not two_stage:
-        changes.update({key: None for key in ('tile', 'overlap') if key in val})
-    return changes
+def _tiling(val: Mapping[str, Any], network: Mapping[str, Any], two_stage: bool, align: str) -> dict[str, Any]:
+    """What a test file says of alignment and tiles holds for the two-stage network; other systems get frames as they are.
+
+    Args:
+        val: section of the test file.
+        network: options of the system's network.
+        two_stage: it is a two-stage network.
+        align: of the system.
+    """
+    if two_stage:
+        return {'align': 'none'} if 'align' in val and network.get('coarse') == 'none' else {}
+    if align != 'none':
+        return {'align': align}
+    return {'align': 'none', 'tile': None, 'overlap': None} if 'align' in val else {}
 
 
 def keep_options(file: Path, options: Mapping[str, Any], name: str) -> None:
