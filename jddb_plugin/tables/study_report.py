@@ -24,7 +24,7 @@ CLAIMS = {'mixing': (('edvr_coarse', 'edvr', _EVERY),), 'claims': (
     ('w_ca', 'w_ra', ('large_shift',)), ('w_ra', 'w_ca', ('small_shift',)), ('two_stage', 'wo_e2e', ('large_shift',)),
     ('w_ca', 'wo_align', ('large_shift',)), ('w_ra', 'wo_align', ('small_shift',)))}
 
-#: Evaluation set -> clip -> PSNR of each seed.
+#: Test set -> clip -> PSNR of each seed.
 Scores = dict[str, dict[str, list[float]]]
 
 
