@@ -18,7 +18,6 @@ from jddb_plugin.runtime.checkpoints import (
     set_aside_later,
 )
 from jddb_plugin.runtime.position import PLACE
-from jddb_plugin.runtime.recognition import other_network
 
 _logger = logging.getLogger('jddb_plugin')
 
@@ -55,6 +54,8 @@ def load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool =
                   param_key: Optional[str] = 'params') -> None:
     """models/base_model.py:274 loads unsafely before torch 2.6 and fails with pages of key names."""
     from basicsr.utils import get_root_logger
+
+    from jddb_plugin.runtime.recognition import other_network
     logger = get_root_logger()
     content = load_checkpoint(load_path)
     if param_key is not None:
