@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 import torch
 
@@ -65,17 +66,22 @@ def _run(args: argparse.Namespace) -> int:
     status = 0
     try:
         for training in trainings:
-            status |= _attempt(lambda training=training: (running.plan([training], args.set), running.run_training(training)))
+            status |= _attempt(functools.partial(_train, training, args.set))
         for system in study.systems(args.systems):
             for test in running.evaluations_of(study, [system], seeds[system.key]):
                 if args.index is None or set(trainings) & set(test.trainings):
-                    status |= _attempt(lambda test=test: running.run_test(test, args.set_test))
+                    status |= _attempt(functools.partial(running.run_test, test, args.set_test))
     except running.Stopped as stopped:
         return stopped.status
     return status
 
 
-def _attempt(step: object) -> int:
+def _train(training: Training, overrides: Sequence[str]) -> None:
+    running.plan([training], overrides)
+    running.run_training(training)
+
+
+def _attempt(step: Callable[[], object]) -> int:
     """Run a step; one that fails does not keep the others from running."""
     try:
         step()

@@ -50,7 +50,7 @@ def evaluations_of(study: Study, systems: Sequence[System], seeds: Sequence[int]
     return [Evaluation(study, system, seed, source) for system in systems for seed in seeds for source in study.tests]
 
 
-def plan(trainings: Sequence[Training], overrides: Sequence[str], *, check: bool = True) -> None:
+def plan(trainings: Sequence[Training], overrides: Sequence[str]) -> None:
     """Resolve, check and keep the options of trainings; those that are kept already must be the same.
 
     Raises:
@@ -64,7 +64,7 @@ def plan(trainings: Sequence[Training], overrides: Sequence[str], *, check: bool
             else:
                 iterations = iterations_in(training.options(overrides, None), training.study.seconds)
         options = training.options(overrides, iterations)
-        if check and not training.marker.exists():
+        if not training.marker.exists():
             check_options(copy.deepcopy(options), is_train=True)
         keep_options(training.file, options, training.name)
 

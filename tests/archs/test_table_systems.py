@@ -88,6 +88,19 @@ def test_every_parameter_gets_a_gradient(name):
 
 
 @pytest.mark.parametrize('name', CASES)
+def test_networks_train_in_bfloat16(name):
+    network, tiles = wake(build(name)), torch.rand(1, 3, 8, 16, 16)
+    exact = network.restore(tiles, 1)
+    with torch.autocast('cpu', torch.bfloat16):
+        result = network.restore(tiles, 1)
+        network.train()(tiles).float().square().mean().backward()
+    assert (result.float() - exact).abs().mean() < 0.05 * exact.abs().mean() + 0.01
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        assert network.eval().restore(tiles, 1).isfinite().all()
+
+
+@pytest.mark.parametrize('name', CASES)
 @pytest.mark.parametrize('ref_idx', [0, 1, 2])
 def test_any_frame_can_be_the_reference(name, ref_idx):
     """A change of the reference counts, and that of another frame too, unless one frame is all that is looked at."""
