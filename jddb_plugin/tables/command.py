@@ -59,8 +59,8 @@ def _trainings(study: Study, args: argparse.Namespace) -> list[Training]:
 
 def _run(args: argparse.Namespace) -> int:
     study = _study(args)
-    if study.name in _DATA and args.seconds is None and not all(training.file.is_file() for training in _trainings(study, args)):
-        raise OptionError(f'--seconds: study {study.name} needs the CPU seconds of a training, e.g. --seconds 600.')
+    if args.seconds is not None and not study.timed:
+        raise OptionError(f"--seconds: study {study.name} has the paper's length; --set train.total_iter=N shortens it.")
     trainings = running.job(_trainings(study, args), args.index)
     seeds = _seeds(study, args)
     status = 0

@@ -71,7 +71,7 @@ def lengths(study: Study, systems: Sequence[System], seeds: Sequence[int]) -> st
         trainings = [Training(study, part, seed) for seed in seeds]
         done = [training for training in trainings if training.marker.exists()]
         planned = {load_options(str(t.file))['train']['total_iter'] for t in trainings if t.file.is_file()}
-        if not planned and study.name == 'tables':
+        if not planned and not study.timed:
             planned = {trainings[0].own_options()['train']['total_iter']}
         goal = '/'.join(f'{value:,}' for value in sorted(planned)) or 'by --seconds'
         newest = max(progress(training) for training in trainings)

@@ -54,13 +54,15 @@ def plan(trainings: Sequence[Training], overrides: Sequence[str]) -> None:
     """Resolve, check and keep the options of trainings; those that are kept already must be the same.
 
     Raises:
-        OptionError: see :func:`keep_options`.
+        OptionError: see :func:`keep_options`; or the study gives no seconds for a training that needs them.
     """
     for training in trainings:
         iterations = None
-        if training.study.seconds is not None:
+        if training.study.timed:
             if training.file.is_file():
                 iterations = load_options(str(training.file))['train']['total_iter']
+            elif training.study.seconds is None:
+                raise OptionError(f'--seconds: {training.name} needs the CPU seconds of its training, e.g. --seconds 600.')
             else:
                 iterations = iterations_in(training.options(overrides, None), training.study.seconds)
         options = training.options(overrides, iterations)

@@ -65,7 +65,8 @@ class Study:
         tests: test files.
         rows: keys of its systems.
         score: frames that count by default, 'all' or 'centre': those with real neighbors on both sides.
-        seconds: CPU seconds of every training, from which its iterations follow; None leaves them as they are.
+        timed: the length of its trainings is given in CPU seconds, from which their iterations follow.
+        seconds: these, for trainings that are not planned yet.
         start: for some parts, another whose weights they start from, as far as these fit.
     """
 
@@ -74,6 +75,7 @@ class Study:
     tests: tuple[Path, ...]
     rows: tuple[str, ...]
     score: str = 'all'
+    timed: bool = False
     seconds: Optional[float] = None
     start: tuple[tuple[str, str], ...] = ()
 
@@ -108,10 +110,10 @@ def make_study(name: str, *, tables: Sequence[int] = (1, 2, 4), seconds: Optiona
     if name == 'tables':
         tests = dict.fromkeys(test / f'{stem}.yml' for table in tables for stem in TESTS.get(table, ()))
         rows = dict.fromkeys(key for table in tables for key in ROWS.get(table, ROWS[1]))
-        return Study(name, train, tuple(tests), tuple(rows), seconds=seconds)
+        return Study(name, train, tuple(tests), tuple(rows))
     if name == 'small':
-        return Study(name, train / name, (test / 'small.yml',), ROWS[1], 'centre', seconds)
+        return Study(name, train / name, (test / 'small.yml',), ROWS[1], 'centre', True, seconds)
     if name == 'mixing':
-        return Study(name, train / 'small', (test / 'small.yml',), ('edvr', 'edvr_coarse'), 'centre', seconds)
+        return Study(name, train / 'small', (test / 'small.yml',), ('edvr', 'edvr_coarse'), 'centre', True, seconds)
     start = tuple((part, 'start') for part in ROWS[4])
-    return Study(name, train / name, (test / 'claims.yml',), ROWS[4], 'centre', seconds, start)
+    return Study(name, train / name, (test / 'claims.yml',), ROWS[4], 'centre', True, seconds, start)

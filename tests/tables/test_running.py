@@ -126,7 +126,9 @@ def test_a_variant_waits_for_its_start(calls, capsys):
 
 def test_wrong_command_lines_are_told(calls, capsys):
     assert command.main(['run', '--study', 'small']) == 2
-    assert '--seconds: study small needs the CPU seconds of a training' in capsys.readouterr().err
+    assert '--seconds: small_kpn_seed0 needs the CPU seconds of its training' in capsys.readouterr().err
+    assert command.main(['run', '--seconds', '9']) == 2
+    assert "study tables has the paper's length" in capsys.readouterr().err
     assert command.main(['print', '--study', 'small', '--tables', '1']) == 2
     assert '--tables: belongs to --study tables' in capsys.readouterr().err
     assert main('--systems', 'EDVR') == 2
@@ -140,6 +142,7 @@ def test_the_length_that_seconds_gave_is_kept(calls, monkeypatch):
     training = Training(make_study('small'), 'edvr', 0)
     monkeypatch.setattr(running, 'iterations_in', lambda options, seconds: pytest.fail('measured twice'))
     running.plan([Training(make_study('small', seconds=100.0), 'edvr', 0)], [])
+    assert command.main(['run', '--study', 'small', '--systems', 'edvr']) == 0, 'it needs no seconds again'
     assert 'total_iter: 100' in training.file.read_text()
     timing = running.timing_of(training)
     assert timing['starts'] == 1 and timing['wall'] > 0 and timing['cpu'] > 0
