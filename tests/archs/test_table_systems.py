@@ -228,6 +228,31 @@ def test_context_of_what_looks_everywhere_is_unbounded():
 # ------------------------------------------------------------------------------------------------- parts
 
 
+def test_edvr_is_the_toolboxs_up_to_its_head():
+    """The same weights give the same features behind the trunk."""
+    mine = wake(build('EDVRBurst'))
+    theirs = EDVR(num_in_ch=8, num_feat=8, num_frame=3, deformable_groups=2, num_extract_block=1, num_reconstruct_block=1).eval()
+    names = {'conv_first': 'first', 'feature_extraction': 'extract',
+             'conv_l2_1': 'pyramid.down2.0', 'conv_l2_2': 'pyramid.down2.1',
+             'conv_l3_1': 'pyramid.down3.0', 'conv_l3_2': 'pyramid.down3.1',
+             'pcd_align': 'align', 'fusion': 'fuse', 'reconstruction': 'trunk'}
+    own, state = mine.state_dict(), theirs.state_dict()
+    for key in state:
+        name = next((old for old in names if key.startswith(old + '.')), None)
+        if name is not None:
+            state[key] = own[names[name] + key[len(name):]]
+    theirs.load_state_dict(state)
+    features = []
+    for layer in (mine.trunk, theirs.reconstruction):
+        layer.register_forward_hook(lambda module, inputs, output: features.append(output))
+    tiles = torch.rand(2, 3, 8, 16, 16)
+    with torch.no_grad():
+        mine.restore(tiles, 1)
+        with pytest.raises(RuntimeError, match='must match'):  # it adds its input to RGB
+            theirs(tiles)
+    torch.testing.assert_close(features[0], features[1])
+
+
 def test_kernels_filter_each_pixel_by_its_own():
     frames, kernels = torch.rand(1, 2, 4, 5, 6, dtype=torch.float64), torch.randn(1, 2, 9, 5, 6, dtype=torch.float64)
     expected = torch.zeros_like(frames)
