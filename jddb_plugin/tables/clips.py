@@ -35,6 +35,7 @@ class ClipSet:
         side: of a frame in RGB px, even.
         each: clips of every photograph.
         test: films the held-out photographs.
+        limit: how many of them at most; None for all.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ClipSet:
     side: int
     each: int = 1
     test: bool = False
+    limit: Optional[int] = None
 
     @property
     def needed(self) -> int:
@@ -49,12 +51,20 @@ class ClipSet:
         return self.side + 2 * _MARGIN + int(self.speed[1] * (FRAMES - 1))
 
 
-#: Tests are the same in both studies but for their size: 96 packed px are a multiple of what every network needs.
+#: Fewest and most RGB px a frame. Sides of 96 and 128 packed px are multiples of what every network needs.
 _TEST_SPEEDS = {'small_shift': (1.0, 2.0), 'medium_shift': (8.0, 12.0), 'large_shift': (30.0, 40.0)}
-SMALL = (ClipSet('train', (0.0, 24.0), 256, each=4),
-         *(ClipSet(name, speed, 192, test=True) for name, speed in _TEST_SPEEDS.items()))
-CLAIMS = (ClipSet('static', (0.0, 0.0), 384, each=2), ClipSet('moving', (20.0, 60.0), 384, each=4),
-          *(ClipSet(name, speed, 256, test=True) for name, speed in _TEST_SPEEDS.items()))
+#: Scenes that trainings validate on.
+_VALIDATED = 2
+
+
+def _tests(side: int) -> tuple[ClipSet, ...]:
+    """The test sets, and a few of their scenes to validate on."""
+    sets = tuple(ClipSet(name, speed, side, test=True) for name, speed in _TEST_SPEEDS.items())
+    return (*sets, ClipSet('val', _TEST_SPEEDS['medium_shift'], side, test=True, limit=_VALIDATED))
+
+
+SMALL = (ClipSet('train', (0.0, 24.0), 256, each=4), *_tests(192))
+CLAIMS = (ClipSet('static', (0.0, 0.0), 384, each=2), ClipSet('moving', (20.0, 60.0), 384, each=4), *_tests(256))
 
 
 def prepare(root: Path, sets: Sequence[ClipSet], photographs: Optional[Path], clips: Optional[Path], *, real_side: int) -> None:
@@ -88,19 +98,20 @@ def prepare(root: Path, sets: Sequence[ClipSet], photographs: Optional[Path], cl
     root.mkdir(parents=True, exist_ok=True)
     for seed, clip_set in enumerate(sets):
         chosen = [file for k, file in enumerate(files) if (k % _HELD_OUT == _HELD_OUT - 1) == clip_set.test]
-        _film(root / f'{clip_set.name}.lmdb', chosen, clip_set, seed, photographs)
+        needed = max(other.needed for other in sets if other.test) if clip_set.test else clip_set.needed
+        _film(root / f'{clip_set.name}.lmdb', chosen, clip_set, needed, seed)
     if real:
         _cut(root / 'real.lmdb', real, real_side)
     stamp.write_text(json.dumps(sources, indent=2) + '\n')
 
 
-def _film(path: Path, files: Sequence[Path], clip_set: ClipSet, seed: int, folder: Path) -> None:
+def _film(path: Path, files: Sequence[Path], clip_set: ClipSet, needed: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     written = 0
     with BurstLmdbWriter(str(path), overwrite=True, encoding='png' if clip_set.test else 'tiff') as writer:
         for file in tqdm(files, unit='photograph', desc=f'Write {path.name}'):
             image = decode_srgb(file.read_bytes(), str(file))
-            if min(image.shape[:2]) < clip_set.needed:
+            if min(image.shape[:2]) < needed or written == clip_set.limit:
                 continue
             for k in range(clip_set.each):
                 size = (clip_set.side, clip_set.side)
@@ -108,8 +119,8 @@ def _film(path: Path, files: Sequence[Path], clip_set: ClipSet, seed: int, folde
                     writer.put_image(f'{file.stem}_{k}', index, frame)
             written += 1
         if not written:
-            raise DataError(f'{folder}: no photograph of at least {clip_set.needed} px on each side for {path.name} among '
-                            f'{len(files)}; give more, or larger ones.')
+            raise DataError(f'{path.name}: none of {len(files)} photographs has at least {needed} px on each side; give more, or '
+                            'larger ones, with --photographs.')
 
 
 def _cut(path: Path, clips: Sequence, side: int) -> None:

@@ -174,7 +174,8 @@ def test_bilinear_scores_by_hand(texture_lmdb, workplace):
 # ---------------------------------------------------------------------------------------------------- data
 
 
-SETS = (clips.ClipSet('train', (0.0, 2.0), 32, each=2), clips.ClipSet('small_shift', (1.0, 2.0), 32, test=True))
+SETS = (clips.ClipSet('train', (0.0, 2.0), 32, each=2), clips.ClipSet('small_shift', (1.0, 2.0), 32, test=True),
+        clips.ClipSet('val', (1.0, 2.0), 32, test=True, limit=1))
 
 
 def photographs(folder, count=6, side=90):
@@ -185,7 +186,7 @@ def photographs(folder, count=6, side=90):
 
 
 def test_held_out_photographs_are_not_trained_on(workplace):
-    photographs(workplace / 'photos')
+    photographs(workplace / 'photos', count=11)
     (workplace / 'clips' / 'walk').mkdir(parents=True)
     for k in range(6):
         cv2.imwrite(str(workplace / 'clips' / 'walk' / f'{k}.png'), np.full((80, 90, 3), 40 * k, np.uint8))
@@ -194,8 +195,10 @@ def test_held_out_photographs_are_not_trained_on(workplace):
     def names(name):
         return set(FrameSource(str(workplace / 'data' / f'{name}.lmdb'), {'type': 'lmdb'}, 'test').clips)
 
-    assert names('train') == {f'p{k}_{n}' for k in (0, 1, 2, 3, 5) for n in (0, 1)}
-    assert names('small_shift') == {'p4_0'} and names('real') == {'walk'}
+    held_out = ['p4', 'p9']
+    assert {name.split('_')[0] for name in names('train')} == {f'p{k}' for k in range(11)} - set(held_out)
+    assert len(names('train')) == 18 and names('small_shift') == {f'{name}_0' for name in held_out}
+    assert names('val') == {f'{held_out[0]}_0'} and names('real') == {'walk'}
     clips.prepare(workplace / 'data', SETS, None, None, real_side=32)  # what is there will do
     photographs(workplace / 'others', count=7)
     with pytest.raises(DataError, match='was built of other --photographs or --clips'):
@@ -206,7 +209,7 @@ def test_data_that_cannot_be_built_are_told(workplace):
     with pytest.raises(DataError, match='is not built yet; give --photographs FOLDER once'):
         clips.prepare(workplace / 'data', SETS, None, None, real_side=32)
     photographs(workplace / 'photos', side=40)
-    with pytest.raises(DataError, match=r'no photograph of at least 56 px on each side for train.lmdb among 5'):
+    with pytest.raises(DataError, match=r'train.lmdb: none of 5 photographs has at least 56 px on each side'):
         clips.prepare(workplace / 'data', SETS, workplace / 'photos', None, real_side=32)
 
 

@@ -166,7 +166,7 @@ def test_a_pair_of_tiny_networks_goes_from_option_file_to_table(textures, tmp_pa
     monkeypatch.chdir(tmp_path)
     data = tmp_path / 'datasets' / 'tables_small'
     data.mkdir(parents=True)
-    for name in ('train', 'small_shift', 'medium_shift', 'large_shift', 'real'):
+    for name in ('train', 'val', 'small_shift', 'medium_shift', 'large_shift', 'real'):
         with BurstLmdbWriter(str(data / f'{name}.lmdb')) as writer:
             for index, frame in enumerate(textures['a'][:5]):
                 writer.put_image('a', index, frame[:64, :96])
