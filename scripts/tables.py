@@ -1,7 +1,6 @@
 """The systems of the paper's tables: train, test and print them; see --help and docs/tables.md."""
 import sys
 
-import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
 from jddb_plugin.tables.command import main
 
 if __name__ == '__main__':

@@ -14,8 +14,10 @@ from jddb_plugin.restoration import Settings
 
 from .conftest import ROOT
 
-#: All but the overlay that scripts/ablation.py merges onto others.
-FILES = sorted(set((ROOT / 'options').rglob('*.yml')) - {ROOT / 'options' / 'train' / 'ablation' / 'small.yml'})
+#: What is merged on top of others, and no file by itself.
+OVERLAYS = {ROOT / 'options' / 'train' / name for name in (
+    'ablation/small.yml', 'tables/small/base.yml', 'tables/claims/base.yml')}
+FILES = sorted(set((ROOT / 'options').rglob('*.yml')) - OVERLAYS)
 
 
 def _load(name='train/demo_two_stage.yml'):

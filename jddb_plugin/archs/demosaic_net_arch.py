@@ -61,7 +61,7 @@ class DemosaicNet(BurstNetwork):
         """The released network itself.
 
         Args:
-            planes: mosaic as three planes [B, 3, H, W] that are zero where the colour was not measured, pattern G R / B G,
+            planes: mosaic as three planes [B, 3, H, W] that are zero where the color was not measured, pattern G R / B G,
                 H and W even.
 
         Returns:

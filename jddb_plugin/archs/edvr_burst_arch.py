@@ -4,7 +4,7 @@ Built of the toolbox's own pyramid alignment (PCD) and fusion (TSA).
 
 Deviations from EDVR:
     The input has 8 channels at half of the output's resolution, so one PixelShuffle follows the trunk in place of two.
-    EDVR adds the bilinearly enlarged centre frame to its output; here that is the bilinearly demosaicked reference.
+    EDVR adds the bilinearly enlarged center frame to its output; here that is the bilinearly demosaicked reference.
     The paper gives 6.28 M parameters and no depth. No integer depth gives that: 5 + 52 residual blocks have 6.257 M.
 """
 from __future__ import annotations

@@ -10,7 +10,7 @@ from basicsr.models import build_model
 from torch.utils.data import DataLoader
 
 from jddb_plugin.checks import OptionError
-from jddb_plugin.entry import check_options
+from jddb_plugin.compat.options import check_options
 
 #: Iterations that are timed, after one that is not.
 _TIMED = 3

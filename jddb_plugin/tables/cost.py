@@ -113,7 +113,7 @@ def _coarse_seconds(network: nn.Module, frames: Tensor, case: str, watch: _Stopw
         return 0.0
     *_, tile, overlap, radius = CASES[case]
     features = 'bicubic' if network.coarse.downsample is None else 'learned'
-    stage = DPBM(features=features, tile=tile, overlap=overlap, radius=radius).eval().to(frames.device)
+    stage = DPBM(features=features, radius=radius).eval().to(frames.device)
     grid = make_grid(*frames.shape[-2:], tile=tile, overlap=overlap, multiple=4)
     began = watch.now()
     padded = grid.pad(frames)

@@ -85,60 +85,57 @@ class Training:
             iterations: length of the training where the study gives it in seconds.
         """
         own = self.own_options()
-        bases = [str(path.resolve()) for path in (self.study.train / f'{self.part}.yml', self.study.overlay) if path]
-        content: dict[str, Any] = {'_base_': bases, 'name': self.name, 'manual_seed': self.seed}
-        if self.study.fraction != 1:
-            content['network_g'] = narrow(own['network_g'], self.study.fraction)
+        base = (self.study.train / f'{self.part}.yml').resolve()
+        content: dict[str, Any] = {'_base_': str(base), 'name': self.name, 'manual_seed': self.seed}
         start = self.study.start_of(self.part)
         if start is not None:
             content['path'] = {'pretrain_network_g': str(Training(self.study, start, self.seed).weights), 'strict_load_g': False}
         options = merge(content, overrides)
         if iterations is not None:
             options['train']['total_iter'] = iterations
-        scale_schedules(own['train'], options['train'])
+        scale_schedules(own, options)
         return options
 
 
-def narrow(network: Mapping[str, Any], fraction: float) -> dict[str, Any]:
-    """Options of a network of the same depth with a fraction of the features and of the deformable groups."""
-    result = {'num_feat': max(1, round(network['num_feat'] * fraction))}
-    if 'deformable_groups' in network:
-        result['deformable_groups'] = max(1, round(network['deformable_groups'] * fraction))
-    return result
+#: Counts of iterations that keep their place in a training of another length. A factor keeps its effect.
+_PLACES = ('train.warmup_iter', 'val.val_freq', 'logger.print_freq', 'logger.save_checkpoint_freq', 'logger.keep_every')
 
 
 def scale_schedules(own: Mapping[str, Any], final: dict[str, Any]) -> None:
-    """Let schedules follow ``total_iter``: milestones and periods keep their place in the training, factors their effect.
+    """Let schedules follow ``total_iter``.
 
     Args:
-        own: section ``train`` of the training's own file.
-        final: the same after everything that was merged on top; values that differ from ``own`` are left alone, the others
-            are scaled in place.
+        own: options of the training's own file.
+        final: the same after everything that was merged on top; what differs from ``own`` is left alone, the rest is scaled in
+            place.
     """
-    ratio = final['total_iter'] / own['total_iter']
+    ratio = final['train']['total_iter'] / own['train']['total_iter']
     if ratio == 1:
         return
-    for key in ('periods', 'milestones'):
-        values = final['scheduler'].get(key)
-        if values and values == own['scheduler'].get(key):
-            final['scheduler'][key] = [max(1, -int(-value * ratio // 1)) for value in values]
-    periods = final['scheduler'].get('periods')
-    if periods:  # at least as long as the training
-        periods[-1] += max(0, final['total_iter'] - sum(periods))
-    for mine, theirs in zip(final.get('hooks') or [], own.get('hooks') or []):
-        for key in ('milestones', 'begin', 'end', 'factor'):
-            if key not in mine or mine[key] != theirs.get(key):
-                continue
-            if key == 'factor':
-                mine[key] = mine[key] ** (1 / ratio)
-            elif key == 'milestones':
-                mine[key] = [round(value * ratio) for value in mine[key]]
-            else:
-                mine[key] = round(mine[key] * ratio)
+
+    def scaled(value: Any) -> Any:
+        if isinstance(value, list):
+            return [scaled(part) for part in value]
+        return max(1, round(value * ratio)) if value > 0 else value
+
+    for place in _PLACES:
+        section, key = place.split('.')
+        mine, theirs = final.get(section) or {}, own.get(section) or {}
+        if mine.get(key) is not None and mine[key] == theirs.get(key):
+            mine[key] = scaled(mine[key])
+    pairs = [(final['train']['scheduler'], own['train']['scheduler']),
+             *zip(final['train'].get('hooks') or [], own['train'].get('hooks') or [])]
+    for mine, theirs in pairs:
+        for key in ('periods', 'milestones', 'begin', 'end', 'factor'):
+            if key in mine and mine[key] == theirs.get(key):
+                mine[key] = mine[key] ** (1 / ratio) if key == 'factor' else scaled(mine[key])
+    periods = final['train']['scheduler'].get('periods')
+    if periods:  # rounding must not end the last one before the training
+        periods[-1] += max(0, final['train']['total_iter'] - sum(periods))
 
 
 @dataclass(frozen=True)
-class Test:
+class Evaluation:
     """The test of a system with one seed by one test file."""
 
     study: Study
@@ -174,21 +171,23 @@ class Test:
     def options(self, overrides: Sequence[str]) -> dict[str, Any]:
         """Resolve the options; the trainings' own must be kept already."""
         parts = [load_options(str(training.file)) for training in self.trainings]
-        bases = [str(path.resolve()) for path in (self.source, self.study.test_overlay) if path]
         networks = [{key: value for key, value in part['network_g'].items() if key not in _OF_THE_START} for part in parts]
+        two_stage = networks[0]['type'] == 'TwoStageJDDB'
         path: dict[str, Any] = {'strict_load_g': True}
         if len(parts) == 2:
             network = {'_delete_': True, 'type': 'DenoiseThenDemosaic', 'denoiser': networks[0], 'demosaicker': networks[1]}
             path['pretrain_network_g'] = str(self.joined_weights)
         else:
-            two_stage = networks[0]['type'] == 'TwoStageJDDB'
             network = {k: v for k, v in networks[0].items() if k not in _OF_THE_TEST} if two_stage else {
                 '_delete_': True, **networks[0]}
             path['pretrain_network_g'] = str(self.trainings[0].weights)
-            if parts[0]['train'].get('ema_decay'):
-                path['param_key_g'] = 'params_ema'
-        return merge({'_base_': bases, 'name': self.name, 'model_type': parts[0]['model_type'], 'num_gpu': parts[0]['num_gpu'],
-                      'network_g': network, 'path': path}, overrides)
+        averaged = len(parts) == 1 and parts[0]['train'].get('ema_decay')
+        path['param_key_g'] = 'params_ema' if averaged else 'params'
+        val = load_options(str(self.source)).get('val') or {}
+        content = {'_base_': str(self.source.resolve()), 'name': self.name, 'model_type': parts[0]['model_type'],
+                   'num_gpu': parts[0]['num_gpu'], 'network_g': network, 'path': path,
+                   'val': _tiling(val, networks[0], two_stage, self.system.align)}
+        return merge(content, overrides)
 
     @property
     def joined_weights(self) -> Path:
@@ -201,6 +200,22 @@ class Test:
             partial = self.joined_weights.with_suffix(f'.{os.getpid()}')
             torch.save({'params': join_checkpoints(*(training.state() for training in self.trainings))}, partial)
             partial.replace(self.joined_weights)
+
+
+def _tiling(val: Mapping[str, Any], network: Mapping[str, Any], two_stage: bool, align: str) -> dict[str, Any]:
+    """What a test file says of alignment and tiles holds for the two-stage network; other systems get frames as they are.
+
+    Args:
+        val: section of the test file.
+        network: options of the system's network.
+        two_stage: it is a two-stage network.
+        align: of the system.
+    """
+    if two_stage:
+        return {'align': 'none'} if 'align' in val and network.get('coarse') == 'none' else {}
+    if align != 'none':
+        return {'align': align}
+    return {'align': 'none', 'tile': None, 'overlap': None} if 'align' in val else {}
 
 
 def keep_options(file: Path, options: Mapping[str, Any], name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Optional, Sequence
 
 from jddb_plugin.config import load_options
 from jddb_plugin.tables import paper
-from jddb_plugin.tables.planning import Test, Training
+from jddb_plugin.tables.planning import Evaluation, Training
 from jddb_plugin.tables.running import timing_of
 from jddb_plugin.tables.systems import ROWS, SYSTEMS, Study, System
 
@@ -26,7 +26,7 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def clip_scores(tests: Sequence[Test], kind: str) -> dict[str, dict[str, list[float]]]:
+def clip_scores(tests: Sequence[Evaluation], kind: str) -> dict[str, dict[str, list[float]]]:
     """Scores of tests of one system and one test file, by clip ('average' included) and metric, a value for each seed.
 
     Args:
@@ -71,8 +71,9 @@ def lengths(study: Study, systems: Sequence[System], seeds: Sequence[int]) -> st
         trainings = [Training(study, part, seed) for seed in seeds]
         done = [training for training in trainings if training.marker.exists()]
         planned = {load_options(str(t.file))['train']['total_iter'] for t in trainings if t.file.is_file()}
-        planned = planned or {trainings[0].own_options()['train']['total_iter']}
-        goal = '/'.join(f'{value:,}' for value in sorted(planned))
+        if not planned and not study.timed:
+            planned = {trainings[0].own_options()['train']['total_iter']}
+        goal = '/'.join(f'{value:,}' for value in sorted(planned)) or 'by --seconds'
         newest = max(progress(training) for training in trainings)
         state = 'complete' if len(done) == len(seeds) else MISSING if not done and not newest else f'at {newest:,}'
         cpu = [timing_of(training)['cpu'] for training in done]
@@ -80,9 +81,9 @@ def lengths(study: Study, systems: Sequence[System], seeds: Sequence[int]) -> st
     return markdown(['training', 'iterations', 'seeds complete', 'state', 'CPU time each'], rows)
 
 
-def _tests(study: Study, key: str, seeds: Sequence[int], stem: str) -> list[Test]:
+def _tests(study: Study, key: str, seeds: Sequence[int], stem: str) -> list[Evaluation]:
     source = next(file for file in study.tests if file.stem == stem)
-    return [Test(study, SYSTEMS[key], seed, source) for seed in seeds]
+    return [Evaluation(study, SYSTEMS[key], seed, source) for seed in seeds]
 
 
 def table1(study: Study, seeds: Sequence[int], kind: str) -> str:

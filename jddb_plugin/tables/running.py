@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 from jddb_plugin.checks import OptionError, TrainingError
+from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
 from jddb_plugin.data.locks import FileLock
-from jddb_plugin.entry import check_files, check_options
 from jddb_plugin.runtime import preemption
 from jddb_plugin.tables.budget import iterations_in
-from jddb_plugin.tables.planning import Test, Training, keep_options
+from jddb_plugin.tables.planning import Evaluation, Training, keep_options
 from jddb_plugin.tables.systems import Study, System
 
 MODULES = {'train': 'jddb_plugin.train', 'test': 'jddb_plugin.test'}
@@ -45,29 +45,29 @@ def trainings_of(study: Study, systems: Sequence[System], seeds: Sequence[int]) 
     return [Training(study, part, seed) for part in ordered for seed in seeds]
 
 
-def tests_of(study: Study, systems: Sequence[System], seeds: Sequence[int]) -> list[Test]:
+def evaluations_of(study: Study, systems: Sequence[System], seeds: Sequence[int]) -> list[Evaluation]:
     """All tests of these systems."""
-    return [Test(study, system, seed, source) for system in systems for seed in seeds for source in study.tests]
+    return [Evaluation(study, system, seed, source) for system in systems for seed in seeds for source in study.tests]
 
 
-def plan(trainings: Sequence[Training], overrides: Sequence[str], *, check: bool = True) -> None:
+def plan(trainings: Sequence[Training], overrides: Sequence[str]) -> None:
     """Resolve, check and keep the options of trainings; those that are kept already must be the same.
 
     Raises:
-        OptionError: see :func:`keep_options`.
+        OptionError: see :func:`keep_options`; or the study gives no seconds for a training that needs them.
     """
     for training in trainings:
         iterations = None
-        if training.study.seconds is not None:
+        if training.study.timed:
             if training.file.is_file():
                 iterations = load_options(str(training.file))['train']['total_iter']
+            elif training.study.seconds is None:
+                raise OptionError(f'--seconds: {training.name} needs the CPU seconds of its training, e.g. --seconds 600.')
             else:
                 iterations = iterations_in(training.options(overrides, None), training.study.seconds)
         options = training.options(overrides, iterations)
-        if check and not training.marker.exists():
-            start = training.study.start_of(training.part)
-            checked = check_options(copy.deepcopy(options), is_train=True)
-            check_files({**checked, 'path': {} if start else checked['path']})
+        if not training.marker.exists():
+            check_options(copy.deepcopy(options), is_train=True)
         keep_options(training.file, options, training.name)
 
 
@@ -92,7 +92,7 @@ def run_training(training: Training) -> None:
     training.marker.touch()
 
 
-def run_test(test: Test, overrides: Sequence[str]) -> bool:
+def run_test(test: Evaluation, overrides: Sequence[str]) -> bool:
     """Test a system whose trainings are complete; returns whether it is tested now.
 
     Raises:
@@ -150,7 +150,8 @@ def _call(phase: str, file: Path, name: str, *flags: str) -> None:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=dict(os.environ))
         with _forwarding(process) as received:
             status = process.wait()
-    if status == preemption.EXIT_STATUS or received:
+    # A scheduler's signal may have killed it while it was starting.
+    if status in (preemption.EXIT_STATUS, *(-number for number in preemption.SIGNALS)) or received:
         number = received[0] if received else signal.SIGTERM
         raise Stopped(preemption.EXIT_STATUS if number in preemption.SIGNALS else 128 + number)
     if status:

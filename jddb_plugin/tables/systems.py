@@ -3,12 +3,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Sequence
 
-from jddb_plugin.checks import OptionError, nearest
+from jddb_plugin.checks import OptionError, check_choice, nearest
+from jddb_plugin.config import shipped_options
 
 #: Option files that come with the project.
-OPTIONS = Path(__file__).resolve().parents[2] / 'options'
+OPTIONS = shipped_options()
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,13 @@ class System:
         key: its name in commands and files.
         heading: its name in the paper.
         parts: keys of its trainings: one, or those of a denoiser and a demosaicker, which are joined for the test.
+        align: how a test aligns the frames of a network that aligns by itself: not at all, or 'tiles'.
     """
 
     key: str
     heading: str
     parts: tuple[str, ...]
+    align: str = 'none'
 
 
 _ALL = (
@@ -38,6 +41,7 @@ _ALL = (
     System('w_ca', 'w/ CA', ('w_ca',)),
     System('w_ra', 'w/ RA', ('w_ra',)),
     System('wo_e2e', 'w/o E2E', ('wo_e2e',)),
+    System('edvr_coarse', 'EDVR* behind block matching', ('edvr',), 'tiles'),
 )
 SYSTEMS = {system.key: system for system in _ALL}
 #: Rows of each table in the paper's order. The last row of table 4 is the two-stage network itself.
@@ -47,7 +51,7 @@ ROWS = {
     3: ('edvr', 'rvidenet', 'gcp_net', 'two_stage', 'kpn_dmn', 'edvr_dmn', 'rvidenet_dmn'),
     4: ('wo_align', 'w_ca', 'w_ra', 'wo_e2e', 'two_stage'),
 }
-#: Test files of each table below options/test/tables, and of the pictures of figure 5.
+#: Evaluation files of each table below options/test/tables, and of the pictures of figure 5.
 TESTS = {1: ('reds4_low', 'reds4_high'), 2: ('videezy4k',), 4: ('reds4_high',), 5: ('sc_burst',)}
 
 
@@ -59,19 +63,19 @@ class Study:
         name: begins the names of its experiments and results.
         train: folder of one training file for each part.
         tests: test files.
-        overlay: option file merged on top of every training; None for none.
-        test_overlay: the same for the tests.
-        fraction: of the networks' width that is used.
-        seconds: CPU seconds of every training, from which its iterations follow; None leaves them as they are.
-        start: for a part, another whose weights it starts from, as far as they fit.
+        rows: keys of its systems.
+        score: frames that count by default, 'all' or 'centre': those with real neighbors on both sides.
+        timed: the length of its trainings is given in CPU seconds, from which their iterations follow.
+        seconds: these, for trainings that are not planned yet.
+        start: for some parts, another whose weights they start from, as far as these fit.
     """
 
     name: str
     train: Path
     tests: tuple[Path, ...]
-    overlay: Optional[Path] = None
-    test_overlay: Optional[Path] = None
-    fraction: float = 1.0
+    rows: tuple[str, ...]
+    score: str = 'all'
+    timed: bool = False
     seconds: Optional[float] = None
     start: tuple[tuple[str, str], ...] = ()
 
@@ -79,20 +83,37 @@ class Study:
         """The part that ``part`` starts from."""
         return dict(self.start).get(part)
 
+    def systems(self, keys: Optional[Sequence[str]] = None) -> list[System]:
+        """Rows by their keys, in the study's order; all of them for None.
 
-def choose(keys: Optional[list[str]], known: tuple[str, ...]) -> list[System]:
-    """Systems by their keys, in the order of ``known``; all of them for None.
+        Raises:
+            OptionError: a key is no row of this study.
+        """
+        for key in keys or ():
+            if key not in self.rows:
+                raise OptionError(f"--systems: '{key}' is no row of this study; {nearest(key, self.rows)}")
+        return [SYSTEMS[key] for key in self.rows if keys is None or key in keys]
 
-    Raises:
-        OptionError: a key is unknown.
+
+def make_study(name: str, *, tables: Sequence[int] = (1, 2, 4), seconds: Optional[float] = None) -> Study:
+    """One of the studies.
+
+    * 'tables': the paper's recipe and tests, for the rows of its tables;
+    * 'small': all rows of table 1 at a quarter of the width, on photographs, the same CPU time for each;
+    * 'claims': the variants of table 4 on large shifts, all from one start that was trained without motion;
+    * 'mixing': EDVR* of the small study, tested with and without block matching in front.
     """
-    for key in keys or ():
-        if key not in known:
-            raise OptionError(f"--systems: '{key}' is no row here; {nearest(key, known)}")
-    return [SYSTEMS[key] for key in known if keys is None or key in keys]
-
-
-def paper_study(tables: list[int]) -> Study:
-    """The study of the paper's tables, with the tests that these tables need."""
-    names = dict.fromkeys(name for table in tables for name in TESTS.get(table, ()))
-    return Study('tables', OPTIONS / 'train' / 'tables', tuple(OPTIONS / 'test' / 'tables' / f'{name}.yml' for name in names))
+    check_choice(name, ('tables', 'small', 'claims', 'mixing'), '--study')
+    train, test = OPTIONS / 'train' / 'tables', OPTIONS / 'test' / 'tables'
+    if not train.is_dir():
+        raise OptionError(f'{train}: no such folder; the option files of the tables are in a clone of the project.')
+    if name == 'tables':
+        tests = dict.fromkeys(test / f'{stem}.yml' for table in tables for stem in TESTS.get(table, ()))
+        rows = dict.fromkeys(key for table in tables for key in ROWS.get(table, ROWS[1]))
+        return Study(name, train, tuple(tests), tuple(rows))
+    if name == 'small':
+        return Study(name, train / name, (test / 'small.yml',), ROWS[1], 'centre', True, seconds)
+    if name == 'mixing':
+        return Study(name, train / 'small', (test / 'small.yml',), ('edvr', 'edvr_coarse'), 'centre', True, seconds)
+    start = tuple((part, 'start') for part in ROWS[4])
+    return Study(name, train / name, (test / 'claims.yml',), ROWS[4], 'centre', True, seconds, start)

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from basicsr.archs import build_network
 from basicsr.archs.arch_util import DCNv2Pack
+from basicsr.archs.edvr_arch import EDVR
+from basicsr.models.base_model import BaseModel
 from torch import nn
 
-from jddb_plugin import KPN, DemosaicNet, DenoiseThenDemosaic, EDVRBurst, GCPNet, RViDeNet
+from jddb_plugin import KPN, DemosaicNet, DenoiseThenDemosaic, EDVRBurst, GCPNet, RViDeNet, TwoStageJDDB
 from jddb_plugin.archs.blocks import AttentionBlock
 from jddb_plugin.archs.denoise_then_demosaic_arch import join_checkpoints
 from jddb_plugin.archs.kpn_arch import apply_kernels
@@ -19,6 +21,7 @@ from jddb_plugin.archs.passthrough import carry
 from jddb_plugin.checks import CheckpointError, OptionError, ShapeError
 from jddb_plugin.data.photographs import photograph
 from jddb_plugin.ops.bayer import demosaic_bilinear, mosaic_rgb
+from jddb_plugin.runtime.recognition import network_of, other_network
 
 SMALL = {
     'GCPNet': {'num_feat': 8, 'num_frame': 3, 'deformable_groups': 2},
@@ -82,6 +85,19 @@ def test_every_parameter_gets_a_gradient(name):
     missing = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all() or
                not (p.grad.any() or key.endswith('spatial.key.bias'))]
     assert not missing
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_networks_train_in_bfloat16(name):
+    network, tiles = wake(build(name)), torch.rand(1, 3, 8, 16, 16)
+    exact = network.restore(tiles, 1)
+    with torch.autocast('cpu', torch.bfloat16):
+        result = network.restore(tiles, 1)
+        network.train()(tiles).float().square().mean().backward()
+    assert (result.float() - exact).abs().mean() < 0.05 * exact.abs().mean() + 0.01
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        assert network.eval().restore(tiles, 1).isfinite().all()
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -212,6 +228,31 @@ def test_context_of_what_looks_everywhere_is_unbounded():
 # ------------------------------------------------------------------------------------------------- parts
 
 
+def test_edvr_is_the_toolboxs_up_to_its_head():
+    """The same weights give the same features behind the trunk."""
+    mine = wake(build('EDVRBurst'))
+    theirs = EDVR(num_in_ch=8, num_feat=8, num_frame=3, deformable_groups=2, num_extract_block=1, num_reconstruct_block=1).eval()
+    names = {'conv_first': 'first', 'feature_extraction': 'extract',
+             'conv_l2_1': 'pyramid.down2.0', 'conv_l2_2': 'pyramid.down2.1',
+             'conv_l3_1': 'pyramid.down3.0', 'conv_l3_2': 'pyramid.down3.1',
+             'pcd_align': 'align', 'fusion': 'fuse', 'reconstruction': 'trunk'}
+    own, state = mine.state_dict(), theirs.state_dict()
+    for key in state:
+        name = next((old for old in names if key.startswith(old + '.')), None)
+        if name is not None:
+            state[key] = own[names[name] + key[len(name):]]
+    theirs.load_state_dict(state)
+    features = []
+    for layer in (mine.trunk, theirs.reconstruction):
+        layer.register_forward_hook(lambda module, inputs, output: features.append(output))
+    tiles = torch.rand(2, 3, 8, 16, 16)
+    with torch.no_grad():
+        mine.restore(tiles, 1)
+        with pytest.raises(RuntimeError, match='must match'):  # it adds its input to RGB
+            theirs(tiles)
+    torch.testing.assert_close(features[0], features[1])
+
+
 def test_kernels_filter_each_pixel_by_its_own():
     frames, kernels = torch.rand(1, 2, 4, 5, 6, dtype=torch.float64), torch.randn(1, 2, 9, 5, 6, dtype=torch.float64)
     expected = torch.zeros_like(frames)
@@ -319,6 +360,28 @@ def test_checkpoints_of_the_parts_become_one():
         torch.testing.assert_close(system.restore(tiles, 1), demosaicker.demosaic(denoiser.denoise(tiles, 1)))
     with pytest.raises(CheckpointError, match='checkpoint of the denoiser is one of DenoiseThenDemosaic'):
         join_checkpoints(joined, demosaicker.state_dict())
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_a_checkpoint_tells_its_network(name, tmp_path):
+    state = build(name).state_dict()
+    assert network_of(state) == CASES[name]['type'] == network_of(f'module.{key}' for key in state)
+    assert other_network(state, CASES[name]['type']) == ''
+    torch.save({'params': state}, tmp_path / 'net.pth')
+    other = build('EDVRBurst' if name == 'GCPNet' else 'GCPNet')
+    model = BaseModel({'num_gpu': 0, 'is_train': False, 'dist': False})
+    for strict in (True, False):
+        if not strict and state.keys() & other.state_dict().keys():
+            continue  # some of it fits, as was asked for
+        with pytest.raises(CheckpointError, match=rf'net.pth: this is a {CASES[name]["type"]} checkpoint, and network_g is '):
+            model.load_network(other, str(tmp_path / 'net.pth'), strict=strict)
+
+
+def test_networks_of_this_package_and_of_the_toolbox_are_told_apart():
+    networks = {'TwoStageJDDB': TwoStageJDDB(8, 2), 'EDVR': EDVR(num_feat=8, deformable_groups=2, num_reconstruct_block=1)}
+    for name, network in networks.items():
+        assert network_of(network.state_dict()) == name
+    assert network_of(['weight', 'bias']) is None and other_network(['weight'], 'KPN') == ''
 
 
 # ------------------------------------------------------------------------------------- the released weights
