@@ -136,7 +136,7 @@ def _burst(name: str, where: str, files: Sequence[Path], is_video: bool, noise: 
            cfa: Optional[str]) -> Burst:
     names = tuple(file.name for file in files)
     if not is_video:
-        return Burst(name, where, names, lambda index: read_raw(files[index], cfa=cfa), tuple(files))
+        return Burst(name, where, names, lambda index: read_raw(files[index], cfa=cfa, shading=False, tell=False), tuple(files))
 
     def read(index: int) -> RawFrame:
         try:
@@ -152,7 +152,7 @@ def _lmdb_bursts(path: Path, noise: Optional[tuple[float, float]]) -> list[Burst
     lines = read_lines(path / META_INFO)
     first = META_LINE.fullmatch(lines[0].strip()) if lines else None
     is_video = first is None or first['channels'] != '1'
-    source = FrameSource(str(path), {'type': 'lmdb'}, 'INPUT', frames='srgb' if is_video else 'mosaic')
+    source = FrameSource(str(path), {'type': 'lmdb'}, 'INPUT', frames='srgb' if is_video else 'mosaic', odd=True)
 
     def burst(name: str) -> Burst:
         clip = source.clips[name]
@@ -161,7 +161,7 @@ def _lmdb_bursts(path: Path, noise: Optional[tuple[float, float]]) -> list[Burst
             image = source.read(clip, index)
             if is_video:
                 return _video_frame(image, index, noise, clip.keys[index])
-            return RawFrame(image, source.metadata(clip))
+            return RawFrame(image, source.metadata(clip, index))
 
         return Burst(name, f'{path}: {name}', clip.keys, read, is_video=is_video)
 
@@ -170,6 +170,9 @@ def _lmdb_bursts(path: Path, noise: Optional[tuple[float, float]]) -> list[Burst
 
 def _video_frame(image: np.ndarray, index: int, noise: Optional[tuple[float, float]], where: str) -> RawFrame:
     """Noisy raw of a frame, as in the published test protocol, rounded to 16 bits."""
+    if noise is None and where.lower().endswith(('.jpg', '.jpeg')):
+        raise OptionError(f'{where}: a JPEG: it is demosaicked, denoised and compressed already, so there is no raw burst left to restore; '
+                          'shoot raw (DNG). To make noisy raw of it all the same, give --noise low, high or SHOT,READ.')
     if noise is None:
         raise OptionError(f'{where}: a video frame, not raw; give --noise low, high or SHOT,READ, and it becomes noisy raw.')
     shot, read = noise
