@@ -26,22 +26,24 @@ from jddb_plugin.checks import DataError, JDDBError, OptionError, one_line, one_
 from jddb_plugin.data.images import IMAGE_SUFFIXES
 from jddb_plugin.data.metadata import CFA_PATTERNS
 from jddb_plugin.ops.noise import parse_noise
-from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts, with_unique_names
+from jddb_plugin.restoration.bursts import Burst, with_unique_names
+from jddb_plugin.restoration.export_burst import export_burst
+from jddb_plugin.restoration.inputs import bursts_of
 from jddb_plugin.restoration.picture import FORMATS, check_suffix
 from jddb_plugin.restoration.plan import parse_memory
 from jddb_plugin.restoration.reporting import Reporter
 from jddb_plugin.restoration.restorer import Restorer, Settings
 from jddb_plugin.visual.report import BurstReport, FailedBurst, render_report
 
-_SUFFIXES = {'.png': 'png', '.tif': 'tiff', '.tiff': 'tiff'}
+_SUFFIXES = {'.png': 'png', '.tif': 'tiff', '.tiff': 'tiff', '.dng': 'dng'}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='python -m jddb_plugin.restore', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('input', nargs='+', type=Path, metavar='INPUT', help='folders, an LMDB, or the files of one burst')
-    parser.add_argument('-o', '--output', type=Path, required=True, metavar='OUT', help='folder, or the picture of one burst')
-    parser.add_argument('--weights', required=True, metavar='FILE', help='checkpoint of TwoStageJDDB')
+    parser.add_argument('-o', '--output', type=Path, metavar='OUT', help='folder, or the picture of one burst')
+    parser.add_argument('--weights', metavar='FILE', help='checkpoint of TwoStageJDDB')
     what = parser.add_argument_group('what to restore')
     what.add_argument('--reference', metavar='N', help="index of the reference frame, from 0; 'middle'; or 'sharpest' "
                       '(default; for videos: middle)')
@@ -52,9 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument('--cfa', choices=CFA_PATTERNS, help='pattern of MATLAB files that do not state it')
     what.add_argument('--clip', action='append', metavar='NAME', help='only this clip of an LMDB, or this folder of several; '
                       'can be repeated')
+    what.add_argument('--frames-of-file', action='store_true', help='each camera file is a burst: its mosaics are the frames (rolls, '
+                      'pixel shift)')
+    what.add_argument('--lens-shading', action='store_true', help='use the lens shading maps beside the frames (HDR+ data set)')
     out = parser.add_argument_group('what comes out')
-    out.add_argument('--format', choices=FORMATS, help='sRGB of 8 or 16 bits (png, png16, tiff, tiff16), or linear light in the '
-                     "primaries of sRGB (linear16, linear32: floats); default: by the suffix of OUT, else png")
+    out.add_argument('--format', choices=FORMATS, help='sRGB of 8 or 16 bits (png, png16, tiff, tiff16), linear light in the '
+                     "primaries of sRGB (linear16, linear32: floats), or a linear DNG for raw converters (dng); default: by the suffix "
+                     'of OUT, else png')
+    out.add_argument('--export-burst', type=Path, metavar='FOLDER', help='write the noisy raw of video frames or of a photograph as '
+                     'DNGs, and restore nothing; -o and --weights are not needed')
     out.add_argument('--gain', type=float, help='brightness of the picture (default: 1 %% of the noisy reference becomes white)')
     out.add_argument('--report', type=Path, metavar='FILE', help='also write a page, .html: before and after, and what was done')
     out.add_argument('--skip-existing', action='store_true', help='leave out bursts whose picture is there: go on with a batch')
@@ -84,7 +92,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     noise = 'metadata' if args.noise is None else args.noise
     if noise not in ('metadata', 'estimate'):
         noise = parse_noise(noise, '--noise')
-    kind = args.format or _SUFFIXES.get(args.output.suffix.lower(), 'png')
+    kind = args.format or _SUFFIXES.get(args.output.suffix.lower() if args.output is not None else '', 'png')
     return Settings(
         reference=_reference(args.reference), frames=args.frames, noise=noise, kind=kind, gain=args.gain, tile=args.tile,
         overlap=args.overlap, radius=args.radius, window=args.window, align=args.align, coarse=args.coarse, device=args.device,
@@ -99,13 +107,14 @@ def _find(args: argparse.Namespace, settings: Settings) -> tuple[list[Burst], li
     files = [path for path in args.input if path.is_file()]
     for part in ([files] if files else []) + [[path] for path in args.input if path not in files]:
         try:
-            found = [burst_of_files(part, noise=noise, cfa=args.cfa)] if part is files else \
-                find_bursts(part[0], noise=noise, cfa=args.cfa)
+            found = bursts_of(part, noise=noise, cfa=args.cfa, frames_of_file=args.frames_of_file, lens_shading=args.lens_shading,
+                              photographs=None if args.export_burst is None else args.frames or 5)
         except JDDBError as error:
             failed.append(FailedBurst(str(part[0]), str(error)))
             continue
         # What was restored into one of several folders is no burst.
-        bursts += [burst for burst in found if len(found) == 1 or Path(burst.where).resolve() != args.output.resolve()]
+        bursts += [burst for burst in found if len(found) == 1 or args.output is None
+                   or Path(burst.where).resolve() != args.output.resolve()]
     if args.clip and bursts:
         for name in args.clip:
             if name not in [burst.name for burst in bursts]:
@@ -117,7 +126,7 @@ def _find(args: argparse.Namespace, settings: Settings) -> tuple[list[Burst], li
 
 def _targets(output: Path, bursts: Sequence[Burst], kind: str) -> list[Path]:
     """The picture file of each burst; their folder is there then, and can be written to."""
-    is_file = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
+    is_file = output.suffix.lower() in (*IMAGE_SUFFIXES, '.dng') and not output.is_dir()
     if is_file:
         check_suffix(output, kind)
     if is_file and len(bursts) > 1:
@@ -196,7 +205,10 @@ def _terminable() -> Iterator[None]:
 @one_line_errors
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Restore; returns the exit status: 0, 1 if a burst failed, 2 if nothing could begin, 130 after Ctrl-C."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.export_burst is None and (args.output is None or args.weights is None):
+        parser.error('the following arguments are required: -o/--output, --weights')
     settings = _settings(args)
     settings.check()
     if args.report is not None and args.report.suffix.lower() not in ('.html', '.htm'):
@@ -214,6 +226,8 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
             raise DataError(failed[0].error if len(failed) == 1 else f'no burst to restore: {"; ".join(f.error for f in failed)}')
         for burst in failed:
             tqdm.write(one_line(f'error: {burst.error}'), file=sys.stderr)
+        if args.export_burst is not None:
+            return _export_all(bursts, args, settings) or int(bool(failed))
         targets = _targets(args.output, bursts, settings.kind)
         _check_not_input(targets, bursts)
         if args.report is not None:
@@ -230,6 +244,20 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     if wrong:
         sys.stderr.write(f'{wrong} of {len(bursts) + len(failed)} bursts failed\n')
     return int(wrong > 0)
+
+
+def _export_all(bursts: Sequence[Burst], args: argparse.Namespace, settings: Settings) -> int:
+    wrong = 0
+    for burst in bursts:
+        folder = args.export_burst if len(bursts) == 1 else args.export_burst / burst.name
+        try:
+            written = export_burst(burst, folder, reference=settings.reference, frames=args.frames)
+        except JDDBError as error:
+            tqdm.write(one_line(f'error: {error}'), file=sys.stderr)
+            wrong = 1
+            continue
+        tqdm.write(one_line(f'{folder}: {len(written)} frames of {burst.name}'))
+    return wrong
 
 
 if __name__ == '__main__':
