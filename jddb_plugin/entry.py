@@ -25,6 +25,7 @@ from jddb_plugin.hooks import build_hooks
 from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.options import check_call, check_keys, read_options, registered
 from jddb_plugin.runtime import preemption, processes
+from jddb_plugin.runtime.preflight import check_folders, check_seed, check_wandb
 
 _logger = logging.getLogger('jddb_plugin')
 
@@ -77,6 +78,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = 'none'
     opt.setdefault('path', {})
     opt['path'] = opt['path'] or {}
     opt.setdefault('num_gpu', 'auto')
+    check_seed(opt)
     opt['manual_seed'] = opt.get('manual_seed') or 0  # the toolbox draws one, another in every process and after a resume
     dist_params = opt.get('dist_params') or {}
     if 'dist_params' in opt:
@@ -197,6 +199,7 @@ def _check_datasets(opt: dict[str, Any], *, is_train: bool) -> None:
 def _check_training(opt: dict[str, Any], model: type) -> None:
     train, logger = _section(opt, 'train'), _section(opt, 'logger')
     check_keys(logger, _LOGGER, 'logger')
+    check_wandb(opt)
     for section, key in (('train', 'total_iter'), ('logger', 'print_freq'), ('logger', 'save_checkpoint_freq')):
         # The toolbox's own files write 6e5-like numbers as !!float.
         value = opt[section].get(key)
@@ -268,6 +271,7 @@ def check_files(opt: Mapping[str, Any]) -> None:
     for phase, section in opt['datasets'].items():
         kind = DATASET_REGISTRY.get(section['type'])
         if not hasattr(kind, 'Options'):
+            check_folders(section, f'datasets.{phase}')
             continue
         for name, (height, width) in kind({**section, 'phase': phase.split('_')[0]}).frame_sizes().items():
             if min(height, width) < tile:
