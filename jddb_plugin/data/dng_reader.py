@@ -33,6 +33,9 @@ from jddb_plugin.data.tiff_tags import Directory
 
 _FLOAT = 3
 _WHITE = 65535
+#: What makes LibRaw take a directory for a small preview.
+_HIDDEN = ((t.SUBFILE_TYPE, 1), (t.PHOTOMETRIC, 2), (t.COMPRESSION, 1), (t.WIDTH, 32), (t.HEIGHT, 32), (t.STRIP_OFFSETS, 0),
+           (t.TILE_OFFSETS, 0))
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,10 @@ def _samples(path: Path, mosaic: Mosaic, where: str) -> np.ndarray:
 
 
 def _only(mosaic: Mosaic) -> Optional[io.BytesIO]:
-    """The file with all other pictures made small, so that LibRaw decodes this one; None if it is the only large one."""
+    """The file with all other pictures hidden, so that LibRaw decodes this one; None if it is the only large one.
+
+    LibRaw's own choice of a shot counts only in some makers' files.
+    """
     directory = mosaic.directory
     own = directory.number(t.WIDTH) * directory.number(t.HEIGHT)
     others = [part for top in (mosaic.main, *mosaic.following) for part in top.walk()
@@ -173,8 +179,10 @@ def _only(mosaic: Mosaic) -> Optional[io.BytesIO]:
         return None
     content = bytearray(directory.content)
     for part in others:
-        for tag in (part.tags[t.WIDTH], part.tags[t.HEIGHT]):
-            content[tag.place:tag.place + tag.size] = (16).to_bytes(tag.size, 'little' if part.order == '<' else 'big')
+        for code, value in _HIDDEN:
+            tag = part.tags.get(code)
+            if tag is not None:
+                content[tag.place:tag.place + tag.size] = value.to_bytes(tag.size, 'little' if part.order == '<' else 'big')
     return io.BytesIO(content)
 
 
