@@ -187,7 +187,7 @@ def cr3(*, shots=1):
     table = _box(b'stsz', struct.pack('>III', 0, 0, shots), struct.pack('>I', 100) * shots)
     track = _box(b'trak', _box(b'mdia', _box(b'minf', _box(b'stbl', table))))
     camera = tiff_bytes([Ifd({'Make': 'Canon', 'Model': 'Canon EOS R5'})])
-    shot = tiff_bytes([Ifd({'ExposureTime': (1, 125), 'ISO': 400, 'LensModel': 'RF50mm'})])
+    shot = tiff_bytes([Ifd({'ExposureTime': 0.008, 'ISO': 400, 'LensModel': 'RF50mm'})])
     canon = _box(b'uuid', bytes.fromhex('85c0b687820f11e08111f4ce462b6a48'), _box(b'CMT1', camera), _box(b'CMT2', shot))
     return _box(b'ftyp', b'crx \0\0\0\1crx isom') + _box(b'moov', canon, track) + _box(b'mdat', bytes(100 * shots))
 
