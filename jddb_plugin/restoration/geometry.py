@@ -1,6 +1,7 @@
 """The final picture of a frame: cut as the camera wants it, and stretched so that its pixels are squares."""
 from __future__ import annotations
 
+import dataclasses
 from typing import Optional
 
 import cv2
@@ -29,8 +30,8 @@ def final_picture(picture: Rows, camera: CameraMetadata) -> Optional[Rows]:
     crop = camera.crop
     if crop is not None and (crop[0] + crop[2] > height or crop[1] + crop[3] > width):
         crop = None
+    wanted = final_size(dataclasses.replace(camera, crop=crop), (height, width))
     top, left, height, width = (0, 0, height, width) if crop is None else crop
-    wanted = final_size(camera, (height, width)) if crop is None else final_size(camera, picture.shape[:2])
     if crop is None and wanted == (height, width):
         return None
     result = Rows((*wanted, *picture.shape[2:]), picture.dtype, folder=None if picture.bytes_in_memory else spool_folder())
