@@ -54,15 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument('--cfa', choices=CFA_PATTERNS, help='pattern of MATLAB files that do not state it')
     what.add_argument('--clip', action='append', metavar='NAME', help='only this clip of an LMDB, or this folder of several; '
                       'can be repeated')
-    what.add_argument('--frames-of-file', action='store_true', help='each camera file is a burst: its mosaics are the frames (rolls, '
-                      'pixel shift)')
+    what.add_argument('--frames-of-file', action='store_true', help=(
+        'each camera file is a burst: its mosaics are the frames (rolls, pixel shift)'))
     what.add_argument('--lens-shading', action='store_true', help='use the lens shading maps beside the frames (HDR+ data set)')
     out = parser.add_argument_group('what comes out')
-    out.add_argument('--format', choices=FORMATS, help='sRGB of 8 or 16 bits (png, png16, tiff, tiff16), linear light in the '
-                     "primaries of sRGB (linear16, linear32: floats), or a linear DNG for raw converters (dng); default: by the suffix "
-                     'of OUT, else png')
-    out.add_argument('--export-burst', type=Path, metavar='FOLDER', help='write the noisy raw of video frames or of a photograph as '
-                     'DNGs, and restore nothing; -o and --weights are not needed')
+    out.add_argument('--format', choices=FORMATS, help=(
+        'sRGB of 8 or 16 bits (png, png16, tiff, tiff16), linear light in the primaries of sRGB (linear16, linear32: floats), '
+        'or a linear DNG for raw converters (dng); default: by the suffix of OUT, else png'))
+    out.add_argument('--export-burst', type=Path, metavar='FOLDER', help=(
+        'write the noisy raw of video frames or of a photograph as DNGs, and restore nothing; -o and --weights are not needed'))
     out.add_argument('--gain', type=float, help='brightness of the picture (default: 1 %% of the noisy reference becomes white)')
     out.add_argument('--report', type=Path, metavar='FILE', help='also write a page, .html: before and after, and what was done')
     out.add_argument('--skip-existing', action='store_true', help='leave out bursts whose picture is there: go on with a batch')

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from jddb_plugin.checks import DataError
 from jddb_plugin.data.burst_lmdb import ENCODINGS, BurstLmdbWriter, frame_key, metadata_key
+from jddb_plugin.data.folders import tell_once
 from jddb_plugin.data.images import image_header, to_tiff
 from jddb_plugin.data.metadata import CameraMetadata, parse_metadata
-from jddb_plugin.data.folders import tell_once
 from jddb_plugin.data.source_clips import EncodedFrame, SourceClip, Task, image_clip
 from jddb_plugin.data.workers import default_workers, run_in_order
 

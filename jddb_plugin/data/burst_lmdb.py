@@ -4,7 +4,8 @@ The format is the toolbox's own (its FileClient and data sets read it). What dif
 needed, and the database appears under its name only when it is complete - and that readers survive a fork. Frames are
 sRGB of 8 or 16 bit, or Bayer mosaics as single-channel images of 16 bit with samples as the sensor gave them, 10 to 16
 bit; an image is a PNG, or an uncompressed TIFF. A clip of mosaics has the camera metadata of its first frame as JSON under
-``clip/metadata``, and those of a frame that differs under ``clip/00000000/metadata``. ``checksums.txt`` holds the CRC-32 of every value.
+``clip/metadata``, and those of a frame that differs under ``clip/00000000/metadata``. ``checksums.txt`` holds the CRC-32 of
+every value.
 """
 from __future__ import annotations
 

@@ -45,8 +45,9 @@ def write_linear_dng(file: BinaryIO, strips: Iterator[np.ndarray], size: tuple[i
     """
     tags = [*_common_tags(camera, source), (t.WHITE, _LONG, 3, (65535,) * 3, True), *_geometry_tags(camera, size)]
     with tifffile.TiffWriter(file, byteorder='<', bigtiff=size[0] * size[1] * 6 > 3 << 30) as writer:
-        writer.write((strip.astype('<u2', copy=False) for strip in strips), shape=(*size, 3), dtype=np.uint16, photometric=_LINEAR_RAW,
-                     planarconfig='contig', rowsperstrip=rows, software=software, description=description, metadata=None,
+        writer.write((strip.astype('<u2', copy=False) for strip in strips), shape=(*size, 3), dtype=np.uint16,
+                     photometric=_LINEAR_RAW, planarconfig='contig', rowsperstrip=rows, software=software,
+                     description=description, metadata=None,
                      extratags=_merged(exif, tags))
 
 

@@ -10,17 +10,17 @@ from jddb_plugin.data.images import IMAGE_SUFFIXES, list_images
 
 #: What LibRaw reads; .x3f and .gpr are among them to be refused by name.
 CAMERA_SUFFIXES = (
-    '.dng', '.3fr', '.arw', '.bay', '.cap', '.cr2', '.cr3', '.crw', '.cs1', '.dcr', '.dcs', '.drf', '.erf', '.fff', '.gpr', '.iiq',
-    '.k25', '.kdc', '.mdc', '.mef', '.mos', '.mrw', '.nef', '.nrw', '.orf', '.ori', '.pef', '.ptx', '.raf', '.raw', '.rw2', '.rwl',
-    '.sr2', '.srf', '.srw', '.x3f')
+    '.dng', '.3fr', '.arw', '.bay', '.cap', '.cr2', '.cr3', '.crw', '.cs1', '.dcr', '.dcs', '.drf', '.erf', '.fff', '.gpr',
+    '.iiq', '.k25', '.kdc', '.mdc', '.mef', '.mos', '.mrw', '.nef', '.nrw', '.orf', '.ori', '.pef', '.ptx', '.raf', '.raw',
+    '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f')
 _logger = logging.getLogger('jddb_plugin')
 
 
 def frames_of_folder(folder: Path) -> tuple[list[Path], bool]:
     """Frames of a clip, in order, and whether they are raw; none if the folder holds neither images nor raw files.
 
-    A TIFF is a mosaic if camera metadata lies beside it, and else a picture. Pictures beside camera files (raw + JPEG, previews, lens
-    shading maps) are left out, which the log tells.
+    A TIFF is a mosaic if camera metadata lies beside it, and else a picture. Pictures beside camera files (raw + JPEG,
+    previews, lens shading maps) are left out, which the log tells.
 
     Raises:
         DataError: it holds pictures beside TIFF mosaics or MATLAB files, or one shot in two raw formats.

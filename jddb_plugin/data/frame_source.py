@@ -181,4 +181,5 @@ class FrameSource:
             content = read_value(self.root, key) if self.kind == 'lmdb' else None
             if content is not None:
                 return parse_metadata(content.decode(errors='replace'), f'{self.root}: {key}')
-        raise DataError(f'{self.root}: {metadata_key(clip.name)}: no camera metadata; only clips of mosaics have it, build those anew.')
+        raise DataError(f'{self.root}: {metadata_key(clip.name)}: no camera metadata; only clips of mosaics have it, build '
+                        'those anew.')

@@ -68,8 +68,8 @@ def read_raw(path: Union[str, Path], *, cfa: Optional[str] = None, number: Optio
         path: a file with one of :data:`RAW_SUFFIXES`.
         cfa: pattern of a MATLAB file that does not state its own; other files state theirs and refuse another one.
         number: which mosaic of a file that holds several; None takes the only one, and refuses a file of several.
-        shading: correct lens shading that the file asks for (GainMap) in the samples; else it is handed out, so that it may be corrected
-            behind a denoiser, whose model of the noise it would change.
+        shading: correct lens shading that the file asks for (GainMap) in the samples; else it is handed out, so that it may be
+            corrected behind a denoiser, whose model of the noise it would change.
         tell: write the notes to the log.
 
     Raises:

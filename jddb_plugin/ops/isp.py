@@ -1,7 +1,7 @@
 """A simple camera pipeline and its inverse, "unprocessing" (Brooks et al., CVPR 2019; the paper's [3]).
 
-Forward (:func:`process`): white balance -> clamp -> colour matrix -> clamp -> gamma 1/2.2. Gains below 1 are raised together until
-the smallest is 1: else samples that are clipped at white, in all channels, would not become white.
+Forward (:func:`process`): white balance -> clamp -> colour matrix -> clamp -> gamma 1/2.2. Gains below 1 are raised together
+until the smallest is 1: else samples that are clipped at white, in all channels, would not become white.
 Backward (:func:`unprocess`): inverse tone curve -> gamma 2.2 -> inverse colour matrix -> inverse gains with
 highlight protection -> clamp. The tone curve (smoothstep) belongs to the picture that is shown, not to losses
 and metrics, so :func:`process` leaves it out and :func:`tone_map` adds it.

@@ -125,7 +125,8 @@ def burst_of_mosaics(file: Path) -> Burst:
         DataError: it is no camera file, or cannot be read.
     """
     if file.suffix.lower() not in CAMERA_SUFFIXES:
-        raise DataError(f'{file}: not a camera file; --frames-of-file takes those that hold several mosaics ({" ".join(CAMERA_SUFFIXES)}).')
+        raise DataError(f'{file}: not a camera file; --frames-of-file takes those that hold several mosaics '
+                        f'({" ".join(CAMERA_SUFFIXES)}).')
     count = count_frames(file)
     return Burst(file.stem, str(file), tuple(f'{file.name} [{number}]' for number in range(count)),
                  lambda index: read_raw(file, number=index, shading=False, tell=False), (file,) * count)
@@ -200,8 +201,9 @@ def noisy_frame(image: np.ndarray, index: int, noise: Optional[tuple[float, floa
         OptionError: ``noise``, (shot, read), is None.
     """
     if noise is None and where.lower().endswith(('.jpg', '.jpeg')):
-        raise OptionError(f'{where}: a JPEG: it is demosaicked, denoised and compressed already, so there is no raw burst left to restore; '
-                          'shoot raw (DNG). To make noisy raw of it all the same, give --noise low, high or SHOT,READ.')
+        raise OptionError(f'{where}: a JPEG: it is demosaicked, denoised and compressed already, so there is no raw burst left '
+                          'to restore; shoot raw (DNG). To make noisy raw of it all the same, give --noise low, high or '
+                          'SHOT,READ.')
     if noise is None:
         raise OptionError(f'{where}: a video frame, not raw; give --noise low, high or SHOT,READ, and it becomes noisy raw.')
     shot, read = noise

@@ -93,7 +93,8 @@ def _write(path: Path, frame: RawFrame, description: str) -> None:
             write_mosaic_dng(file, frame.mosaic, frame.metadata, software=_SOFTWARE, description=text)
         os.replace(partial, path)
     except OSError as error:
-        raise DataError(f'{path}: cannot be written ({error.strerror or error}); free some space or choose another folder.') from error
+        raise DataError(f'{path}: cannot be written ({error.strerror or error}); free some space or choose another folder.'
+                        ) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()

@@ -206,7 +206,8 @@ class Restorer:
                     result.picture = picture.read(0, picture.shape[0])
                 else:
                     result.path = output
-                    write_final(output, picture, kind, frames, exif=result.exif, source=burst.camera_file(frames.numbers[frames.ref_idx]),
+                    write_final(output, picture, kind, frames, exif=result.exif,
+                                source=burst.camera_file(frames.numbers[frames.ref_idx]),
                                 description=_description(burst, frames, result, settings, kind))
         finally:
             frames.close()

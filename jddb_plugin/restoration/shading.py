@@ -37,7 +37,7 @@ def without_shading(frames: Frames, first: int, linear: Tensor) -> Tensor:
 
 
 def with_maps_beside(burst: Burst) -> Burst:
-    """The burst with the lens shading maps that lie beside its frames, as in the HDR+ data set; a frame's own shading comes first.
+    """The burst with the lens shading maps that lie beside its frames; a frame's own shading comes first.
 
     Frames without a map are refused when they are read.
     """
@@ -73,7 +73,8 @@ def map_beside(file: Path, cfa: str, size: tuple[int, int]) -> Shading:
         factors = np.asarray(tifffile.imread(found), dtype=float)
     except Exception as error:  # tifffile raises whatever a damaged file makes it stumble over
         raise DataError(f'{found}: not a readable TIFF ({" ".join(str(error).split())[:160]}); replace it.') from error
-    if factors.ndim != 3 or factors.shape[2] != 4 or min(factors.shape[:2]) < 2 or not (np.isfinite(factors).all() and factors.min() > 0):
+    good = factors.ndim == 3 and factors.shape[2] == 4 and min(factors.shape[:2]) > 1
+    if not (good and np.isfinite(factors).all() and factors.min() > 0):
         raise DataError(f'{found}: expected positive factors [H, W, 4] of red, two greens and blue, got {list(factors.shape)}.')
     spacing = tuple(1 / (count - 1) for count in factors.shape[:2])
     maps = []

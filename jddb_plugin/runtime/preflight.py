@@ -35,7 +35,8 @@ def check_wandb(opt: Mapping[str, Any]) -> None:
     except (ImportError, ValueError):
         found = None
     if found is None:
-        raise OptionError("logger.wandb: the package 'wandb' is not installed; run: pip install wandb, or set logger.wandb.project: ~.")
+        raise OptionError("logger.wandb: the package 'wandb' is not installed; run: pip install wandb, or set "
+                          "logger.wandb.project: ~.")
 
 
 def check_folders(section: Mapping[str, Any], where: str) -> None:

@@ -5,7 +5,7 @@ Robertson's table.
 """
 import math
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 
 #: Kelvin of the lights that the tests use.
 TEMPERATURES = {17: 2850, 21: 6500, 23: 5000, 20: 5500}
@@ -59,7 +59,7 @@ def _observer(nm):
     return x, y, z
 
 
-@lru_cache(maxsize=None)
+@cache
 def _black_body(kelvin):
     """(u, v) of the black body by Planck's law."""
     total = [0.0] * 3

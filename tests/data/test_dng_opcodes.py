@@ -21,7 +21,8 @@ def gain_map(area, gains, *, pitch=(1, 1), plane=0, planes=1, origin=(0.0, 0.0),
     gains = np.asarray(gains, dtype='>f4')
     down, across = gains.shape[:2]
     spacing = spacing or (1 / max(down - 1, 1), 1 / max(across - 1, 1))
-    return struct.pack('>8I', *area, plane, planes, *pitch) + struct.pack('>2I4dI', down, across, *spacing, *origin, 1) + gains.tobytes()
+    points = struct.pack('>2I4dI', down, across, *spacing, *origin, 1)
+    return struct.pack('>8I', *area, plane, planes, *pitch) + points + gains.tobytes()
 
 
 def slow_gain(gains, y, x, size, origin, spacing):
@@ -133,7 +134,8 @@ def test_other_opcodes_are_said_in_one_line(tmp_path, caplog):
               OpcodeList2=opcodes((7, bytes(40)), (99, b'')), OpcodeList1=opcodes((GAIN_MAP, b'short')))
     frame = read_raw(tmp_path / 'a.dng')
     assert len(frame.notes) == 1 and len(caplog.records) == 1
-    for name in ('WarpRectilinear (list 3)', 'FixVignetteRadial (list 3)', 'MapTable (list 2)', 'opcode 99 (list 2)', 'the rest of list 1'):
+    for name in ('WarpRectilinear (list 3)', 'FixVignetteRadial (list 3)', 'MapTable (list 2)', 'opcode 99 (list 2)',
+                 'the rest of list 1'):
         assert frame.notes[0].count(name) == 1
     assert np.array_equal(frame.mosaic, random_mosaic())
 

@@ -86,7 +86,8 @@ def valid_tags(draw):
     tags['ColorMatrix1'] = MATRIX_A
     if draw(st.booleans()):
         tags['ColorMatrix2'] = MATRIX_D65
-    tags['CalibrationIlluminant1'], tags['CalibrationIlluminant2'] = draw(st.sampled_from(((17, 21), (21, 17), (23, 20), (0, 21))))
+    lights = draw(st.sampled_from(((17, 21), (21, 17), (23, 20), (0, 21))))
+    tags['CalibrationIlluminant1'], tags['CalibrationIlluminant2'] = lights
     return tags
 
 
@@ -98,8 +99,8 @@ def test_random_valid_tags_mean_what_the_specification_says(tmp_path, tags, orde
     mosaic = random_mosaic(size, low=int(0.4 * white), high=white)
     planes = tags['CFAPlaneColor']
     common = camera_tags(AsShotNeutral=None, ColorMatrix2=None)
-    in_main = {name: value for name, value in tags.items() if name in (*common, 'AsShotWhiteXY', 'AnalogBalance', 'LinearResponseLimit')
-               or name.startswith(('Ca', 'Profile'))}
+    of_main = (*common, 'AsShotWhiteXY', 'AnalogBalance', 'LinearResponseLimit')
+    in_main = {name: value for name, value in tags.items() if name in of_main or name.startswith(('Ca', 'Profile'))}
     in_raw = {name: value for name, value in tags.items() if name not in in_main}
     raw = {**mosaic_tags(mosaic, bits=bits), **in_raw}
     data = raw_bytes(mosaic, bits, order)
@@ -128,7 +129,8 @@ def test_random_valid_tags_mean_what_the_specification_says(tmp_path, tags, orde
             stored = int(mosaic[top + y, left + x])
             light = int(frame.mosaic[y, x]) - meta.black_level[2 * (y % 2) + x % 2]
             if stored < white:
-                assert abs(light - float(stored - dng_oracle.black_of(tags, y, x))) <= 0.5 + 1e-6 or frame.mosaic[y, x] >= 2 ** meta.bits - 1
+                error = abs(light - float(stored - dng_oracle.black_of(tags, y, x)))
+                assert error <= 0.5 + 1e-6 or frame.mosaic[y, x] >= 2 ** meta.bits - 1
             else:
                 assert frame.mosaic[y, x] >= white
 
@@ -182,7 +184,8 @@ def test_lossless_jpeg(tmp_path, components):
     write_dng(tmp_path / 'a.dng', mosaic, data=lossless_jpeg(mosaic, 16, components), Compression=7, WhiteLevel=65535)
     assert np.array_equal(read(tmp_path / 'a.dng').mosaic, mosaic)
     tiles = [lossless_jpeg(tile, 16, components) for tile in _tiles(mosaic, 16, 32)]
-    write_dng(tmp_path / 'b.dng', mosaic, data=tiles, Compression=7, RowsPerStrip=None, TileWidth=32, TileLength=16, WhiteLevel=65535)
+    write_dng(tmp_path / 'b.dng', mosaic, data=tiles, Compression=7, RowsPerStrip=None, TileWidth=32, TileLength=16,
+              WhiteLevel=65535)
     assert np.array_equal(read(tmp_path / 'b.dng').mosaic, mosaic)
 
 
@@ -194,7 +197,8 @@ def test_deflate_with_and_without_predictors(tmp_path):
         if step:
             values[:, step:] = mosaic[:, step:] - mosaic[:, :-step]
         for order in '<>':
-            write_dng(tmp_path / 'a.dng', mosaic, order=order, data=zlib.compress(values.astype(f'{order}u2').tobytes()), Compression=8,
+            write_dng(tmp_path / 'a.dng', mosaic, order=order, data=zlib.compress(values.astype(f'{order}u2').tobytes()),
+                      Compression=8,
                       Predictor=predictor, WhiteLevel=65535)
             assert np.array_equal(read(tmp_path / 'a.dng').mosaic, mosaic), (predictor, order)
 
@@ -244,11 +248,13 @@ def test_floating_point_is_scaled_by_its_white_level(tmp_path, bits, white):
 
 def test_floating_point_without_a_white_level_and_without_numbers(tmp_path):
     values = np.full((20, 32), 0.5, np.float32)
-    write_dng(tmp_path / 'a.dng', np.zeros((20, 32), np.uint16), data=values.tobytes(), BitsPerSample=32, SampleFormat=3, BlackLevel=0,
+    write_dng(tmp_path / 'a.dng', np.zeros((20, 32), np.uint16), data=values.tobytes(), BitsPerSample=32, SampleFormat=3,
+              BlackLevel=0,
               WhiteLevel=None)
     assert set(np.unique(read(tmp_path / 'a.dng').mosaic)) == {32768}
     values[3, 3] = np.nan
-    write_dng(tmp_path / 'a.dng', np.zeros((20, 32), np.uint16), data=values.tobytes(), BitsPerSample=32, SampleFormat=3, WhiteLevel=1)
+    write_dng(tmp_path / 'a.dng', np.zeros((20, 32), np.uint16), data=values.tobytes(), BitsPerSample=32, SampleFormat=3,
+              WhiteLevel=1)
     with pytest.raises(DataError, match='samples that are no numbers'):
         read(tmp_path / 'a.dng')
 
@@ -297,7 +303,8 @@ def test_black_level_by_row_and_column_is_subtracted_in_full(tmp_path):
     ({'BlackLevel': (RATIONAL, [(1, 0)])}, 'no numbers'), ({'BlackLevelDeltaV': [1.0] * 7}, 'DeltaV holds 7 values'),
     ({'WhiteLevel': 0}, 'WhiteLevel 0'), ({'BlackLevel': 20000}, 'white_level'), ({'ActiveArea': (0, 0, 99, 9)}, 'ActiveArea'),
     ({'CFALayout': 2}, 'CFALayout 2'), ({'CFALayout': 6}, 'CFALayout 6'), ({'RowInterleaveFactor': 2}, 'interleaved'),
-    ({'CFAPlaneColor': (0, 1, 6)}, 'not a Bayer pattern'), ({'Compression': 52546}, 'JPEG XL'), ({'Compression': 34892}, 'lossy JPEG'),
+    ({'CFAPlaneColor': (0, 1, 6)}, 'not a Bayer pattern'), ({'Compression': 52546}, 'JPEG XL'),
+    ({'Compression': 34892}, 'lossy JPEG'),
     ({'Compression': 9}, 'VC-5'), ({'Compression': 12345}, 'compression 12345'), ({'Compression': 50002}, 'JPEG XL')])
 def test_what_makes_no_sense_or_is_not_supported_is_refused(tmp_path, tags, message):
     write_dng(tmp_path / 'a.dng', random_mosaic((20, 32)), **tags)
@@ -328,7 +335,8 @@ def test_linear_dngs_are_refused_with_their_compression(tmp_path):
 
 def test_levels_are_those_of_the_mosaics_directory(tmp_path):
     mosaics = [random_mosaic((20, 32))]
-    write_nested_dng(tmp_path / 'a.dng', mosaics, main={'BlackLevel': 5, 'WhiteLevel': 255}, BlackLevel=(SHORT, [600]), WhiteLevel=9000)
+    write_nested_dng(tmp_path / 'a.dng', mosaics, main={'BlackLevel': 5, 'WhiteLevel': 255}, BlackLevel=(SHORT, [600]),
+                     WhiteLevel=9000)
     frame = read(tmp_path / 'a.dng')
     assert frame.metadata.black_level == (600,) * 4 and frame.metadata.white_level == (9000,) * 4
     assert np.array_equal(frame.mosaic, np.minimum(mosaics[0], 2 ** 14 - 1))
@@ -351,7 +359,8 @@ def test_masked_areas_tell_the_black_level_where_no_tag_does(tmp_path):
 
 
 @pytest.mark.parametrize(('profile', 'shot', 'read_noise'), [
-    ((1e-3, 1e-6), (1e-3,) * 4, (1e-3,) * 4), ((1e-3, 1e-6, 2e-3, 4e-6, 3e-3, 9e-6), (2e-3, 1e-3, 3e-3, 2e-3), (2e-3, 1e-3, 3e-3, 2e-3)),
+    ((1e-3, 1e-6), (1e-3,) * 4, (1e-3,) * 4), ((1e-3, 1e-6, 2e-3, 4e-6, 3e-3, 9e-6), (2e-3, 1e-3, 3e-3, 2e-3),
+                                               (2e-3, 1e-3, 3e-3, 2e-3)),
     ((1e-3, 1e-6, 2e-3, 4e-6, 3e-3, 9e-6, 4e-3, 16e-6), (1e-3, 2e-3, 3e-3, 4e-3), (1e-3, 2e-3, 3e-3, 4e-3)),
     ((0.0, 1e-6), (0,) * 4, (1e-3,) * 4), ((1e-3, 0.0), (1e-3,) * 4, (0,) * 4), ((1e-3, -1e-9), (1e-3,) * 4, (0,) * 4)])
 def test_noise_of_one_three_and_four_planes(tmp_path, profile, shot, read_noise):
@@ -361,7 +370,8 @@ def test_noise_of_one_three_and_four_planes(tmp_path, profile, shot, read_noise)
 
 
 @pytest.mark.parametrize('profile', [
-    (0.0, 0.0), (float('nan'), 1e-6), (1e-3, float('nan')), (float('inf'), 0.0), (0.0,) * 6, (0.0,) * 8, (-1e-3, 1e-6), (5.0, 1e-6),
+    (0.0, 0.0), (float('nan'), 1e-6), (1e-3, float('nan')), (float('inf'), 0.0), (0.0,) * 6, (0.0,) * 8, (-1e-3, 1e-6),
+    (5.0, 1e-6),
     (1e-3, 1e-6, 0.0, 0.0, 1e-3, 1e-6), (1e-3, 1e-6, 1e-3, 1e-6)])
 def test_a_noise_profile_that_says_nothing_counts_as_missing(tmp_path, profile):
     write_dng(tmp_path / 'a.dng', NoiseProfile=profile)
@@ -378,7 +388,8 @@ def test_noise_profile_of_the_first_directory_serves_too(tmp_path):
 def test_white_balance_of_an_unknown_kind_is_daylight_and_said(tmp_path, caplog):
     gains = dng_oracle.gains_of({'ColorMatrix1': MATRIX_A, 'ColorMatrix2': MATRIX_D65, 'CalibrationIlluminant1': 17,
                                  'CalibrationIlluminant2': 21})
-    for tags in ({'AsShotNeutral': None}, {'AsShotNeutral': (0.5, 0, 1)}, {'AsShotNeutral': ((1, 0), 1, 1)}, {'AsShotNeutral': (1, 1)},
+    for tags in ({'AsShotNeutral': None}, {'AsShotNeutral': (0.5, 0, 1)}, {'AsShotNeutral': ((1, 0), 1, 1)},
+                 {'AsShotNeutral': (1, 1)},
                  {'AsShotNeutral': None, 'AsShotWhiteXY': (0.9, 0.9)}, {'AsShotNeutral': None, 'AsShotWhiteXY': (0, 0)}):
         write_dng(tmp_path / 'a.dng', **tags)
         caplog.clear()
@@ -389,7 +400,8 @@ def test_white_balance_of_an_unknown_kind_is_daylight_and_said(tmp_path, caplog)
 
 def test_white_balance_by_chromaticity_of_three_lights(tmp_path):
     third = [value * 1.1 for value in MATRIX_D65]
-    write_dng(tmp_path / 'a.dng', AsShotNeutral=None, AsShotWhiteXY=(0.4476, 0.4074), ColorMatrix3=third, CalibrationIlluminant3=23)
+    write_dng(tmp_path / 'a.dng', AsShotNeutral=None, AsShotWhiteXY=(0.4476, 0.4074), ColorMatrix3=third,
+              CalibrationIlluminant3=23)
     near_a = read(tmp_path / 'a.dng').metadata.white_balance
     only_a = dng_oracle.gains_of({'ColorMatrix1': MATRIX_A, 'AsShotWhiteXY': (0.4476, 0.4074)})
     assert near_a == pytest.approx(only_a, rel=0.01)  # at a light itself the others do not count
@@ -403,7 +415,8 @@ def test_orientation_is_that_of_the_first_directory(tmp_path):
 
 
 @pytest.mark.parametrize(('tags', 'aspect', 'crop'), [
-    ({}, 1, None), ({'DefaultScale': (1, 2)}, 0.5, None), ({'DefaultScale': (2, 2)}, 1, None), ({'DefaultScale': (1.4142, 0.7071)}, 2, None),
+    ({}, 1, None), ({'DefaultScale': (1, 2)}, 0.5, None), ({'DefaultScale': (2, 2)}, 1, None),
+    ({'DefaultScale': (1.4142, 0.7071)}, 2, None),
     ({'DefaultCropOrigin': (4, 2), 'DefaultCropSize': (20, 10)}, 1, (2, 4, 10, 20)),
     ({'DefaultCropOrigin': (4.5, 2.25), 'DefaultCropSize': (20, 10)}, 1, (2, 5, 10, 20)),
     ({'DefaultCropSize': (20, 10)}, 1, (0, 0, 10, 20)), ({'DefaultCropOrigin': (0, 0), 'DefaultCropSize': (32, 20)}, 1, None)])
@@ -459,7 +472,8 @@ def test_exiftool_reads_the_same_tags(tmp_path):
             'AsShotNeutral': (0.4, 1, 0.6), 'Orientation': 6}
     for order in '<>':
         write_dng(tmp_path / 'a.dng', order=order, **tags)
-        found, = json.loads(subprocess.run(['exiftool', '-j', '-n', str(tmp_path / 'a.dng')], capture_output=True, check=True).stdout)
+        found, = json.loads(subprocess.run(['exiftool', '-j', '-n', str(tmp_path / 'a.dng')], capture_output=True,
+                                           check=True).stdout)
         meta = read(tmp_path / 'a.dng').metadata
 
         def numbers(name, found=found):

@@ -25,7 +25,8 @@ from tests.data.raw_files import (
     write_nested_dng,
 )
 
-_PREVIEW = {'NewSubfileType': 1, 'ImageWidth': 8, 'ImageLength': 4, 'BitsPerSample': (8, 8, 8), 'Compression': 1, 'Photometric': 2,
+_PREVIEW = {'NewSubfileType': 1, 'ImageWidth': 8, 'ImageLength': 4, 'BitsPerSample': (8, 8, 8), 'Compression': 1,
+            'Photometric': 2,
             'SamplesPerPixel': 3, 'RowsPerStrip': 4, 'PlanarConfiguration': 1, 'Orientation': 1}
 
 
@@ -56,18 +57,22 @@ def compressed_arw():
 
 def cr2():
     mosaic = random_mosaic((120, 180))
-    main = {'ImageWidth': 8, 'ImageLength': 4, 'BitsPerSample': (8, 8, 8), 'Compression': 6, 'Make': 'Canon', 'Model': 'Canon EOS 40D'}
+    main = {'ImageWidth': 8, 'ImageLength': 4, 'BitsPerSample': (8, 8, 8), 'Compression': 6, 'Make': 'Canon',
+            'Model': 'Canon EOS 40D'}
     raw = {'Compression': 6, 50752: (SHORT, [1, 90, 90])}
-    return tiff_bytes([Ifd(main, b'\xff\xd8\xff\xd9'), Ifd(raw, lossless_jpeg(mosaic, 14))], head=b'CR\x02\0' + bytes(4), tail=True)
+    return tiff_bytes([Ifd(main, b'\xff\xd8\xff\xd9'), Ifd(raw, lossless_jpeg(mosaic, 14))], head=b'CR\x02\0' + bytes(4),
+                      tail=True)
 
 
 def rw2(height=280, width=420):
     needed = -(-(-(-height * width // 14) * 16) // 0x4000) * 0x4000
     values = {1: (UNDEFINED, b'0300'), 2: (SHORT, [width]), 3: (SHORT, [height]), 4: (SHORT, [2]), 5: (SHORT, [2]),
               6: (SHORT, [height - 2]), 7: (SHORT, [width - 2]), 8: (SHORT, [1]), 9: (SHORT, [4]), 10: (SHORT, [12]),
-              11: (SHORT, [34316]), 14: (SHORT, [4095]), 15: (SHORT, [4095]), 16: (SHORT, [4095]), 23: (SHORT, [80]), 28: (SHORT, [0]),
+              11: (SHORT, [34316]), 14: (SHORT, [4095]), 15: (SHORT, [4095]), 16: (SHORT, [4095]), 23: (SHORT, [80]),
+              28: (SHORT, [0]),
               29: (SHORT, [0]), 30: (SHORT, [0]), 36: (SHORT, [570]), 37: (SHORT, [263]), 38: (SHORT, [438]), 45: (SHORT, [4]),
-              271: (ASCII, 'Panasonic'), 272: (ASCII, 'DMC-LX3'), 273: (LONG, [0xFFFFFFFF]), 274: (SHORT, [1]), 278: (LONG, [height]),
+              271: (ASCII, 'Panasonic'), 272: (ASCII, 'DMC-LX3'), 273: (LONG, [0xFFFFFFFF]), 274: (SHORT, [1]),
+              278: (LONG, [height]),
               279: (LONG, [needed]), 280: (LONG, [2048])}
     directory = Ifd(values)
     data = np.random.default_rng(0).integers(0, 8, needed, dtype=np.uint8).tobytes()
@@ -81,7 +86,8 @@ def flat_dng():
 
 def jpeg_dng():
     mosaic = random_mosaic((96, 128))
-    return tiff_bytes([Ifd({**mosaic_tags(mosaic), **camera_tags(), 'Compression': 7, 'WhiteLevel': 16383}, lossless_jpeg(mosaic))],
+    return tiff_bytes([Ifd({**mosaic_tags(mosaic), **camera_tags(), 'Compression': 7, 'WhiteLevel': 16383},
+                           lossless_jpeg(mosaic))],
                       tail=True)
 
 
@@ -127,7 +133,8 @@ def test_previews_that_are_cut_count_too(tmp_path, tail):
 def test_strips_behind_the_end_and_too_short_are_refused(tmp_path):
     mosaic = random_mosaic()
     for tags, message in (({'StripOffsets': 1 << 30}, 'is cut off'), ({'StripByteCounts': 100}, 'holds 100 bytes, but 12288'),
-                          ({'RowsPerStrip': 32}, 'holds 1 of 2 strips'), ({'TileWidth': 32, 'TileLength': 32}, 'holds 1 of 6 tiles')):
+                          ({'RowsPerStrip': 32}, 'holds 1 of 2 strips'),
+                          ({'TileWidth': 32, 'TileLength': 32}, 'holds 1 of 6 tiles')):
         write_dng(tmp_path / 'a.dng', mosaic, **tags)
         with pytest.raises(DataError, match=message):
             read_raw(tmp_path / 'a.dng')
@@ -137,7 +144,8 @@ def test_a_half_copied_file_of_zeros_is_refused(tmp_path):
     pytest.importorskip('rawpy')
     mosaic = random_mosaic()
     stream = lossless_jpeg(mosaic)
-    for data, tags in ((raw_bytes(mosaic)[:8000] + bytes(4288), {}), (stream[:9000] + bytes(len(stream) - 9000), {'Compression': 7}),
+    for data, tags in ((raw_bytes(mosaic)[:8000] + bytes(4288), {}), (stream[:9000] + bytes(len(stream) - 9000),
+                                                                      {'Compression': 7}),
                        (stream[:9000], {'Compression': 7})):
         write_dng(tmp_path / 'a.dng', mosaic, data=data, **tags)
         with pytest.raises(DataError, match='damaged or cut off'):

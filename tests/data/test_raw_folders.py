@@ -42,7 +42,8 @@ def test_hdrplus_bursts_jpegs_covers_and_side_files(tmp_path, caplog):
     assert frames_of_folder(tmp_path)[1]
 
 
-@pytest.mark.parametrize('suffix', ['.RW2', '.Rwl', '.raw', '.3FR', '.iiq', '.mef', '.MRW', '.kdc', '.dcr', '.erf', '.mos', '.sr2',
+@pytest.mark.parametrize('suffix', ['.RW2', '.Rwl', '.raw', '.3FR', '.iiq', '.mef', '.MRW', '.kdc', '.dcr', '.erf', '.mos',
+                                    '.sr2',
                                     '.srw', '.fff', '.cap', '.nrw', '.pef'])
 def test_every_suffix_that_libraw_knows_is_a_frame(tmp_path, suffix):
     pytest.importorskip('rawpy')
@@ -76,7 +77,8 @@ def _clip(tmp_path, size=(33, 47), frames=3):
     (tmp_path / 'in' / 'clip').mkdir(parents=True)
     mosaics = []
     for k in range(frames):
-        mosaics.append(write_dng(tmp_path / 'in' / 'clip' / f'{k}.dng', random_mosaic(size, seed=k), cfa='grbg', BlackLevel=1000 + 10 * k,
+        mosaics.append(write_dng(tmp_path / 'in' / 'clip' / f'{k}.dng', random_mosaic(size, seed=k), cfa='grbg',
+                                 BlackLevel=1000 + 10 * k,
                                  NoiseProfile=(1e-3 * (k + 1), 1e-6), AsShotNeutral=(0.5 + 0.1 * k, 1, 0.6), Orientation=1 + k))
     build(find_clips(tmp_path / 'in'), str(tmp_path / 'x.lmdb'))
     return mosaics
@@ -143,7 +145,8 @@ def _fuji():
 
 
 def _panasonic():
-    return tiff_bytes([Ifd({'Make': 'Panasonic', 'Model': 'DMC-LX3', 1: (7, b'0300'), 46: (7, _jpeg_of({}, _shot()))})], magic=0x55)
+    return tiff_bytes([Ifd({'Make': 'Panasonic', 'Model': 'DMC-LX3', 1: (7, b'0300'), 46: (7, _jpeg_of({}, _shot()))})],
+                      magic=0x55)
 
 
 def _olympus():
@@ -177,13 +180,15 @@ def test_cut_exif_is_left_out(tmp_path, content):
 def test_dng_keeps_its_exif(tmp_path):
     mosaic = random_mosaic()
     from tests.data.raw_files import camera_tags, mosaic_tags, raw_bytes
-    (tmp_path / 'a.dng').write_bytes(tiff_bytes([Ifd({**mosaic_tags(mosaic), **camera_tags(), 'WhiteLevel': 16383}, raw_bytes(mosaic),
+    (tmp_path / 'a.dng').write_bytes(tiff_bytes([Ifd({**mosaic_tags(mosaic), **camera_tags(), 'WhiteLevel': 16383},
+                                                     raw_bytes(mosaic),
                                                      exif=Ifd(_shot()))]))
     read_raw(tmp_path / 'a.dng')
     assert read_exif(tmp_path / 'a.dng').get_ifd(_EXIF)[42036] == 'Lens 35'
 
 
-@pytest.mark.parametrize(('content', 'suffix'), [(_fuji, 'raf'), (_panasonic, 'rw2'), (_olympus, 'orf'), (cr3, 'cr3'), (nef, 'nef')])
+@pytest.mark.parametrize(('content', 'suffix'), [(_fuji, 'raf'), (_panasonic, 'rw2'), (_olympus, 'orf'), (cr3, 'cr3'),
+                                                 (nef, 'nef')])
 def test_exif_is_what_exiftool_finds(tmp_path, content, suffix):
     if shutil.which('exiftool') is None:
         pytest.skip('exiftool is not installed (Debian: libimage-exiftool-perl)')

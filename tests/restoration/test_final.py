@@ -57,7 +57,8 @@ def write_burst(folder, count=3, size=(64, 96), **tags):
 
 
 @pytest.mark.parametrize('in_file', [False, True])
-@pytest.mark.parametrize(('aspect', 'crop'), [(1.0, (2, 5, 30, 21)), (0.5, None), (2.0, None), (0.75, (1, 2, 31, 40)), (1.0, None),
+@pytest.mark.parametrize(('aspect', 'crop'), [(1.0, (2, 5, 30, 21)), (0.5, None), (2.0, None), (0.75, (1, 2, 31, 40)),
+                                              (1.0, None),
                                               (1.0, (0, 0, 99, 99))])
 def test_pictures_are_cut_and_stretched(tmp_path, aspect, crop, in_file):
     values = np.random.default_rng(0).integers(0, 65536, (40, 50, 3)).astype(np.uint16)
@@ -121,7 +122,8 @@ def _developed(path):
 
 
 @pytest.mark.parametrize('tags', [
-    {}, {'cfa': 'bggr'}, {'AsShotNeutral': (0.9, 1, 0.4)}, {'BlackLevel': (1000, 1010, 1020, 1030), 'BlackLevelRepeatDim': (2, 2)},
+    {}, {'cfa': 'bggr'}, {'AsShotNeutral': (0.9, 1, 0.4)}, {'BlackLevel': (1000, 1010, 1020, 1030),
+                                                            'BlackLevelRepeatDim': (2, 2)},
     {'ColorMatrix2': None, 'CalibrationIlluminant2': None}, {'AnalogBalance': (1.2, 1, 0.9)}, {'WhiteLevel': 15000},
     {'ActiveArea': (3, 5, 63, 90)}, {'CameraCalibration1': (1.02, 0, 0, 0, 1, 0, 0, 0, 0.97), 'CameraCalibration2': (
         1.02, 0, 0, 0, 1, 0, 0, 0, 0.97)}, {'CalibrationIlluminant1': 21, 'CalibrationIlluminant2': 17, 'ColorMatrix1': (
@@ -138,7 +140,8 @@ def test_no_color_cast_of_a_cameras_file(shared):
 
 
 def test_a_restored_dng_is_what_the_picture_is(tmp_path, weights):
-    folder = write_burst(tmp_path / 'b', Orientation=6, ActiveArea=(1, 0, 63, 96), DefaultCropOrigin=(4, 6), DefaultCropSize=(80, 50),
+    folder = write_burst(tmp_path / 'b', Orientation=6, ActiveArea=(1, 0, 63, 96), DefaultCropOrigin=(4, 6),
+                         DefaultCropSize=(80, 50),
                          DefaultScale=(1, 2), CameraCalibration1=(1.02, 0, 0, 0, 1, 0, 0, 0, 0.97))
     restore(weights, folder, tmp_path / 'a.dng', 'dng')
     linear = restore(weights, folder, None, 'linear32').picture
@@ -161,11 +164,13 @@ def test_a_restored_dng_has_the_cameras_tags(tmp_path, weights):
     restore(weights, folder, tmp_path / 'a.dng', 'dng')
 
     def tags(path):
-        return json.loads(subprocess.run(['exiftool', '-j', '-n', '-validate', '-all', str(path)], capture_output=True, check=True).stdout)[0]
+        return json.loads(subprocess.run(['exiftool', '-j', '-n', '-validate', '-all', str(path)], capture_output=True,
+                                         check=True).stdout)[0]
 
     before, after = tags(folder / '1.dng'), tags(tmp_path / 'a.dng')
     assert after['Validate'] == '0 0 0'
-    for name in ('Make', 'Model', 'UniqueCameraModel', 'ColorMatrix1', 'ColorMatrix2', 'CalibrationIlluminant1', 'CalibrationIlluminant2',
+    for name in ('Make', 'Model', 'UniqueCameraModel', 'ColorMatrix1', 'ColorMatrix2', 'CalibrationIlluminant1',
+                 'CalibrationIlluminant2',
                  'AsShotWhiteXY', 'Orientation'):
         assert after[name] == before[name], name
     assert 'AsShotNeutral' not in after and after['PhotometricInterpretation'] == 34892 and after['BitsPerSample'] == '16 16 16'

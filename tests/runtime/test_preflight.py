@@ -17,7 +17,7 @@ def test_other_seeds_are_taken(seed):
 
 def test_wandb_that_cannot_be_used_is_refused(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    for logger, message in (({'wandb': {'project': 'x'}, 'use_tb_logger': True}, "'wandb' is not installed; run: pip install wandb"),
+    for logger, message in (({'wandb': {'project': 'x'}, 'use_tb_logger': True}, "'wandb' is not installed; run: pip install"),
                             ({'wandb': {'project': 'x'}}, 'use_tb_logger: true'), ({'wandb': 'x'}, 'expected a mapping')):
         with pytest.raises(OptionError, match=message):
             check_wandb({'logger': logger})
