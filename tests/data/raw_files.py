@@ -29,7 +29,7 @@ TAGS = {
     'RowInterleaveFactor': (50975, LONG),
     'OpcodeList1': (51008, UNDEFINED), 'OpcodeList2': (51009, UNDEFINED), 'OpcodeList3': (51022, UNDEFINED),
     'NoiseProfile': (51041, DOUBLE), 'CalibrationIlluminant3': (52529, SHORT), 'CameraCalibration3': (52530, SRATIONAL),
-    'ColorMatrix3': (52531, SRATIONAL),
+    'ColorMatrix3': (52531, SRATIONAL), 'IlluminantData1': (52533, UNDEFINED), 'IlluminantData2': (52534, UNDEFINED),
 }
 MATRIX_A = (0.6461, -0.1164, -0.0857, -0.3825, 1.1597, 0.2534, -0.0416, 0.1540, 0.6039)
 MATRIX_D65 = (1.0234, -0.2969, -0.2266, -0.5625, 1.6328, -0.0469, -0.0703, 0.2188, 0.6406)

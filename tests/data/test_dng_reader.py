@@ -407,6 +407,24 @@ def test_white_balance_by_chromaticity_of_three_lights(tmp_path):
     assert near_a == pytest.approx(only_a, rel=0.01)  # at a light itself the others do not count
 
 
+def test_lights_by_chromaticity(tmp_path):
+    def xy(x, y):
+        return struct.pack('<H4I', 0, int(x * 10000), 10000, int(y * 10000), 10000)
+
+    write_dng(tmp_path / 'a.dng', AsShotNeutral=None, AsShotWhiteXY=(0.4476, 0.4074), CalibrationIlluminant1=255,
+              CalibrationIlluminant2=255, IlluminantData1=xy(0.4476, 0.4074), IlluminantData2=xy(0.3127, 0.3290))
+    only_a = dng_oracle.gains_of({'ColorMatrix1': MATRIX_A, 'AsShotWhiteXY': (0.4476, 0.4074)})
+    assert read(tmp_path / 'a.dng').metadata.white_balance == pytest.approx(only_a, rel=0.01)
+
+
+def test_white_levels_that_differ_are_said(tmp_path):
+    write_dng(tmp_path / 'a.dng', WhiteLevel=(16000, 15000, 16000, 16000))
+    frame = read(tmp_path / 'a.dng')
+    assert frame.metadata.white_level == (15000,) * 4 and 'WhiteLevel has 4 values' in frame.notes[0]
+    write_dng(tmp_path / 'a.dng', WhiteLevel=(15000,) * 4)
+    assert not read(tmp_path / 'a.dng').notes
+
+
 def test_orientation_is_that_of_the_first_directory(tmp_path):
     write_nested_dng(tmp_path / 'a.dng', [random_mosaic((20, 32))], main={'Orientation': 6}, Orientation=3)
     assert read(tmp_path / 'a.dng').metadata.orientation == 6
