@@ -154,6 +154,13 @@ def test_samples_of_every_depth_are_those_that_libraw_reads(tmp_path, bits, orde
         assert np.array_equal(raw.raw_image, mosaic)
 
 
+def test_bits_that_do_not_fit_the_strips_are_refused(tmp_path):
+    mosaic = random_mosaic((20, 32))
+    write_dng(tmp_path / 'a.dng', mosaic, data=raw_bytes(mosaic), BitsPerSample=14)
+    with pytest.raises(DataError, match='BitsPerSample is 14, but its strips hold 16 bits'):
+        read(tmp_path / 'a.dng')
+
+
 def _strips(mosaic, rows):
     return [raw_bytes(mosaic[k:k + rows]) for k in range(0, len(mosaic), rows)]
 
