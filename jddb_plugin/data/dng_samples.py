@@ -89,8 +89,8 @@ def chunks(directory: Directory, where: str) -> list[Chunk]:
                 raise DataError(f'{where}: {"tile" if is_tiled else "strip"} {number} holds {count} bytes, but {needed} are '
                                 'needed; copy it again from the camera.')
             if bits < 16 and count == 2 * stored * columns:
-                raise DataError(f'{where}: BitsPerSample is {bits}, but its {"tiles" if is_tiled else "strips"} hold 16 bits a sample; '
-                                'correct the file, or convert it by Adobe DNG Converter.')
+                raise DataError(f'{where}: BitsPerSample is {bits}, but its {"tiles" if is_tiled else "strips"} hold 16 bits a '
+                                'sample; correct the file, or convert it by Adobe DNG Converter.')
             count = needed
         if count <= 0 or offsets[number] + count > len(directory.content):
             raise DataError(f'{where}: is cut off: {"tile" if is_tiled else "strip"} {number} ends at byte '
