@@ -12,6 +12,7 @@ from typing import Any
 from jddb_plugin.checks import CheckpointError, DataError, JDDBError, OptionError
 from jddb_plugin.files import temporary_folder
 from jddb_plugin.runtime import preemption
+from jddb_plugin.runtime.preflight import check_folders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,6 +141,7 @@ def check_files(opt: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
     for phase, section in opt['datasets'].items():
         kind = DATASET_REGISTRY.get(section['type'])
         if not hasattr(kind, 'Options'):
+            check_folders(section, f'datasets.{phase}')
             continue
         tile = smallest(opt, phase)
         kept_phase = phase.split('_')[0]

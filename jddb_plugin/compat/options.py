@@ -17,6 +17,7 @@ from jddb_plugin.checks import OptionError, nearest
 from jddb_plugin.compat.training import optimizer_class
 from jddb_plugin.options import HOST_KEYS, check_call, check_keys, read_options, registered
 from jddb_plugin.runtime import processes
+from jddb_plugin.runtime.preflight import check_seed, check_wandb
 
 _logger = logging.getLogger('jddb_plugin')
 
@@ -84,6 +85,7 @@ def _fill_in(opt: dict[str, Any]) -> None:
     """Defaults for keys that the toolbox reads without asking."""
     opt['path'] = opt.get('path') or {}
     opt.setdefault('num_gpu', 'auto')
+    check_seed(opt)
     opt['manual_seed'] = opt.get('manual_seed') or 0  # the toolbox draws one, another in every process and after a resume
     dist_params = opt.get('dist_params') or {}
     if 'dist_params' in opt:
@@ -184,6 +186,8 @@ def _check_datasets(opt: dict[str, Any], *, is_train: bool) -> None:
 def _check_training(opt: dict[str, Any], model: type) -> None:
     train, logger = _section(opt, 'train'), _section(opt, 'logger')
     check_keys(logger, _LOGGER, 'logger')
+    check_wandb(opt)
+    check_wandb(opt)
     for section, key in (('train', 'total_iter'), ('logger', 'print_freq'), ('logger', 'save_checkpoint_freq')):
         # The toolbox's own files write 6e5-like numbers as !!float.
         value = opt[section].get(key)

@@ -5,6 +5,7 @@ in the ``.partial`` folder, so that a build is only resumed on the source it was
 """
 from __future__ import annotations
 
+import dataclasses
 import functools
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, frame_key, metadata_key
+from jddb_plugin.data.folders import tell_once
 from jddb_plugin.data.images import image_header, to_tiff
 from jddb_plugin.data.metadata import CameraMetadata, parse_metadata
 from jddb_plugin.data.source_clips import EncodedFrame, SourceClip, Task, image_clip
@@ -95,33 +97,38 @@ def _write(writer: BurstLmdbWriter, clips: Sequence[SourceClip], workers: int, e
             tqdm(total=total, initial=done, unit='frame', desc=f'Write {writer.path.name}') as progress:
         for clip, indices in missing:
             first = _Likeness.stored(writer, clip) if indices[0] else None
+            told: set[str] = set()
             for index in indices:
                 frame = next(results)
                 here = _Likeness(image_header(frame.image, clip.where), frame.metadata)
                 where = f'{clip.where}: frame {index} ({clip.source(index)})'
                 if first is None:
                     first = here
-                    first.check_even(where)
                     if frame.metadata is not None:
                         writer.put_metadata(clip.name, frame.metadata)
                 here.check_like(first, where)
+                if here.differs(first):
+                    writer.put_metadata(clip.name, frame.metadata, index)
                 writer.put(clip.name, index, frame.image)
+                tell_once(frame.notes, told)
                 progress.update()
 
 
 def _uncompressed(task: Task, where: str) -> EncodedFrame:
     frame = task()
-    return EncodedFrame(to_tiff(frame.image, where), frame.metadata)
+    return EncodedFrame(to_tiff(frame.image, where), frame.metadata, frame.notes)
 
 
 class _Likeness:
-    """What all frames of a clip share: size, channels, bits and, for mosaics, what the camera says of samples."""
+    """What all frames of a clip share: size, channels, bits and, for mosaics, pattern and colour matrix of one camera."""
 
     def __init__(self, header: tuple[tuple[int, int, int], int], metadata: Optional[CameraMetadata]) -> None:
         (self.height, self.width, channels), depth = header
         self.fields = {'size': f'{self.width} x {self.height}', 'channels': channels, 'bits': depth}
+        self.metadata = metadata
         if metadata is not None:
-            self.fields.update({name: getattr(metadata, name) for name in ('cfa', 'bits', 'black_level', 'white_level')})
+            self.fields.update({'cfa': metadata.cfa, 'bits': metadata.bits,
+                                'color_matrix': [[round(value, 3) for value in row] for row in metadata.color_matrix]})
 
     @classmethod
     def stored(cls, writer: BurstLmdbWriter, clip: SourceClip) -> _Likeness:
@@ -130,15 +137,15 @@ class _Likeness:
         parsed = parse_metadata(metadata.decode(), metadata_key(clip.name)) if metadata else None
         return cls(image_header(png, clip.where), parsed)
 
-    def check_even(self, where: str) -> None:
-        """Raise DataError unless there are whole Bayer cells."""
-        if self.height % 2 or self.width % 2:
-            raise DataError(f'{where}: is {self.width} x {self.height}; width and height must be even, as the 2 x 2 Bayer '
-                            'cell is. Crop the clip by one row or column.')
-
     def check_like(self, first: _Likeness, where: str) -> None:
         """Raise DataError unless all is as in the first frame."""
         for name, value in self.fields.items():
             if value != first.fields.get(name):
                 raise DataError(f'{where}: {name} is {value}, but {first.fields.get(name)} in the first frame of the clip; all '
                                 'frames of a clip must have one.')
+
+    def differs(self, first: _Likeness) -> bool:
+        """Whether metadata, except where they come from, are other than the first frame's."""
+        if self.metadata is None or first.metadata is None:
+            return False
+        return dataclasses.replace(self.metadata, source='') != dataclasses.replace(first.metadata, source='')

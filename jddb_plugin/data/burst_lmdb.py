@@ -3,8 +3,9 @@
 The format is the toolbox's own (its FileClient and data sets read it). What differs is the writing - the map grows as
 needed, and the database appears under its name only when it is complete - and that readers survive a fork. Frames are
 sRGB of 8 or 16 bit, or Bayer mosaics as single-channel images of 16 bit with samples as the sensor gave them, 10 to 16
-bit; an image is a PNG, or an uncompressed TIFF. A clip of mosaics has its camera metadata as JSON under
-``clip/metadata``. ``checksums.txt`` holds the CRC-32 of every value.
+bit; an image is a PNG, or an uncompressed TIFF. A clip of mosaics has the camera metadata of its first frame as JSON under
+``clip/metadata``, and those of a frame that differs under ``clip/00000000/metadata``. ``checksums.txt`` holds the CRC-32 of
+every value.
 """
 from __future__ import annotations
 
@@ -113,9 +114,9 @@ def frame_key(clip: str, index: int) -> str:
     return f'{clip}/{index:08d}'
 
 
-def metadata_key(clip: str) -> str:
-    """Key of a clip's camera metadata."""
-    return f'{clip}/{METADATA}'
+def metadata_key(clip: str, index: Optional[int] = None) -> str:
+    """Key of the camera metadata of a clip, or of one of its frames, which has them only if they differ."""
+    return f'{clip}/{METADATA}' if index is None else f'{frame_key(clip, index)}/{METADATA}'
 
 
 class BurstLmdbWriter:
@@ -238,9 +239,10 @@ class BurstLmdbWriter:
         png = encode_png(image, key)
         self.put(clip, index, png if self._encoding == 'png' else to_tiff(png, key))
 
-    def put_metadata(self, clip: str, metadata: CameraMetadata) -> None:
-        """Add the camera metadata of a clip of Bayer mosaics."""
-        self._put(metadata_key(clip), metadata.check(metadata_key(clip)).to_json().encode())
+    def put_metadata(self, clip: str, metadata: CameraMetadata, index: Optional[int] = None) -> None:
+        """Add the camera metadata of a clip of Bayer mosaics, or of one of its frames if they differ from the first one's."""
+        key = metadata_key(clip, index)
+        self._put(key, metadata.check(key).to_json().encode())
 
     def _put(self, key: str, value: bytes, shape: Optional[tuple[int, int, int]] = None) -> None:
         if not key.isprintable() or len(key.encode()) > 500:  # meta_info.txt has one line per key, LMDB keys 511 bytes

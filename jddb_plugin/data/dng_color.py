@@ -1,8 +1,8 @@
 """Colour of a DNG by its tags: white balance and the matrix from XYZ to the camera (DNG specification 1.7.1, chapter 6).
 
 XYZ to camera is AnalogBalance x CameraCalibration x ColorMatrix. The last two are stated for one to three lights and
-interpolated between them by the reciprocal of the colour temperature. CameraCalibration counts only where its signature is that of
-the profile.
+interpolated between them by the reciprocal of the colour temperature. CameraCalibration counts only where its signature is
+that of the profile.
 """
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from jddb_plugin.data import dng_tags as t
 from jddb_plugin.data.dng_tags import Mosaic
 
 #: Colour temperature of a light by its code in Exif, as Adobe's own reader takes it.
-_TEMPERATURES = {1: 5500, 2: 4150, 3: 2850, 4: 5500, 9: 5500, 10: 6500, 11: 7500, 12: 6400, 13: 5050, 14: 4150, 15: 3525, 16: 2925,
-                 17: 2850, 18: 5500, 19: 6500, 20: 5500, 21: 6500, 22: 7500, 23: 5000, 24: 3200}
+_TEMPERATURES = {1: 5500, 2: 4150, 3: 2850, 4: 5500, 9: 5500, 10: 6500, 11: 7500, 12: 6400, 13: 5050, 14: 4150, 15: 3525,
+                 16: 2925, 17: 2850, 18: 5500, 19: 6500, 20: 5500, 21: 6500, 22: 7500, 23: 5000, 24: 3200}
 _D65, _OTHER = 21, 255
 _D65_XY = (0.3127, 0.3290)
-# Robertson's isotemperature lines (Wyszecki and Stiles, Color Science, 2nd ed., table 1(3.11)): reciprocal megakelvin, u, v, slope.
+# Robertson's isotemperature lines (Wyszecki and Stiles, Color Science, 2nd ed., table 1(3.11)): mired, u, v, slope.
 _LINES = np.array((
     (0, 0.18006, 0.26352, -0.24341), (10, 0.18066, 0.26589, -0.25479), (20, 0.18133, 0.26846, -0.26876),
     (30, 0.18208, 0.27119, -0.28539), (40, 0.18293, 0.27407, -0.30470), (50, 0.18388, 0.27709, -0.32675),
@@ -49,7 +49,8 @@ def temperature_of(x: float, y: float) -> tuple[float, float]:
     above, below = distance[after - 1], -distance[after]
     share = float(min(max(above / (above + below), 0), 1)) if above + below else 0.0
     between = (1 - share) * mired[after - 1] + share * mired[after]
-    direction = (1 - share) * np.array((1, slopes[after - 1])) / length[after - 1] + share * np.array((1, slopes[after])) / length[after]
+    before, behind = (np.array((1, slopes[line])) / length[line] for line in (after - 1, after))
+    direction = (1 - share) * before + share * behind
     nearest = [(1 - share) * line[after - 1] + share * line[after] for line in (us, vs)]
     off = float(np.dot((u - nearest[0], v - nearest[1]), direction / np.hypot(*direction)))
     return (float(1e6 / between) if between > 0 else math.inf), off
@@ -86,7 +87,8 @@ class DngColor:
             known = list(self.lights[:1])
         else:
             weights = _three_weights(x, y, known) if len(known) == 3 else _two_weights(x, y, known)
-        mixed = [sum(weight * getattr(light, name) for weight, light in zip(weights, known)) for name in ('calibration', 'matrix')]
+        mixed = [sum(weight * getattr(light, name) for weight, light in zip(weights, known))
+                 for name in ('calibration', 'matrix')]
         return np.diag(self.balance) @ mixed[0] @ mixed[1]
 
     def for_daylight(self) -> np.ndarray:
@@ -178,8 +180,8 @@ def read_white_balance(mosaic: Mosaic, color: DngColor, planes: Sequence[int], w
         if camera.min() > 0:
             return _gains(camera)
     if not color.lights:
-        raise DataError(f'{where}: it states no white balance and no colour matrix; expected AsShotNeutral and ColorMatrix1, convert '
-                        'it to a DNG that has them.')
+        raise DataError(f'{where}: it states no white balance and no colour matrix; expected AsShotNeutral and ColorMatrix1, '
+                        'convert it to a DNG that has them.')
     camera = _camera_white(color, *_D65_XY)
     if not camera.min() > 0:
         raise DataError(f'{where}: its colour matrix makes daylight negative; correct ColorMatrix1 and ColorMatrix2.')

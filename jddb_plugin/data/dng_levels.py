@@ -1,8 +1,9 @@
-"""Black and white levels of a DNG's mosaic, by its tags (DNG specification 1.7.1, "Mapping Raw Values to Linear Reference Values").
+"""Black and white levels of a DNG's mosaic, by its tags (DNG specification 1.7.1, "Mapping Raw Values to Linear Reference
+Values").
 
 The black level of a sample is BlackLevel, a pattern that repeats from the top left of the active area, plus BlackLevelDeltaH of
-its column, plus BlackLevelDeltaV of its row. :class:`CameraMetadata` holds four levels, those of a 2 x 2 cell: their means over the
-frame. What a sample's level differs from them is subtracted from the sample itself.
+its column, plus BlackLevelDeltaV of its row. :class:`CameraMetadata` holds four levels, those of a 2 x 2 cell: their means
+over the frame. What a sample's level differs from them is subtracted from the sample itself.
 """
 from __future__ import annotations
 
@@ -97,8 +98,8 @@ def read_black_level(mosaic: Mosaic, size: tuple[int, int], where: str) -> Black
         deltas.append(np.array(delta, dtype=float))
     pattern = np.reshape(np.array(values, dtype=float), (rows, columns))
     if not all(np.isfinite(array).all() for array in (pattern, *deltas)):
-        raise DataError(f'{where}: BlackLevel, BlackLevelDeltaH or BlackLevelDeltaV holds values that are no numbers; correct the '
-                        'file.')
+        raise DataError(f'{where}: BlackLevel, BlackLevelDeltaH or BlackLevelDeltaV holds values that are no numbers; correct '
+                        'the file.')
     return BlackLevel(pattern, *deltas)
 
 

@@ -1,7 +1,9 @@
-"""Opcodes of a DNG that change its mosaic: GainMap, FixBadPixelsConstant and FixBadPixelsList (DNG specification 1.7.1, chapter 7).
+"""Opcodes of a DNG that change its mosaic: GainMap, FixBadPixelsConstant and FixBadPixelsList (DNG specification 1.7.1,
+chapter 7).
 
-List 1 counts rows and columns from the first stored sample and works on samples as they are stored; list 2 from the active area, on
-light where black is 0 and white 1. All numbers are big-endian, whatever the file's order is. What is not applied is told by name.
+List 1 counts rows and columns from the first stored sample and works on samples as they are stored; list 2 from the active
+area, on light where black is 0 and white 1. All numbers are big-endian, whatever the file's order is. What is not applied is
+told by name.
 """
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ _MOST_POINTS = 1 << 22
 _RINGS = (
     (((-1, -1), (-1, 1), (1, -1), (1, 1)), ((0, -2), (0, 2), (-2, 0), (2, 0))),
     (((0, -2), (0, 2), (-2, 0), (2, 0)), ((-2, -2), (-2, 2), (2, -2), (2, 2))),
-    *(2 * (tuple((y, x) for y in range(-reach, reach + 1, 2) for x in range(-reach, reach + 1, 2) if max(abs(y), abs(x)) == reach),)
+    *(2 * (tuple((y, x) for y in range(-reach, reach + 1, 2) for x in range(-reach, reach + 1, 2)
+                 if max(abs(y), abs(x)) == reach),)
       for reach in (4, 6, 8, 10)))
 
 
@@ -103,7 +106,8 @@ class Shading:
             meets = all(pitch == 1 or (start - low) % pitch == 0 for start, low, pitch in zip(
                 (place[0] + self.offset[0], place[1] + self.offset[1]), one.area[:2], one.pitch))
             if meets:
-                inside = ((rows >= one.area[0]) & (rows < one.area[2]))[:, None] & (columns >= one.area[1]) & (columns < one.area[3])
+                down, across = (rows >= one.area[0]) & (rows < one.area[2]), (columns >= one.area[1]) & (columns < one.area[3])
+                inside = down[:, None] & across
                 result *= np.where(inside, one.at(rows, columns), 1)
         return result
 

@@ -33,6 +33,9 @@ from jddb_plugin.data.tiff_tags import Directory
 
 _FLOAT = 3
 _WHITE = 65535
+#: What makes LibRaw take a directory for a small preview.
+_HIDDEN = ((t.SUBFILE_TYPE, 1), (t.PHOTOMETRIC, 2), (t.COMPRESSION, 1), (t.WIDTH, 32), (t.HEIGHT, 32), (t.STRIP_OFFSETS, 0),
+           (t.TILE_OFFSETS, 0))
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ def read_dng(path: Path, directories: Sequence[Directory], number: int = 0) -> D
     mosaics = find_mosaics(directories)
     if not mosaics:
         stored = compression_name(largest(directories))
-        raise DataError(f'{where}: it holds no mosaic (linear DNG, Foveon or monochrome sensor; samples stored with {stored}); expected '
-                        'samples of a Bayer sensor.')
+        raise DataError(f'{where}: it holds no mosaic (linear DNG, Foveon or monochrome sensor; samples stored with {stored}); '
+                        'expected samples of a Bayer sensor.')
     mosaic = mosaics[number]
     directory, notes = mosaic.directory, []
     _check_layout(directory, where)
@@ -114,8 +117,8 @@ def _check_layout(directory: Directory, where: str) -> None:
         raise DataError(f'{where}: CFALayout {layout}: its rows or columns are shifted against each other (a SuperCCD sensor); '
                         'expected samples in a rectangle, CFALayout 1.')
     if any(directory.number(code, 1) != 1 for code in (t.ROW_INTERLEAVE, t.COLUMN_INTERLEAVE)):
-        raise DataError(f'{where}: its samples are interleaved (RowInterleaveFactor, ColumnInterleaveFactor), which is not supported; '
-                        'convert it by Adobe DNG Converter.')
+        raise DataError(f'{where}: its samples are interleaved (RowInterleaveFactor, ColumnInterleaveFactor), which is not '
+                        'supported; convert it by Adobe DNG Converter.')
 
 
 def _pattern(mosaic: Mosaic, where: str) -> tuple[str, list[int]]:
@@ -130,8 +133,8 @@ def _pattern(mosaic: Mosaic, where: str) -> tuple[str, list[int]]:
     if planes is None or cfa not in CFA_PATTERNS or not np.array_equal(whole, whole[rows % 2, columns % 2]):
         kind = {(4, 4): 'a Quad-Bayer pattern', (6, 6): 'an X-Trans pattern'}.get(pattern.shape, 'not a Bayer pattern')
         raise DataError(f'{where}: its colour pattern ({dim[0]} x {dim[-1]}) is {kind}; expected a Bayer pattern '
-                        f"({', '.join(CFA_PATTERNS)}). Quad-Bayer and X-Trans sensors are not supported, convert the file to a Bayer "
-                        'mosaic first.')
+                        f"({', '.join(CFA_PATTERNS)}). Quad-Bayer and X-Trans sensors are not supported, convert the file to a "
+                        'Bayer mosaic first.')
     return cfa, planes
 
 
@@ -140,7 +143,8 @@ def _active_area(directory: Directory, where: str) -> tuple[int, int, int, int]:
     height, width = dng_samples.mosaic_size(directory, where)
     area = directory.numbers(t.ACTIVE_AREA) or (0, 0, height, width)
     if len(area) != 4 or not (0 <= area[0] < area[2] <= height and 0 <= area[1] < area[3] <= width):
-        raise DataError(f'{where}: ActiveArea {" ".join(map(str, area))} is no part of its {width} x {height} samples; correct the file.')
+        raise DataError(f'{where}: ActiveArea {" ".join(map(str, area))} is no part of its {width} x {height} samples; correct '
+                        'the file.')
     return tuple(int(side) for side in area)
 
 
@@ -152,8 +156,8 @@ def _samples(path: Path, mosaic: Mosaic, where: str) -> np.ndarray:
         table = np.array(directory.numbers(t.LINEARIZATION), np.uint16)
         return table[np.minimum(samples, len(table) - 1)] if table.size and samples.dtype == np.uint16 else samples
     if directory.number(t.COMPRESSION, 1) != dng_samples.LOSSLESS_JPEG or directory.number(t.SAMPLE_FORMAT, 1) == _FLOAT:
-        raise DataError(f'{where}: its samples are stored with {compression_name(directory)}, {directory.number(t.BITS, 16)} bits, '
-                        'which is not supported; convert it to a DNG without lossy compression (lossless JPEG or none).')
+        raise DataError(f'{where}: its samples are stored with {compression_name(directory)}, {directory.number(t.BITS, 16)} '
+                        'bits, which is not supported; convert it to a DNG without lossy compression (lossless JPEG or none).')
     for chunk in dng_samples.chunks(directory, where):  # refuses what is cut off
         check_jpeg(path, directory.content, chunk.offset, chunk.offset + chunk.count)
     with open_raw(path, content=_only(mosaic)) as raw:
@@ -164,7 +168,10 @@ def _samples(path: Path, mosaic: Mosaic, where: str) -> np.ndarray:
 
 
 def _only(mosaic: Mosaic) -> Optional[io.BytesIO]:
-    """The file with all other pictures made small, so that LibRaw decodes this one; None if it is the only large one."""
+    """The file with all other pictures hidden, so that LibRaw decodes this one; None if it is the only large one.
+
+    LibRaw's own choice of a shot counts only in some makers' files.
+    """
     directory = mosaic.directory
     own = directory.number(t.WIDTH) * directory.number(t.HEIGHT)
     others = [part for top in (mosaic.main, *mosaic.following) for part in top.walk()
@@ -173,8 +180,10 @@ def _only(mosaic: Mosaic) -> Optional[io.BytesIO]:
         return None
     content = bytearray(directory.content)
     for part in others:
-        for tag in (part.tags[t.WIDTH], part.tags[t.HEIGHT]):
-            content[tag.place:tag.place + tag.size] = (16).to_bytes(tag.size, 'little' if part.order == '<' else 'big')
+        for code, value in _HIDDEN:
+            tag = part.tags.get(code)
+            if tag is not None:
+                content[tag.place:tag.place + tag.size] = value.to_bytes(tag.size, 'little' if part.order == '<' else 'big')
     return io.BytesIO(content)
 
 

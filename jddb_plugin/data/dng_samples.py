@@ -1,4 +1,5 @@
-"""Samples of a DNG's mosaic that are stored plainly or by Deflate: integers of 8 to 16 bits, floating point of 16, 24 and 32 bits.
+"""Samples of a DNG's mosaic that are stored plainly or by Deflate: integers of 8 to 16 bits, floating point of 16, 24 and 32
+bits.
 
 Strips and tiles are read where the tags say they lie, and none may reach beyond the end of the file. Lossless JPEG is left to
 LibRaw.
@@ -85,12 +86,15 @@ def chunks(directory: Directory, where: str) -> list[Chunk]:
         count = counts[number] if counts else 0
         if plain:
             if 0 < count < needed:
-                raise DataError(f'{where}: {"tile" if is_tiled else "strip"} {number} holds {count} bytes, but {needed} are needed; '
-                                'copy it again from the camera.')
+                raise DataError(f'{where}: {"tile" if is_tiled else "strip"} {number} holds {count} bytes, but {needed} are '
+                                'needed; copy it again from the camera.')
+            if bits < 16 and count == 2 * stored * columns:
+                raise DataError(f'{where}: BitsPerSample is {bits}, but its {"tiles" if is_tiled else "strips"} hold 16 bits a '
+                                'sample; correct the file, or convert it by Adobe DNG Converter.')
             count = needed
         if count <= 0 or offsets[number] + count > len(directory.content):
-            raise DataError(f'{where}: is cut off: {"tile" if is_tiled else "strip"} {number} ends at byte {offsets[number] + count}, '
-                            f'the file at {len(directory.content)}; copy it again from the camera.')
+            raise DataError(f'{where}: is cut off: {"tile" if is_tiled else "strip"} {number} ends at byte '
+                            f'{offsets[number] + count}, the file at {len(directory.content)}; copy it again from the camera.')
         found.append(Chunk(top, left, stored, columns, offsets[number], count))
     return found
 
@@ -137,8 +141,8 @@ def _rows(directory: Directory, chunk: Chunk, bits: int, is_float: bool, where: 
             raise DataError(f'{where}: damaged: its compressed samples cannot be read ({error}); copy it again from the camera.'
                             ) from error
         if len(content) < chunk.height * row_bytes:
-            raise DataError(f'{where}: damaged: a strip or tile holds {len(content)} of {chunk.height * row_bytes} bytes; copy it '
-                            'again from the camera.')
+            raise DataError(f'{where}: damaged: a strip or tile holds {len(content)} of {chunk.height * row_bytes} bytes; copy '
+                            'it again from the camera.')
     lines = np.frombuffer(content, np.uint8, chunk.height * row_bytes).reshape(chunk.height, row_bytes)
     step = max(1, (4 << 20) // row_bytes)
     for first in range(0, chunk.height, step):
@@ -170,7 +174,8 @@ def _unpack(lines: np.ndarray, bits: int, width: int) -> np.ndarray:
     result = np.empty((len(lines), groups, together), np.uint16)
     for number in range(together):
         byte, bit = divmod(number * bits, 8)
-        word = sum(padded[:, byte + k:byte + k + (groups - 1) * size + 1:size].astype(np.uint32) << (16 - 8 * k) for k in range(3))
+        word = sum(padded[:, byte + k:byte + k + (groups - 1) * size + 1:size].astype(np.uint32) << (16 - 8 * k)
+                   for k in range(3))
         result[:, :, number] = word >> (24 - bit - bits) & (2 ** bits - 1)
     return result.reshape(len(lines), -1)[:, :width]
 

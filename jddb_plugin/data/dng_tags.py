@@ -68,8 +68,8 @@ def _is_mosaic(directory: Directory) -> bool:
 def find_mosaics(directories: Sequence[Directory]) -> list[Mosaic]:
     """The mosaics of a DNG, in the order they are stored.
 
-    Those of full resolution (NewSubfileType 0) and of the largest size; smaller ones are copies. If none is of full resolution, the
-    largest of the others.
+    Those of full resolution (NewSubfileType 0) and of the largest size; smaller ones are copies. If none is of full
+    resolution, the largest of the others.
     """
     found = [part for directory in directories for part in directory.walk() if _is_mosaic(part)]
     full = [part for part in found if part.number(SUBFILE_TYPE) == 0] or found

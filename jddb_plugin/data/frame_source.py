@@ -57,13 +57,15 @@ class FrameSource:
         where: the option section, for messages.
         frames: what is wanted, ``srgb`` or ``mosaic``.
         stage_dir: folder on the node's own disk that an LMDB is copied to first, or ``auto``; see staging.py.
+        odd: whether sRGB frames may have an odd width or height; mosaics always may.
 
     Raises:
-        DataError: the folder is missing, empty, damaged, or holds frames of unequal or odd size, or of the other kind.
+        DataError: the folder is missing, empty, damaged, or holds frames of unequal size, of odd size where they
+            may not be, or of the other kind.
     """
 
     def __init__(self, dataroot: str, io_backend: Mapping[str, Any], where: str, *, frames: str = 'srgb',
-                 stage_dir: Optional[str] = None) -> None:
+                 stage_dir: Optional[str] = None, odd: bool = False) -> None:
         kind = io_backend.get('type')
         check_choice(kind, ('lmdb', 'disk'), f'{where}.io_backend.type')
         check_choice(frames, tuple(_CHANNELS), f'{where}.frames')
@@ -72,6 +74,7 @@ class FrameSource:
             raise OptionError(f'{where}.io_backend: {option} with type lmdb only; build an LMDB with '
                               'jddb lmdb build.')
         self.frames = frames
+        self._odd = odd or frames == 'mosaic'
         self.root = Path(dataroot).expanduser()
         self.kind = kind
         if not self.root.is_dir():
@@ -113,14 +116,13 @@ class FrameSource:
                 clips[folder.name] = self._clip(folder.name, [(str(f), image_size(f)) for f in files])
         return clips
 
-    @staticmethod
-    def _clip(name: str, entries: Sequence[tuple[str, tuple[int, int]]], channels: int = 3) -> Clip:
+    def _clip(self, name: str, entries: Sequence[tuple[str, tuple[int, int]]], channels: int = 3) -> Clip:
         first_key, first_size = entries[0]
         for key, size in entries:
             if size != first_size:
                 raise DataError(f'{key}: is {size[1]} x {size[0]}, but {first_key} of the same clip is '
                                 f'{first_size[1]} x {first_size[0]}; all frames of a clip must have one size.')
-        if first_size[0] % 2 or first_size[1] % 2:
+        if not self._odd and (first_size[0] % 2 or first_size[1] % 2):
             raise DataError(f'{first_key}: is {first_size[1]} x {first_size[0]}; width and height must be even, as the 2 x 2 '
                             'Bayer cell is. Crop the clip by one row or column.')
         return Clip(name, tuple(key for key, _ in entries), first_size, channels)
@@ -168,14 +170,16 @@ class FrameSource:
         decode = decode_srgb if clip.channels == 3 else decode_mosaic
         return decode(content, where, size=clip.size, window=window)
 
-    def metadata(self, clip: Clip) -> CameraMetadata:
-        """Camera metadata of a clip of mosaics.
+    def metadata(self, clip: Clip, index: int = 0) -> CameraMetadata:
+        """Camera metadata of a frame of a clip of mosaics.
 
         Raises:
             DataError: there is none, or it is damaged.
         """
-        key = metadata_key(clip.name)
-        content = read_value(self.root, key) if self.kind == 'lmdb' else None
-        if content is None:
-            raise DataError(f'{self.root}: {key}: no camera metadata; only clips of mosaics have it, build those anew.')
-        return parse_metadata(content.decode(errors='replace'), f'{self.root}: {key}')
+        number = int(clip.keys[index].rsplit('/', 1)[-1]) if index and clip.keys[index].rsplit('/', 1)[-1].isdecimal() else 0
+        for key in ([metadata_key(clip.name, number)] if number else []) + [metadata_key(clip.name)]:
+            content = read_value(self.root, key) if self.kind == 'lmdb' else None
+            if content is not None:
+                return parse_metadata(content.decode(errors='replace'), f'{self.root}: {key}')
+        raise DataError(f'{self.root}: {metadata_key(clip.name)}: no camera metadata; only clips of mosaics have it, build '
+                        'those anew.')

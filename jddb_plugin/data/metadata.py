@@ -180,7 +180,8 @@ def _convert(name: str, value: Any, where: str) -> Any:
         result = tuple(map(float, value)) if good else None
     if not good:
         kinds = {'cfa': 'text', 'source': 'text', 'bits': 'a whole number', 'orientation': 'a whole number',
-                 'color_matrix': 'three lists of three numbers up to 1e6', 'pixel_aspect': 'a number', 'crop': 'four whole numbers'}
+                 'color_matrix': 'three lists of three numbers up to 1e6', 'pixel_aspect': 'a number',
+                 'crop': 'four whole numbers'}
         kind = kinds.get(name, 'a list of numbers up to 1e6')
         raise DataError(f'{where}: metadata field {name}: expected {kind}, got {_short(value)}.')
     return result

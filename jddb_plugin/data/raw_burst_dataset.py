@@ -72,19 +72,19 @@ class _Mosaics:
     def __init__(self, options: Any, where: str) -> None:
         self.source = FrameSource(options.dataroot_lq, options.io_backend, where, frames='mosaic', stage_dir=options.stage_dir)
         self.truth = None if options.dataroot_gt is None else FrameSource(
-            options.dataroot_gt, options.io_backend, where, stage_dir=options.stage_dir)
+            options.dataroot_gt, options.io_backend, where, stage_dir=options.stage_dir, odd=True)
         self.noise = options.noise
         self.where = where
-        self._metadata: dict[str, CameraMetadata] = {}
+        self._metadata: dict[tuple[str, int], CameraMetadata] = {}
 
     def clips(self, only: Optional[Sequence[str]], without: Sequence[str]) -> list[Clip]:
         """Clips by name, checked: noise must be known, and the truth must fit."""
         chosen = self.source.select(only, without, self.where)
         for clip in chosen:
-            metadata = self.metadata(clip)
-            if self.noise == 'metadata' and metadata.noise_shot is None:
-                raise DataError(f"{self.source.root}: clip {clip.name}: its metadata holds no noise profile; give noise: "
-                                f"[shot, read], or noise: estimate, in {self.where}.")
+            for index in range(len(clip.keys)):
+                if self.noise == 'metadata' and self.metadata(clip, index).noise_shot is None:
+                    raise DataError(f"{self.source.root}: clip {clip.name}: frame {index}: its metadata holds no noise profile; "
+                                    f"give noise: [shot, read], or noise: estimate, in {self.where}.")
             if self.truth is not None:
                 other = self.truth.clips.get(clip.name)
                 if other is None or other.size != clip.size or len(other.keys) != len(clip.keys):
@@ -93,36 +93,38 @@ class _Mosaics:
                                     f'{clip.size[1]} x {clip.size[0]}, as in {self.source.root}, found {found}.')
         return chosen
 
-    def metadata(self, clip: Clip) -> CameraMetadata:
-        """Of a clip, read once."""
-        if clip.name not in self._metadata:
-            self._metadata[clip.name] = self.source.metadata(clip)
-        return self._metadata[clip.name]
+    def metadata(self, clip: Clip, index: int) -> CameraMetadata:
+        """Of a frame, read once."""
+        key = clip.name, index
+        if key not in self._metadata:
+            self._metadata[key] = self.source.metadata(clip, index)
+        return self._metadata[key]
 
     def mosaic(self, clip: Clip, index: int) -> Tensor:
         """Frame [H, W] of pattern rggb in sample values, even sides."""
         stored = torch.from_numpy(self.source.read(clip, index).astype('float32'))
-        return to_rggb(stored, self.metadata(clip).cfa)[0]
+        return to_rggb(stored, self.metadata(clip, index).cfa)[0]
 
-    def light(self, clip: Clip, mosaic: Tensor) -> Tensor:
-        """Mosaics [..., H, W] of pattern rggb -> packed raw [..., 4, H / 2, W / 2] in [0, 1]."""
-        return to_light(mosaic, self.metadata(clip))
+    def light(self, clip: Clip, index: int, mosaic: Tensor) -> Tensor:
+        """Mosaic [H, W] of a frame, pattern rggb -> packed raw [4, H / 2, W / 2] in [0, 1]."""
+        return to_light(mosaic, self.metadata(clip, index))
 
     def linear(self, clip: Clip, index: int) -> Tensor:
         """Ground truth [3, H, W], cropped as the mosaic is."""
         truth = self.truth.read(self.truth.clips[clip.name], index)
-        return to_rggb(to_float(truth), self.metadata(clip).cfa)[0]
+        return to_rggb(to_float(truth), self.metadata(clip, index).cfa)[0]
 
-    def with_noise_map(self, clip: Clip, burst: Tensor) -> Tensor:
-        """Packed raw [N, 4, H, W] and its noise map, [N, 8, H, W]."""
-        metadata = self.metadata(clip)
+    def with_noise_map(self, clip: Clip, frames: Sequence[int], burst: Tensor) -> Tensor:
+        """Packed raw [N, 4, H, W] of some frames and its noise map, [N, 8, H, W]."""
         if self.noise == 'estimate':
             shot, read = estimate_noise(burst)
         elif self.noise == 'metadata':
-            shot, read = (torch.tensor(cell_to_rggb(value, metadata.cfa)) for value in (metadata.noise_shot, metadata.noise_read))
+            known = [self.metadata(clip, index) for index in frames]
+            shot, read = (torch.tensor([cell_to_rggb(getattr(one, name), one.cfa) for one in known])
+                          for name in ('noise_shot', 'noise_read'))
         else:
             shot, read = (torch.full((4,), float(value)) for value in self.noise)
-        return torch.cat((burst, noise_std(burst, shot[:, None, None], read[:, None, None])), dim=1)
+        return torch.cat((burst, noise_std(burst, shot[..., None, None], read[..., None, None])), dim=1)
 
 
 @dataclass(frozen=True)
@@ -220,12 +222,12 @@ class RawBurstDataset(Dataset):
             return flip_mosaic(image, **flips)[..., :options.gt_size, :options.gt_size].contiguous()
 
         # Levels and noise belong to the planes before a transposition swaps the two greens.
-        light = self.mosaics.light(clip, mosaics[:, y:y + size, x:x + size])
-        lq = self.mosaics.with_noise_map(clip, light)
+        light = torch.stack([self.mosaics.light(clip, k, mosaic[y:y + size, x:x + size]) for k, mosaic in zip(frames, mosaics)])
+        lq = self.mosaics.with_noise_map(clip, frames, light)
         return {
             'lq': torch.cat([pack(turn(unpack(planes))) for planes in lq.split(4, dim=1)], dim=1),
             'gt': turn(self.mosaics.linear(clip, reference)[:, y:y + size, x:x + size]),
-            **colours(self.mosaics.metadata(clip)),
+            **colours(self.mosaics.metadata(clip, reference)),
             'ref_idx': options.reference,
             'key': clip.keys[reference],
         }
@@ -293,7 +295,7 @@ class RawBurstTestDataset(Dataset):
         """Packed raw [4, h, w] of one frame; neighbouring bursts share most of their frames."""
         key = (clip.name, index)
         if key not in self._recent:
-            self._recent[key] = self.mosaics.light(clip, self.mosaics.mosaic(clip, index))
+            self._recent[key] = self.mosaics.light(clip, index, self.mosaics.mosaic(clip, index))
             while len(self._recent) > self.options.num_frame:
                 self._recent.popitem(last=False)
         self._recent.move_to_end(key)
@@ -303,7 +305,7 @@ class RawBurstTestDataset(Dataset):
         clip, centre = self.samples[index]
         neighbours = generate_frame_indices(centre, len(clip.keys), self.options.num_frame, padding=self.options.padding)
         burst = torch.stack([self._frame(clip, i) for i in neighbours])
-        sample = {'lq': self.mosaics.with_noise_map(clip, burst), **colours(self.mosaics.metadata(clip)),
+        sample = {'lq': self.mosaics.with_noise_map(clip, neighbours, burst), **colours(self.mosaics.metadata(clip, centre)),
                   **{key: values[index] for key, values in self.data_info.items()}}
         if self.mosaics.truth is not None:
             sample['gt'] = self.mosaics.linear(clip, centre)

@@ -1,7 +1,7 @@
 """Camera files: DNG by its own tags (:mod:`jddb_plugin.data.dng_reader`), all else that LibRaw opens by LibRaw.
 
-Not supported: Quad-Bayer and X-Trans sensors (their cell is not 2 x 2), and files without a mosaic (Foveon, linear DNG, monochrome
-sensors); they are refused by name.
+Not supported: Quad-Bayer and X-Trans sensors (their cell is not 2 x 2), and files without a mosaic (Foveon, linear DNG,
+monochrome sensors); they are refused by name.
 """
 from __future__ import annotations
 
@@ -47,14 +47,16 @@ def read_camera_file(path: Path, number: Optional[int] = None) -> DngFrame:
         number: which of several mosaics; None is the only one.
 
     Raises:
-        DataError: it cannot be read, is damaged, is no Bayer mosaic, holds several where one is expected, or its colours are unknown.
+        DataError: it cannot be read, is damaged, is no Bayer mosaic, holds several where one is expected, or its colours are
+            unknown.
     """
     try:
         content = read_content(path)
     except OSError as error:
         raise DataError(f'{path}: cannot be read ({error.strerror or error}).') from error
     if content[:4] == b'FOVb':
-        raise DataError(f'{path}: a Foveon file (.x3f): its sensor has all colours at every pixel, so there is no mosaic to restore.')
+        raise DataError(f'{path}: a Foveon file (.x3f): its sensor has all colours at every pixel, so there is no mosaic to '
+                        'restore.')
     directories = parse_tiff(content)
     try:
         check_whole(path, content, directories)
@@ -77,8 +79,8 @@ def read_camera_file(path: Path, number: Optional[int] = None) -> DngFrame:
 
 def _check_number(path: Path, number: Optional[int], total: int) -> None:
     if number is None and total > 1:
-        raise DataError(f'{path}: holds {total} mosaics (a roll, pixel shift, or several exposures); --frames-of-file restores them as '
-                        'one burst, or convert it to one file for each.')
+        raise DataError(f'{path}: holds {total} mosaics (a roll, pixel shift, or several exposures); --frames-of-file restores '
+                        'them as one burst, or convert it to one file for each.')
     if number is not None and not 0 <= number < max(total, 1):
         raise DataError(f'{path}: holds {max(total, 1)} mosaics, there is none of number {number}.')
 
@@ -115,8 +117,9 @@ def _cell(raw: Any, where: str) -> tuple[list[int], str]:
     if channels.shape != (_PERIOD, _PERIOD) or not np.array_equal(channels, cell[rows, columns]) or cfa not in CFA_PATTERNS:
         height, width = np.shape(raw.raw_pattern)
         kind = {(4, 4): 'a Quad-Bayer pattern', (6, 6): 'an X-Trans pattern'}.get((height, width), 'not a Bayer pattern')
-        raise DataError(f'{where}: its colour pattern ({height} x {width}, colours {letters}) is {kind}; expected a Bayer pattern '
-                        f"({', '.join(CFA_PATTERNS)}). Quad-Bayer and X-Trans sensors are not supported, convert the file "
+        raise DataError(f'{where}: its colour pattern ({height} x {width}, colours {letters}) is {kind}; expected a Bayer '
+                        f"pattern ({', '.join(CFA_PATTERNS)}). Quad-Bayer and X-Trans sensors are not supported, convert the "
+                        "file "
                         'to a Bayer mosaic first.')
     return [int(channel) for channel in cell.flat], cfa
 

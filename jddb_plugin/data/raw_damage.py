@@ -1,7 +1,7 @@
 """Camera files that are cut off: what their headers promise, against their size.
 
-LibRaw fills what is missing with zeros or repeats the last block, often without a word. So what lies behind the end of the file is
-looked for first, in every container that states offsets and lengths.
+LibRaw fills what is missing with zeros or repeats the last block, often without a word. So what lies behind the end of the
+file is looked for first, in every container that states offsets and lengths.
 """
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _JPEG_OFFSET, _JPEG_COUNT = 513, 514
 _ELSEWHERE = 0xFFFFFFFF
 _DIRECTORY = 0
 #: Tags without which a picture would be wrong.
-_NEEDED = (330, t.BITS, t.MAKE, t.MODEL, t.CFA_PATTERN, t.PLANE_COLOR, t.LINEARIZATION, t.BLACK_REPEAT, t.BLACK, t.DELTA_H, t.DELTA_V,
-           t.WHITE, t.DEFAULT_SCALE, t.CROP_ORIGIN, t.CROP_SIZE, t.COLOR_MATRIX_1, t.COLOR_MATRIX_2, t.CALIBRATION_1, t.CALIBRATION_2,
-           t.ANALOG_BALANCE, t.NEUTRAL, t.WHITE_XY, t.ACTIVE_AREA, t.MASKED_AREAS, *t.OPCODES, t.NOISE_PROFILE, t.COLOR_MATRIX_3)
+_NEEDED = (330, t.BITS, t.MAKE, t.MODEL, t.CFA_PATTERN, t.PLANE_COLOR, t.LINEARIZATION, t.BLACK_REPEAT, t.BLACK, t.DELTA_H,
+           t.DELTA_V, t.WHITE, t.DEFAULT_SCALE, t.CROP_ORIGIN, t.CROP_SIZE, t.COLOR_MATRIX_1, t.COLOR_MATRIX_2, t.CALIBRATION_1,
+           t.CALIBRATION_2, t.ANALOG_BALANCE, t.NEUTRAL, t.WHITE_XY, t.ACTIVE_AREA, t.MASKED_AREAS, *t.OPCODES, t.NOISE_PROFILE,
+           t.COLOR_MATRIX_3)
 # Panasonic's: sensor width and height, packing, and where samples begin.
 _RW2_WIDTH, _RW2_HEIGHT, _RW2_FORMAT, _RW2_OFFSET = 2, 3, 45, 280
 _RW2_PACKED = 4  # 14 samples in 16 bytes
@@ -34,7 +35,8 @@ _TAIL_ROWS = 8
 def check_whole(path: Path, content: Content, directories: Sequence[Directory]) -> None:
     """Raise DataError if something that the file's headers name lies behind its end."""
     if not directories and content[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+', b'IIU\0'):
-        raise DataError(f'{path}: is cut off: its first directory lies behind the end of the file; copy it again from the camera.')
+        raise DataError(f'{path}: is cut off: its first directory lies behind the end of the file; copy it again from the '
+                        'camera.')
     parts = (_of_directories(path, content, directories), _of_panasonic(directories), _of_fuji(content), _of_boxes(content),
              _of_minolta(content), _of_phase_one(content))
     for what, end in itertools.chain(*parts):
@@ -46,15 +48,16 @@ def check_whole(path: Path, content: Content, directories: Sequence[Directory]) 
 def check_tail(path: Path, mosaic: np.ndarray, black: float, white: float, *, by_libraw: bool) -> None:
     """Raise DataError if the last rows of a mosaic look like an interrupted copy.
 
-    Those are rows of 0 in a mosaic with a black level; and, of what LibRaw has decoded, rows that repeat those two above them while
-    rows before do not, and that are neither black nor clipped throughout: no sensor gives the same noise twice.
+    Those are rows of 0 in a mosaic with a black level; and, of what LibRaw has decoded, rows that repeat those two above them
+    while rows before do not, and that are neither black nor clipped throughout: no sensor gives the same noise twice.
     """
     if len(mosaic) <= 2 * _TAIL_ROWS:
         return
     tail, middle = mosaic[-_TAIL_ROWS:], mosaic[:len(mosaic) // 2]
     if black > 0 and not tail.any() and mosaic.any():
         rows = len(mosaic) - 1 - int(np.flatnonzero(mosaic.any(axis=1))[-1])
-        raise DataError(f'{path}: damaged or cut off: its last {rows} rows are 0, below its black level {black:g}; copy it again from the camera.')
+        raise DataError(f'{path}: damaged or cut off: its last {rows} rows are 0, below its black level {black:g}; copy it '
+                        'again from the camera.')
     if by_libraw and np.array_equal(tail[2:], tail[:-2]) and ((tail > black) & (tail < white)).any() \
             and not np.array_equal(middle[2:], middle[:-2]):
         raise DataError(f'{path}: damaged or cut off: its last rows repeat each other; copy it again from the camera.')

@@ -19,16 +19,12 @@ import numpy as np
 
 from jddb_plugin.checks import DataError
 from jddb_plugin.data.dng_opcodes import Shading
+from jddb_plugin.data.folders import CAMERA_SUFFIXES
 from jddb_plugin.data.images import in_order
 from jddb_plugin.data.metadata import CFA_PATTERNS, CameraMetadata, parse_metadata
 from jddb_plugin.data.raw_camera import read_camera_file
 from jddb_plugin.data.raw_matlab import read_matlab
 
-#: What LibRaw reads; .x3f and .gpr are among them to be refused by name.
-CAMERA_SUFFIXES = (
-    '.dng', '.3fr', '.arw', '.bay', '.cap', '.cr2', '.cr3', '.crw', '.cs1', '.dcr', '.dcs', '.drf', '.erf', '.fff', '.gpr', '.iiq',
-    '.k25', '.kdc', '.mdc', '.mef', '.mos', '.mrw', '.nef', '.nrw', '.orf', '.ori', '.pef', '.ptx', '.raf', '.raw', '.rw2', '.rwl',
-    '.sr2', '.srf', '.srw', '.x3f')
 TIFF_SUFFIXES = ('.tif', '.tiff')
 RAW_SUFFIXES = (*CAMERA_SUFFIXES, *TIFF_SUFFIXES, '.mat')
 _SHARED_METADATA = 'metadata.json'
@@ -72,8 +68,8 @@ def read_raw(path: Union[str, Path], *, cfa: Optional[str] = None, number: Optio
         path: a file with one of :data:`RAW_SUFFIXES`.
         cfa: pattern of a MATLAB file that does not state its own; other files state theirs and refuse another one.
         number: which mosaic of a file that holds several; None takes the only one, and refuses a file of several.
-        shading: correct lens shading that the file asks for (GainMap) in the samples; else it is handed out, so that it may be corrected
-            behind a denoiser, whose model of the noise it would change.
+        shading: correct lens shading that the file asks for (GainMap) in the samples; else it is handed out, so that it may be
+            corrected behind a denoiser, whose model of the noise it would change.
         tell: write the notes to the log.
 
     Raises:

@@ -22,7 +22,7 @@ def count_shots(content: Content) -> int:
     return max(sizes.count(max(sizes)), 1) if sizes else 1
 
 
-def _boxes(content: Content, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(content: Content, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """(name, first byte, end) of the boxes between two places."""
     place = start
     while place + 8 <= end:
@@ -43,7 +43,7 @@ def _samples_of_tracks(content: Content) -> int:
     most = 1
     stack = [(0, len(content))]
     while stack:
-        for name, first, end in _boxes(content, *stack.pop()):
+        for name, first, end in boxes(content, *stack.pop()):
             if name in _BOXES:
                 stack.append((first, end))
             elif name == b'stsz' and first + 12 <= end:

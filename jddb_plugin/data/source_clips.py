@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, Optional, Sequence
 import numpy as np
 
 from jddb_plugin.checks import DataError
+from jddb_plugin.data.folders import frames_of_folder
 from jddb_plugin.data.images import (
     IMAGE_SUFFIXES,
     decode_srgb,
@@ -35,10 +36,11 @@ _TIFF = ('.tif', '.tiff')
 
 @dataclass(frozen=True)
 class EncodedFrame:
-    """An encoded image, and what is known of a raw frame."""
+    """An encoded image, and what is known of a raw frame; notes are lines for the user."""
 
     image: bytes
     metadata: Optional[CameraMetadata] = None
+    notes: tuple[str, ...] = ()
 
 
 Task = Callable[[], EncodedFrame]
@@ -192,12 +194,12 @@ def _encode_member(archive: Path, member: str) -> EncodedFrame:
 
 def _encode_raw(file: Path, cfa: Optional[str]) -> EncodedFrame:
     from jddb_plugin.data.raw_reader import read_raw
-    frame = read_raw(file, cfa=cfa)
+    frame = read_raw(file, cfa=cfa, tell=False)
     metadata = frame.metadata.check(str(file))
     if int(frame.mosaic.max()) >= 2 ** metadata.bits:
         raise DataError(f'{file}: holds a sample of {int(frame.mosaic.max())}, but has {metadata.bits} bits per sample; '
                         'correct bits.')
-    return EncodedFrame(encode_png(frame.mosaic, str(file)), metadata)
+    return EncodedFrame(encode_png(frame.mosaic, str(file)), metadata, frame.notes)
 
 
 def _encode_rgb(image: np.ndarray, where: str) -> EncodedFrame:
@@ -291,26 +293,6 @@ def zip_clips(path: Path) -> list[SourceClip]:
     if not clips:
         raise DataError(f'{path}: holds no images; expected one folder of images per clip.')
     return clips
-
-
-def frames_of_folder(folder: Path) -> tuple[list[Path], bool]:
-    """Frames of a clip, in order, and whether they are raw; none if the folder holds neither images nor raw files.
-
-    A TIFF is a mosaic if camera metadata lies beside it, and else a picture.
-
-    Raises:
-        DataError: it holds both.
-    """
-    images = list_images(folder)
-    if len(images) == sum(not path.name.startswith('.') for path in folder.iterdir()):
-        return images, False
-    from jddb_plugin.data.raw_reader import list_raw_files
-    has_metadata = any(folder.glob('*.json'))
-    mosaics = [f for f in list_raw_files(folder) if f.suffix.lower() not in IMAGE_SUFFIXES or has_metadata]
-    pictures = [f for f in images if f not in mosaics]
-    if mosaics and pictures:
-        raise DataError(f'{folder}: holds raw files and pictures, {mosaics[0].name} and {pictures[0].name}; move one kind away.')
-    return (mosaics, True) if mosaics else (pictures, False)
 
 
 def _folder_clip(folder: Path, cfa: Optional[str]) -> Optional[SourceClip]:

@@ -1,6 +1,7 @@
 """A simple camera pipeline and its inverse, "unprocessing" (Brooks et al., CVPR 2019; the paper's [3]).
 
-Forward (:func:`process`): white balance -> clamp -> colour matrix -> clamp -> gamma 1/2.2.
+Forward (:func:`process`): white balance -> clamp -> colour matrix -> clamp -> gamma 1/2.2. Gains below 1 are raised together
+until the smallest is 1: else samples that are clipped at white, in all channels, would not become white.
 Backward (:func:`unprocess`): inverse tone curve -> gamma 2.2 -> inverse colour matrix -> inverse gains with
 highlight protection -> clamp. The tone curve (smoothstep) belongs to the picture that is shown, not to losses
 and metrics, so :func:`process` leaves it out and :func:`tone_map` adds it.
@@ -129,6 +130,11 @@ def _per_channel(red: Gain, blue: Gain, like: Tensor) -> Tensor:
     return torch.stack((red, torch.ones_like(red), blue), dim=-1)[..., None, None]
 
 
+def highlight_gain(red: Gain, blue: Gain) -> Tensor:
+    """Factor, at least 1, that makes the smallest of the gains ``red``, 1 (green) and ``blue`` 1 where it is below."""
+    return 1 / torch.minimum(torch.as_tensor(red), torch.as_tensor(blue)).clamp(max=1)
+
+
 def _apply_matrix(image: Tensor, matrix: Tensor) -> Tensor:
     """Multiply the channels of [..., 3, H, W] by [..., 3, 3]."""
     return torch.einsum('...ij,...jhw->...ihw', matrix.to(image), image)
@@ -143,9 +149,12 @@ def to_linear_srgb(linear: Tensor, *, red_gain: Gain, blue_gain: Gain, cam2rgb: 
         [0.25, 0.25, 0.25]
     """
     gains = _per_channel(red_gain, blue_gain, linear)
+    gains = gains * highlight_gain(red_gain, blue_gain).to(gains)[..., None, None, None]
+    white = linear.new_ones(())
     if rgb_gain is not None:
-        gains = gains * torch.as_tensor(rgb_gain, dtype=linear.dtype, device=linear.device)[..., None, None, None]
-    balanced = (linear * gains).clamp(0, 1)
+        brightness = torch.as_tensor(rgb_gain, dtype=linear.dtype, device=linear.device)[..., None, None, None]
+        gains, white = gains * brightness, brightness.clamp(max=1)  # what is clipped stays neutral when it is darkened, too
+    balanced = torch.minimum((linear * gains).clamp(min=0), white)
     return _apply_matrix(balanced, cam2rgb).clamp(0, 1)
 
 

@@ -12,43 +12,48 @@ from tqdm import tqdm
 from jddb_plugin.checks import DataError, JDDBError, OptionError, one_line
 from jddb_plugin.data.images import IMAGE_SUFFIXES
 from jddb_plugin.files import atomic_write
-from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts, with_unique_names
+from jddb_plugin.restoration.bursts import Burst, with_unique_names
+from jddb_plugin.restoration.export_burst import export_burst
+from jddb_plugin.restoration.inputs import bursts_of
 from jddb_plugin.restoration.picture import FORMATS, check_suffix
 from jddb_plugin.restoration.reporting import Reporter
 from jddb_plugin.restoration.restorer import Restorer
-from jddb_plugin.restoration.settings import Settings
+from jddb_plugin.restoration.settings import Inputs, Settings
 from jddb_plugin.restoration.shards import Shard
 from jddb_plugin.visual.report import BurstReport, FailedBurst, render_report
 
 
-def _find(inputs: Sequence[Path], output: Path, settings: Settings, cfa: Optional[str],
-          clips: Sequence[str]) -> tuple[list[Burst], list[FailedBurst]]:
-    """All bursts of the inputs, and inputs that hold none."""
+def _find(inputs: Inputs, output: Optional[Path], settings: Settings, *,
+          photographs: Optional[int] = None) -> tuple[list[Burst], list[FailedBurst]]:
+    """All bursts of the inputs, and inputs that hold none; a photograph makes a burst of ``photographs`` frames."""
     noise = settings.noise if isinstance(settings.noise, tuple) else None
     bursts: list[Burst] = []
     failed: list[FailedBurst] = []
-    files = [path for path in inputs if path.is_file()]
-    for part in ([files] if files else []) + [[path] for path in inputs if path not in files]:
+    files = [path for path in inputs.paths if path.is_file()]
+    for part in ([files] if files else []) + [[path] for path in inputs.paths if path not in files]:
         try:
-            found = [burst_of_files(part, noise=noise, cfa=cfa)] if part is files else \
-                find_bursts(part[0], noise=noise, cfa=cfa)
+            found = bursts_of(part, noise=noise, cfa=inputs.cfa, frames_of_file=inputs.frames_of_file,
+                              lens_shading=inputs.lens_shading, photographs=photographs)
         except JDDBError as error:
             failed.append(FailedBurst(str(part[0]), str(error)))
             continue
         # What was restored into one of several folders is no burst.
-        bursts += [burst for burst in found if len(found) == 1 or Path(burst.where).resolve() != output.resolve()]
-    if clips and bursts:
-        for name in clips:
+        bursts += [burst for burst in found if len(found) == 1 or output is None
+                   or Path(burst.where).resolve() != output.resolve()]
+    if inputs.clips and bursts:
+        for name in inputs.clips:
             if name not in [burst.name for burst in bursts]:
                 raise OptionError(f"--clip: there is no burst '{name}'; found {', '.join(burst.name for burst in bursts[:8])}"
                                   f"{' ...' if len(bursts) > 8 else ''}.")
-        bursts = [burst for burst in bursts if burst.name in clips]
+        bursts = [burst for burst in bursts if burst.name in inputs.clips]
+    if not bursts:
+        raise DataError(failed[0].error if len(failed) == 1 else f'no burst to restore: {"; ".join(f.error for f in failed)}')
     return with_unique_names(bursts), failed
 
 
 def _targets(output: Path, bursts: Sequence[Burst], kind: str, *, several: bool) -> list[Path]:
     """The picture file of each burst; their folder is there then, and can be written to."""
-    is_file = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
+    is_file = output.suffix.lower() in (*IMAGE_SUFFIXES, '.dng') and not output.is_dir()
     if is_file:
         check_suffix(output, kind)
     if is_file and (len(bursts) > 1 or several):
@@ -102,18 +107,15 @@ def _restore(restorer: Restorer, bursts: Sequence[Burst], targets: Sequence[Path
             entries.append(reporter.report(burst.name, result, burst.where))
 
 
-def restore_all(inputs: Sequence[Path], output: Path, weights: str, settings: Settings, *, cfa: Optional[str] = None,
-                clips: Sequence[str] = (), report: Optional[Path] = None, skip_existing: bool = False,
-                shard: Optional[Shard] = None) -> int:
+def restore_all(inputs: Inputs, output: Path, weights: str, settings: Settings, *, report: Optional[Path] = None,
+                skip_existing: bool = False, shard: Optional[Shard] = None) -> int:
     """Restore all bursts of some inputs.
 
     Args:
-        inputs: folders of bursts, LMDBs, or the files of one burst.
+        inputs: where the bursts are.
         output: folder, or the picture's file where there is one burst.
-        weights: checkpoint.
+        weights: name of weights, or checkpoint.
         settings: how.
-        cfa: pattern of MATLAB files that do not state it.
-        clips: names of the bursts to restore; all if empty.
         report: page to write, .html.
         skip_existing: skip bursts whose picture exists.
         shard: restore this part of the bursts alone, skip existing pictures, and leave a record of the part.
@@ -126,10 +128,8 @@ def restore_all(inputs: Sequence[Path], output: Path, weights: str, settings: Se
     """
     entries: list[Union[BurstReport, FailedBurst]] = []
     try:
-        bursts, failed = _find(inputs, output, settings, cfa, clips)
+        bursts, failed = _find(inputs, output, settings)
         entries += failed
-        if not bursts:
-            raise DataError(failed[0].error if len(failed) == 1 else f'no burst to restore: {"; ".join(f.error for f in failed)}')
         if shard is not None:
             bursts, failed = shard.of(bursts), shard.of(failed)
             entries = list(failed)
@@ -156,3 +156,32 @@ def restore_all(inputs: Sequence[Path], output: Path, weights: str, settings: Se
         sys.stderr.write(f'{wrong} of {len(bursts) + len(failed)} bursts failed\n')
     return int(wrong > 0)
 
+
+def export_all(inputs: Inputs, folder: Path, settings: Settings) -> int:
+    """Write the noisy raw of video frames or photographs as DNGs.
+
+    Args:
+        inputs: where they are.
+        folder: gets the frames of one burst, or a folder for each of several.
+        settings: noise, reference and number of frames.
+
+    Returns:
+        Exit status: 0, or 1 if a burst failed.
+
+    Raises:
+        JDDBError: there is nothing to export.
+    """
+    bursts, failed = _find(inputs, None, settings, photographs=settings.frames or 5)
+    for burst in failed:
+        tqdm.write(one_line(f'error: {burst.error}'), file=sys.stderr)
+    wrong = len(failed)
+    for burst in bursts:
+        target = folder if len(bursts) == 1 else folder / burst.name
+        try:
+            written = export_burst(burst, target, reference=settings.reference, frames=settings.frames)
+        except JDDBError as error:
+            tqdm.write(one_line(f'error: {error}'), file=sys.stderr)
+            wrong += 1
+            continue
+        tqdm.write(one_line(f'{target}: {len(written)} frames of {burst.name}'))
+    return int(wrong > 0)

@@ -13,7 +13,8 @@ from jddb_plugin.data.burst_lmdb import META_INFO
 from jddb_plugin.data.frame_source import META_LINE, FrameSource, read_lines
 from jddb_plugin.data.images import IMAGE_SUFFIXES, decode_srgb, natural_key, to_float
 from jddb_plugin.data.metadata import CameraMetadata
-from jddb_plugin.data.raw_reader import RAW_SUFFIXES, RawFrame, read_raw
+from jddb_plugin.data.raw_camera import count_frames
+from jddb_plugin.data.raw_reader import CAMERA_SUFFIXES, RAW_SUFFIXES, RawFrame, list_raw_files, read_raw
 from jddb_plugin.data.source_clips import VIDEO_SUFFIXES, frames_of_folder
 from jddb_plugin.ops.bayer import mosaic_rgb, unpack
 from jddb_plugin.ops.isp import REFERENCE_XYZ_TO_CAM, reference_camera, unprocess
@@ -42,6 +43,10 @@ class Burst:
     files: tuple[Path, ...] = ()
     is_video: bool = False
 
+    def camera_file(self, index: int) -> Optional[Path]:
+        """The file of a frame, if it is a camera's."""
+        return self.files[index] if self.files and not self.is_video else None
+
     @classmethod
     def from_arrays(cls, mosaics: Sequence[np.ndarray], metadata: CameraMetadata, *, name: str = 'burst') -> Burst:
         """A burst that is in memory: mosaics [H, W], uint16, sample values as ``metadata`` says.
@@ -58,13 +63,15 @@ class Burst:
                    lambda index: RawFrame(mosaics[index], metadata))
 
 
-def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa: Optional[str] = None) -> list[Burst]:
+def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa: Optional[str] = None,
+                frames_of_file: bool = False) -> list[Burst]:
     """The bursts of one input.
 
     Args:
         path: a burst LMDB, whose clips are bursts; a folder of the frames of one burst; or a folder of such folders.
         noise: (shot, read) that video frames get.
         cfa: pattern of raw files that do not say it.
+        frames_of_file: each raw file is a burst, and the mosaics in it are its frames.
 
     Raises:
         DataError: there are none, or they cannot be told apart.
@@ -74,6 +81,11 @@ def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa:
         raise DataError(f'{path}: {problem}; expected a folder of raw files, a folder of such folders, or a burst LMDB.')
     if (path / 'data.mdb').is_file():
         return _lmdb_bursts(path, noise)
+    if frames_of_file:
+        files = [file for file in list_raw_files(path) if file.suffix.lower() in CAMERA_SUFFIXES]
+        if not files:
+            raise DataError(f'{path}: holds no camera files, as --frames-of-file wants.')
+        return [burst_of_mosaics(file) for file in files]
     inner = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith('.')]
     inner.sort(key=lambda folder: natural_key(folder.name))
     found = [_folder_burst(path, noise, cfa), *(_whole_or_broken(folder, noise, cfa) for folder in inner)]
@@ -106,6 +118,20 @@ def burst_of_files(files: Sequence[Path], *, noise: Optional[tuple[float, float]
     return _burst(folder.name or 'burst', str(folder), files, bool(pictures), noise, cfa)
 
 
+def burst_of_mosaics(file: Path) -> Burst:
+    """The mosaics of one camera file (a roll, pixel shift) as a burst, named by the file.
+
+    Raises:
+        DataError: it is no camera file, or cannot be read.
+    """
+    if file.suffix.lower() not in CAMERA_SUFFIXES:
+        raise DataError(f'{file}: not a camera file; --frames-of-file takes those that hold several mosaics '
+                        f'({" ".join(CAMERA_SUFFIXES)}).')
+    count = count_frames(file)
+    return Burst(file.stem, str(file), tuple(f'{file.name} [{number}]' for number in range(count)),
+                 lambda index: read_raw(file, number=index, shading=False, tell=False), (file,) * count)
+
+
 def _has_metadata(file: Path) -> bool:
     """Whether camera metadata lies beside a TIFF: it is a mosaic then, and else a picture."""
     return file.suffix.lower() in RAW_SUFFIXES and any(file.parent.glob('*.json'))
@@ -136,14 +162,14 @@ def _burst(name: str, where: str, files: Sequence[Path], is_video: bool, noise: 
            cfa: Optional[str]) -> Burst:
     names = tuple(file.name for file in files)
     if not is_video:
-        return Burst(name, where, names, lambda index: read_raw(files[index], cfa=cfa), tuple(files))
+        return Burst(name, where, names, lambda index: read_raw(files[index], cfa=cfa, shading=False, tell=False), tuple(files))
 
     def read(index: int) -> RawFrame:
         try:
             content = files[index].read_bytes()
         except OSError as error:
             raise DataError(f'{files[index]}: cannot be read ({error.strerror or error}).') from error
-        return _video_frame(decode_srgb(content, str(files[index])), index, noise, str(files[index]))
+        return noisy_frame(decode_srgb(content, str(files[index])), index, noise, str(files[index]))
 
     return Burst(name, where, names, read, tuple(files), is_video=True)
 
@@ -152,7 +178,7 @@ def _lmdb_bursts(path: Path, noise: Optional[tuple[float, float]]) -> list[Burst
     lines = read_lines(path / META_INFO)
     first = META_LINE.fullmatch(lines[0].strip()) if lines else None
     is_video = first is None or first['channels'] != '1'
-    source = FrameSource(str(path), {'type': 'lmdb'}, 'INPUT', frames='srgb' if is_video else 'mosaic')
+    source = FrameSource(str(path), {'type': 'lmdb'}, 'INPUT', frames='srgb' if is_video else 'mosaic', odd=True)
 
     def burst(name: str) -> Burst:
         clip = source.clips[name]
@@ -160,16 +186,24 @@ def _lmdb_bursts(path: Path, noise: Optional[tuple[float, float]]) -> list[Burst
         def read(index: int) -> RawFrame:
             image = source.read(clip, index)
             if is_video:
-                return _video_frame(image, index, noise, clip.keys[index])
-            return RawFrame(image, source.metadata(clip))
+                return noisy_frame(image, index, noise, clip.keys[index])
+            return RawFrame(image, source.metadata(clip, index))
 
         return Burst(name, f'{path}: {name}', clip.keys, read, is_video=is_video)
 
     return [burst(name) for name in source.clips]
 
 
-def _video_frame(image: np.ndarray, index: int, noise: Optional[tuple[float, float]], where: str) -> RawFrame:
-    """Noisy raw of a frame, as in the published test protocol, rounded to 16 bits."""
+def noisy_frame(image: np.ndarray, index: int, noise: Optional[tuple[float, float]], where: str) -> RawFrame:
+    """Noisy raw of an sRGB frame [H, W, 3], as in the published test protocol, rounded to 16 bits.
+
+    Raises:
+        OptionError: ``noise``, (shot, read), is None.
+    """
+    if noise is None and where.lower().endswith(('.jpg', '.jpeg')):
+        raise OptionError(f'{where}: a JPEG: it is demosaicked, denoised and compressed already, so there is no raw burst left '
+                          'to restore; shoot raw (DNG). To make noisy raw of it all the same, give --noise low, high or '
+                          'SHOT,READ.')
     if noise is None:
         raise OptionError(f'{where}: a video frame, not raw; give --noise low, high or SHOT,READ, and it becomes noisy raw.')
     shot, read = noise

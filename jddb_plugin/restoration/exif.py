@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import math
-import warnings
+import struct
 from pathlib import Path
 from typing import Any, Optional
 
 from PIL import ExifTags, Image, TiffImagePlugin
+
+from jddb_plugin.data.raw_exif import exif_directories
+from jddb_plugin.data.tiff_tags import Directory, read_content
 
 _BASE, _SHOT = ExifTags.Base, ExifTags.IFD.Exif
 #: Tags to keep, and TIFF's type of their values: 2 text, 3 and 4 whole numbers, 5 and 10 fractions.
@@ -16,6 +19,8 @@ _KEPT_OF_SHOT = {
     _BASE.ExposureBiasValue: 10, _BASE.FocalLength: 5, _BASE.FocalLengthIn35mmFilm: 3, _BASE.LensMake: 2, _BASE.LensModel: 2,
 }
 _LONGEST = 200
+#: Tags of Panasonic's files: their version, and ISO.
+_PANASONIC_VERSION, _PANASONIC_ISO = 1, 23
 
 
 def read_exif(path: Optional[Path]) -> Image.Exif:
@@ -26,21 +31,24 @@ def read_exif(path: Optional[Path]) -> Image.Exif:
     kept = Image.Exif()
     if path is None:
         return kept
-    found = Image.Exif()
     try:
-        with open(path, 'rb') as file, warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of Pillow, about tags it leaves out
-            found.load_from_fp(file)
-            shot = dict(found.get_ifd(_SHOT))
-            base = {tag: found.get(tag) for tag in (*_KEPT, *_KEPT_OF_SHOT)}
-    except Exception:  # Pillow raises whatever a damaged file makes it stumble over; the picture does not depend on it
+        parts = exif_directories(read_content(path))
+    except (OSError, ValueError, struct.error, RecursionError):  # the picture does not depend on it
         return kept
-    for tags, source, target in ((_KEPT, base, kept), (_KEPT_OF_SHOT, {**base, **shot}, kept.get_ifd(_SHOT))):
+    for tags, target in ((_KEPT, kept), (_KEPT_OF_SHOT, kept.get_ifd(_SHOT))):
         for tag, kind in tags.items():
-            value = _clean(source.get(tag), kind)
-            if value is not None:
-                target[int(tag)] = value
+            for part in parts:
+                value = _clean(_value(part, int(tag), kind), kind)
+                if value is None and tag == _BASE.ISOSpeedRatings:
+                    value = _clean(part.number(_PANASONIC_ISO, None), kind) if _PANASONIC_VERSION in part else None
+                if value is not None:
+                    target[int(tag)] = value
+                    break
     return kept
+
+
+def _value(part: Directory, tag: int, kind: int) -> Any:
+    return part.text(tag) if kind == 2 else part.number(tag, None)
 
 
 def _clean(value: Any, kind: int) -> Any:

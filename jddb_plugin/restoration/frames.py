@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from jddb_plugin.checks import DataError, OptionError
+from jddb_plugin.data.dng_opcodes import Shading
+from jddb_plugin.data.folders import tell_once
 from jddb_plugin.data.metadata import CameraMetadata
 from jddb_plugin.data.raw_burst_dataset import to_light
 from jddb_plugin.data.raw_reader import RawFrame
@@ -43,6 +45,7 @@ class Frames:
         noise: (shot, read) of each in the order R, Gr, Gb, B: [N, 4] both.
         numbers: of each, its place in the burst.
         sharpness: of each, relative to the sharpest; empty if the reference was given.
+        shading: lens shading of the reference, which is corrected in its picture; None if there is none.
     """
 
     names: tuple[str, ...]
@@ -52,6 +55,7 @@ class Frames:
     noise: tuple[Tensor, Tensor]
     numbers: tuple[int, ...]
     sharpness: tuple[float, ...] = ()
+    shading: Optional[Shading] = None
 
     @property
     def camera(self) -> CameraMetadata:
@@ -120,7 +124,8 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
     mosaics: dict[int, Rows] = {}
     metadata: dict[int, CameraMetadata] = {}
     try:
-        first, brightness, sharpness = wanted[0], {}, {}
+        first, brightness, sharpness, shading = wanted[0], {}, {}, {}
+        told: set[str] = set()
         for index in wanted:
             frame = burst.read(index)
             if index != first:
@@ -128,7 +133,8 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
             fits = frame.mosaic.nbytes * len(wanted) <= in_memory
             mosaics[index] = Rows(frame.mosaic.shape, np.uint16, folder=None if fits else spool or spool_folder())
             mosaics[index].write(0, frame.mosaic)
-            metadata[index] = frame.metadata
+            metadata[index], shading[index] = frame.metadata, frame.shading
+            tell_once(frame.notes, told)
             y, x = red_position(frame.metadata.cfa)
             if min(frame.mosaic.shape[0] - y, frame.mosaic.shape[1] - x) < 2:
                 raise DataError(f'{burst.where}: {burst.frames[index]}: too small, {list(frame.mosaic.shape)}.')
@@ -146,7 +152,7 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
         best = max(sharpness.values(), default=1) or 1
         return Frames(tuple(burst.frames[index] for index in chosen), chosen.index(reference), ordered, known,
                       _noise(burst, noise, chosen, ordered, known), tuple(chosen),
-                      tuple(sharpness[index] / best for index in chosen) if sharpness else ())
+                      tuple(sharpness[index] / best for index in chosen) if sharpness else (), shading[reference])
     except BaseException:
         for mosaic in mosaics.values():
             mosaic.close()

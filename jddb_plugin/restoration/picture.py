@@ -5,13 +5,14 @@ written directly; TIFF is tifffile's.
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Mapping
+from typing import BinaryIO, Mapping, Optional
 
 import numpy as np
 import tifffile
@@ -19,6 +20,8 @@ from PIL import Image, ImageCms
 
 import jddb_plugin
 from jddb_plugin.checks import DataError, OptionError
+from jddb_plugin.data.dng_writer import write_linear_dng
+from jddb_plugin.data.metadata import CameraMetadata
 from jddb_plugin.files import atomic_write
 from jddb_plugin.ops.cfa import TURNS
 from jddb_plugin.restoration.exif import tiff_tags
@@ -37,11 +40,20 @@ class Format:
         suffix: '.png' or '.tif'.
         dtype: of its samples; integers hold 0 .. 1 as 0 .. their largest value.
         linear: linear light in the primaries of sRGB, without tone curve and gamma.
+        camera: linear light in the colours of the camera, not white balanced: a DNG.
     """
 
     suffix: str
     dtype: type
     linear: bool = False
+    camera: bool = False
+
+    @property
+    def values(self) -> str:
+        """What the samples are, in words."""
+        if self.camera:
+            return 'linear light, colours of the camera, not white balanced'
+        return 'linear light, sRGB primaries, white balanced' if self.linear else 'sRGB'
 
 
 #: By the name that users give.
@@ -49,6 +61,7 @@ FORMATS = {
     'png': Format('.png', np.uint8), 'png16': Format('.png', np.uint16),
     'tiff': Format('.tif', np.uint8), 'tiff16': Format('.tif', np.uint16),
     'linear16': Format('.tif', np.uint16, linear=True), 'linear32': Format('.tif', np.float32, linear=True),
+    'dng': Format('.dng', np.uint16, linear=True, camera=True),
 }
 
 
@@ -88,12 +101,32 @@ def write_picture(path: Path, picture: Rows, kind: Format, *, orientation: int, 
     """
     text = json.dumps({'software': _SOFTWARE, **description})
     size = upright_size(picture.shape[:2], orientation)
+    with _whole(path) as file:
+        if kind.suffix == '.png':
+            _write_png(file, size, kind, _strips(picture, orientation), exif, text)
+        else:
+            _write_tiff(file, size, kind, _strips(picture, orientation), exif, text)
+
+
+def write_dng(path: Path, picture: Rows, camera: CameraMetadata, *, exif: Image.Exif, description: Mapping[str, object],
+              source: Optional[Path] = None) -> None:
+    """Write linear camera RGB [H, W, 3], uint16, as a linear DNG; the file is complete or not there.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    rows = _strip_rows(picture.shape[1], np.uint16)
+    with _whole(path) as file:
+        write_linear_dng(file, _strips(picture, 1), picture.shape[:2], rows, camera, exif=tiff_tags(exif),
+                         description=json.dumps({'software': _SOFTWARE, **description}), software=_SOFTWARE, source=source)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes its name when the block ends."""
     try:
         with atomic_write(path, durable=True) as partial, open(partial, 'wb') as file:
-            if kind.suffix == '.png':
-                _write_png(file, size, kind, _strips(picture, orientation), exif, text)
-            else:
-                _write_tiff(file, size, kind, _strips(picture, orientation), exif, text)
+            yield file
     except OSError as error:
         raise DataError(f'{path}: cannot be written ({error.strerror or error}); free some space or choose another --output.'
                         ) from error

@@ -24,13 +24,15 @@ from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.bayer import demosaic_bilinear
 from jddb_plugin.ops.block_matching import SearchWindow
 from jddb_plugin.ops.cfa import red_position
-from jddb_plugin.ops.isp import process, to_linear_srgb, tone_map
+from jddb_plugin.ops.isp import highlight_gain, process, to_linear_srgb, tone_map
 from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts
 from jddb_plugin.restoration.exif import read_exif
+from jddb_plugin.restoration.final import write_final
 from jddb_plugin.restoration.frames import Frames, load_frames
-from jddb_plugin.restoration.picture import FORMATS, check_suffix, quantise, write_picture
+from jddb_plugin.restoration.picture import FORMATS, Format, check_suffix, quantise
 from jddb_plugin.restoration.rows import Rows, spool_folder
 from jddb_plugin.restoration.settings import Settings
+from jddb_plugin.restoration.shading import without_shading
 from jddb_plugin.restoration.source import FramesSource
 from jddb_plugin.weights import load_weights
 
@@ -140,8 +142,9 @@ class Restorer:
                     result.picture = picture.read(0, picture.shape[0])
                 else:
                     result.path = output
-                    write_picture(output, picture, kind, orientation=frames.camera.orientation, exif=result.exif,
-                                  description=_description(burst, frames, result, settings, kind.linear))
+                    write_final(output, picture, kind, frames, exif=result.exif,
+                                source=burst.camera_file(frames.numbers[frames.ref_idx]),
+                                description=_description(burst, frames, result, settings, kind))
         finally:
             frames.close()
         result.seconds = {'reading': loaded - start, **result.inference.seconds,
@@ -162,7 +165,7 @@ class Restorer:
         gain = settings.gain if settings.gain is not None else 1.0 if burst.is_video or kind.linear else brightness(frames)
         if watch is not None:
             watch.start(frames, gain)
-        develop = _Developer(frames, gain, kind.linear, kind.dtype)
+        develop = _Developer(frames, gain, kind)
         with tqdm(total=0, unit='tile', desc=burst.name, disable=None if progress else True, leave=False) as bar:
             inference = TiledInference(self.net, alignment, plan, bf16=settings.precision == 'bf16', on_tiles=bar.update)
             bar.total = len(plan.grid)
@@ -173,8 +176,7 @@ class Restorer:
                         picture.write(row, values)
                     if watch is not None:
                         watch.watch(first + start, part)
-        file = burst.files[frames.numbers[frames.ref_idx]] if burst.files and not burst.is_video else None
-        return Restored(None, None, frames, inference, gain, read_exif(file))
+        return Restored(None, None, frames, inference, gain, read_exif(burst.camera_file(frames.numbers[frames.ref_idx])))
 
     def _alignment(self, burst: Burst, frames: Frames) -> tuple[TilingOptions, Alignment]:
         settings = self.settings
@@ -251,15 +253,16 @@ def brightness(frames: Frames) -> float:
     light = torch.cat([row[:, ::max(1, round(step ** 0.5))] for row in rows], dim=1)
     gains = colours(frames.camera)
     white = torch.stack((light[0] * gains['red_gain'], light[1:3].mean(dim=0), light[3] * gains['blue_gain']))
+    white = white * highlight_gain(gains['red_gain'], gains['blue_gain'])
     return float(1 / torch.quantile(white.flatten(), 0.99).clamp(min=1e-3, max=1))
 
 
 class _Developer:
     """Linear camera RGB of the cropped mosaic -> rows of the picture of the whole frame."""
 
-    def __init__(self, frames: Frames, gain: float, linear: bool, dtype: type) -> None:
+    def __init__(self, frames: Frames, gain: float, kind: Format) -> None:
+        self.frames, self.kind = frames, kind
         self.colours = {**colours(frames.camera), 'rgb_gain': gain}
-        self.linear, self.dtype = linear, dtype
         self.size = frames.size
         self.origin = red_position(frames.camera.cfa)
         self.last = self.origin[0] + 2 * frames.packed_size[0]
@@ -268,7 +271,7 @@ class _Developer:
         """(row, values [rows, W, 3]): lines that were cropped to reach rggb repeat the nearest one."""
         if not bool(torch.isfinite(linear).all()):
             raise DataError('the network gave values that are not finite; use precision float32, or other weights.')
-        values = self.rgb(linear)
+        values = self.rgb(without_shading(self.frames, first, linear))
         left = self.origin[1]
         values = np.pad(values, ((0, 0), (left, self.size[1] - left - values.shape[1]), (0, 0)), mode='edge')
         first += self.origin[0]
@@ -281,13 +284,18 @@ class _Developer:
 
     def rgb(self, linear: Tensor) -> np.ndarray:
         """[3, h, w] -> [h, w, 3] as the picture holds it."""
-        image = to_linear_srgb(linear, **self.colours) if self.linear else tone_map(process(linear, **self.colours))
-        return quantise(image.permute(1, 2, 0).numpy(), self.dtype)
+        if self.kind.camera:
+            image = (linear * self.colours['rgb_gain']).clamp(0, 1)
+        elif self.kind.linear:
+            image = to_linear_srgb(linear, **self.colours)
+        else:
+            image = tone_map(process(linear, **self.colours))
+        return quantise(image.permute(1, 2, 0).numpy(), self.kind.dtype)
 
 
 def develop_srgb(frames: Frames, gain: float, linear: Tensor) -> np.ndarray:
     """Linear camera RGB [3, h, w] of a burst's camera -> sRGB uint8 [h, w, 3] to look at."""
-    return _Developer(frames, gain, False, np.uint8).rgb(linear)
+    return _Developer(frames, gain, FORMATS['png']).rgb(linear)
 
 
 def noisy_rows(frames: Frames, first: int, last: int) -> Tensor:
@@ -297,13 +305,14 @@ def noisy_rows(frames: Frames, first: int, last: int) -> Tensor:
     return rgb[:, 2 * (first - above):2 * (last - above)]
 
 
-def _description(burst: Burst, frames: Frames, result: Restored, settings: Settings, linear: bool) -> dict[str, object]:
+def _description(burst: Burst, frames: Frames, result: Restored, settings: Settings, kind: Format) -> dict[str, object]:
     """What a picture file tells of its making."""
     return {
         'burst': burst.name, 'frames': list(frames.names), 'reference': frames.names[frames.ref_idx],
-        'values': 'linear light, sRGB primaries, white balanced' if linear else 'sRGB',
+        'values': kind.values,
         'gain': round(result.gain, 4), 'window': settings.window, 'align': result.inference.alignment.name,
         'precision': settings.precision,
         'noise_shot': [round(float(v), 8) for v in frames.noise[0][frames.ref_idx]],
         'noise_read': [round(float(v), 8) for v in frames.noise[1][frames.ref_idx]],
     }
+

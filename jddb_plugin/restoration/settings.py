@@ -1,7 +1,9 @@
 """How bursts are restored. Without torch, so that the command line knows its options at once."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional, Union
 
 from jddb_plugin.checks import OptionError, check_choice
@@ -11,7 +13,7 @@ from jddb_plugin.options import Options, option, parse_memory
 Noise = Union[str, tuple[float, float]]
 
 #: Names of :data:`jddb_plugin.restoration.picture.FORMATS`.
-FORMAT_NAMES = ('png', 'png16', 'tiff', 'tiff16', 'linear16', 'linear32')
+FORMAT_NAMES = ('png', 'png16', 'tiff', 'tiff16', 'linear16', 'linear32', 'dng')
 #: Those of :data:`jddb_plugin.inference.engine.ALIGNMENTS`.
 ALIGNMENT_NAMES = ('tiles', 'smooth', 'flow', 'none')
 
@@ -70,8 +72,8 @@ class Settings(Options):
         "SHOT,READ on the scale where black is 0 and white 1; 'low' or 'high', the paper's; 'estimate' fits them to the burst; "
         "default: the files' noise profile"))
     format: str = option('png', group='output', choices=FORMAT_NAMES, help=(
-        'sRGB of 8 or 16 bits (png, png16, tiff, tiff16), or linear light in the primaries of sRGB (linear16, linear32: floats); '
-        'default: by the suffix of OUT, else png'))
+        'sRGB of 8 or 16 bits (png, png16, tiff, tiff16), linear light in the primaries of sRGB (linear16, linear32: floats), '
+        'or a linear DNG for raw converters (dng); default: by the suffix of OUT, else png'))
     gain: Optional[float] = option(None, group='output', metavar='X', help=(
         'brightness of the picture (default: 1 %% of the noisy reference becomes white)'))
     device: str = option('auto', group='how', metavar='DEVICE', help='auto (default), cpu, cuda, cuda:1, ...')
@@ -124,3 +126,22 @@ class Settings(Options):
             if value is not None and (value % step or not least <= value <= _LARGEST):
                 wanted = f'a multiple of {step}' if step > 1 else 'a number'
                 raise OptionError(f'expected {wanted} in {least} .. {_LARGEST}, got {value}.', field=name)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where bursts are looked for.
+
+    Attributes:
+        paths: folders of bursts, LMDBs, or the files of one burst.
+        cfa: pattern of MATLAB files that do not state it.
+        clips: names of the bursts to take; all if empty.
+        frames_of_file: each camera file is a burst, whose mosaics are the frames.
+        lens_shading: use the lens shading maps beside the frames.
+    """
+
+    paths: Sequence[Path]
+    cfa: Optional[str] = None
+    clips: Sequence[str] = ()
+    frames_of_file: bool = False
+    lens_shading: bool = False

@@ -15,7 +15,8 @@ TAGS = {
     'TileLength': (323, LONG), 'TileOffsets': (324, LONG), 'TileByteCounts': (325, LONG), 'SampleFormat': (339, SHORT),
     'JPEGOffset': (513, LONG), 'JPEGCount': (514, LONG), 'ExposureTime': (33434, RATIONAL), 'FNumber': (33437, RATIONAL),
     'CFARepeatPatternDim': (33421, SHORT), 'CFAPattern': (33422, BYTE), 'ISO': (34855, SHORT), 'DateTimeOriginal': (36867, ASCII),
-    'FocalLength': (37386, RATIONAL), 'LensModel': (42036, ASCII), 'DNGVersion': (50706, BYTE), 'DNGBackwardVersion': (50707, BYTE),
+    'FocalLength': (37386, RATIONAL), 'LensModel': (42036, ASCII), 'DNGVersion': (50706, BYTE),
+    'DNGBackwardVersion': (50707, BYTE),
     'UniqueCameraModel': (50708, ASCII), 'CFAPlaneColor': (50710, BYTE), 'CFALayout': (50711, SHORT),
     'LinearizationTable': (50712, SHORT), 'BlackLevelRepeatDim': (50713, SHORT), 'BlackLevel': (50714, RATIONAL),
     'BlackLevelDeltaH': (50715, SRATIONAL), 'BlackLevelDeltaV': (50716, SRATIONAL), 'WhiteLevel': (50717, LONG),
@@ -24,10 +25,11 @@ TAGS = {
     'CameraCalibration2': (50724, SRATIONAL), 'AnalogBalance': (50727, RATIONAL), 'AsShotNeutral': (50728, RATIONAL),
     'AsShotWhiteXY': (50729, RATIONAL), 'LinearResponseLimit': (50734, RATIONAL), 'CalibrationIlluminant1': (50778, SHORT),
     'CalibrationIlluminant2': (50779, SHORT), 'ActiveArea': (50829, LONG), 'MaskedAreas': (50830, LONG),
-    'CameraCalibrationSignature': (50931, ASCII), 'ProfileCalibrationSignature': (50932, ASCII), 'RowInterleaveFactor': (50975, LONG),
+    'CameraCalibrationSignature': (50931, ASCII), 'ProfileCalibrationSignature': (50932, ASCII),
+    'RowInterleaveFactor': (50975, LONG),
     'OpcodeList1': (51008, UNDEFINED), 'OpcodeList2': (51009, UNDEFINED), 'OpcodeList3': (51022, UNDEFINED),
     'NoiseProfile': (51041, DOUBLE), 'CalibrationIlluminant3': (52529, SHORT), 'CameraCalibration3': (52530, SRATIONAL),
-    'ColorMatrix3': (52531, SRATIONAL),
+    'ColorMatrix3': (52531, SRATIONAL), 'IlluminantData1': (52533, UNDEFINED), 'IlluminantData2': (52534, UNDEFINED),
 }
 MATRIX_A = (0.6461, -0.1164, -0.0857, -0.3825, 1.1597, 0.2534, -0.0416, 0.1540, 0.6039)
 MATRIX_D65 = (1.0234, -0.2969, -0.2266, -0.5625, 1.6328, -0.0469, -0.0703, 0.2188, 0.6406)
@@ -115,7 +117,8 @@ def tiff_bytes(ifds, *, order='<', big=False, magic=None, head=b'', tail=False):
         for code in sorted(tags):
             raw, count = encode(*tags[code], order)
             at = None if len(raw) <= size else put(raw)
-            entries.append((code, tags[code][0], count, raw.ljust(size, b'\0') if at is None else struct.pack(order + pointer, at), at))
+            entries.append((code, tags[code][0], count, raw.ljust(size, b'\0')
+                            if at is None else struct.pack(order + pointer, at), at))
         start = put(struct.pack(order + count_letter, len(entries)))
         for code, kind, count, value, at in entries:
             out.extend(struct.pack(order + 'HH' + entry_letter, code, kind, count) + value)
@@ -138,7 +141,8 @@ def tiff_bytes(ifds, *, order='<', big=False, magic=None, head=b'', tail=False):
 def pack_bits(mosaic, bits):
     """Samples of any number of bits, the highest first; rows begin on whole bytes."""
     shifts = np.arange(bits - 1, -1, -1)
-    return b''.join(np.packbits((row[:, None].astype(np.int64) >> shifts & 1).astype(np.uint8).ravel()).tobytes() for row in mosaic)
+    return b''.join(np.packbits((row[:, None].astype(np.int64) >> shifts & 1).astype(np.uint8).ravel()).tobytes()
+                    for row in mosaic)
 
 
 def raw_bytes(mosaic, bits=16, order='<'):
@@ -150,8 +154,10 @@ def mosaic_tags(mosaic, *, bits=16, cfa='rggb', **tags):
     """Tags of the directory of a mosaic."""
     side = {4: 2, 16: 4, 36: 6}[len(cfa)]
     return {'NewSubfileType': 0, 'ImageWidth': mosaic.shape[1], 'ImageLength': mosaic.shape[0], 'BitsPerSample': bits,
-            'Compression': 1, 'Photometric': 32803, 'SamplesPerPixel': 1, 'RowsPerStrip': mosaic.shape[0], 'PlanarConfiguration': 1,
-            'CFARepeatPatternDim': (side, side), 'CFAPattern': ['rgb'.index(letter) for letter in cfa], 'CFAPlaneColor': (0, 1, 2),
+            'Compression': 1, 'Photometric': 32803, 'SamplesPerPixel': 1, 'RowsPerStrip': mosaic.shape[0],
+            'PlanarConfiguration': 1,
+            'CFARepeatPatternDim': (side, side), 'CFAPattern': ['rgb'.index(letter) for letter in cfa],
+            'CFAPlaneColor': (0, 1, 2),
             'CFALayout': 1, **tags}
 
 
@@ -179,7 +185,8 @@ def write_dng(path, mosaic=None, *, bits=16, cfa='rggb', order='<', data=None, b
 
 def write_nested_dng(path, mosaics, *, main=None, order='<', tail=False, **tags):
     """A DNG whose first directory is a small preview, with mosaics below it; ``main`` are tags of the first directory."""
-    preview = {'NewSubfileType': 1, 'ImageWidth': 8, 'ImageLength': 4, 'BitsPerSample': (8, 8, 8), 'Compression': 1, 'Photometric': 2,
+    preview = {'NewSubfileType': 1, 'ImageWidth': 8, 'ImageLength': 4, 'BitsPerSample': (8, 8, 8), 'Compression': 1,
+               'Photometric': 2,
                'SamplesPerPixel': 3, 'RowsPerStrip': 4, 'PlanarConfiguration': 1, **camera_tags(), **(main or {})}
     levels = {'BlackLevel': 1024, 'WhiteLevel': 16383}
     subs = [Ifd({**mosaic_tags(mosaic), **levels, **tags}, raw_bytes(mosaic, 16, order)) for mosaic in mosaics]
@@ -207,10 +214,8 @@ def lossless_jpeg(samples, bits=16, components=2):
     for row in range(height):
         for column in range(width // components):
             for number in range(components):
-                if column:
-                    before = planes[row, column - 1, number]
-                else:
-                    before = planes[row - 1, 0, number] if row else 1 << (bits - 1)
+                above = planes[row - 1, 0, number] if row else 1 << (bits - 1)
+                before = planes[row, column - 1, number] if column else above
                 difference = int((planes[row, column, number] - before + 32768) % 65536 - 32768)
                 length = 16 if difference == -32768 else abs(difference).bit_length()
                 text.append(f'{length:05b}')

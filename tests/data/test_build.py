@@ -54,10 +54,10 @@ def raw_reader(monkeypatch):
     """A stand-in that reads .dng files written by write_raw."""
     module = types.ModuleType('jddb_plugin.data.raw_reader')
 
-    def read_raw(path, cfa=None):
+    def read_raw(path, cfa=None, tell=True):
         with np.load(path) as file:
             metadata = dataclasses.replace(METADATA, **json.loads(str(file['fields'])), **({'cfa': cfa} if cfa else {}))
-            return types.SimpleNamespace(mosaic=file['mosaic'], metadata=metadata)
+            return types.SimpleNamespace(mosaic=file['mosaic'], metadata=metadata, notes=())
 
     module.read_raw = read_raw
     module.list_raw_files = lambda folder: sorted(p for p in folder.iterdir() if p.suffix in ('.dng', '.tif'))
@@ -353,8 +353,7 @@ def test_mosaics_and_srgb_are_not_mixed_up(tmp_path, raw_reader, texture_lmdb):
 @pytest.mark.parametrize(('fields', 'message'), [
     ({'cfa': 'rggb'}, 'frame 1 .1.dng.: cfa is rggb, but grbg in the first frame'),
     ({'bits': 14}, 'bits is 14, but 12'),
-    ({'black_level': [60.0] * 4}, 'black_level is .* but'),
-    ({'white_level': [4000.0] * 4}, 'white_level is .* but'),
+    ({'color_matrix': [[0.9, 0, 0], [0, 1, 0], [0, 0, 1]]}, 'color_matrix is .* but'),
     ({'bits': 10, 'white_level': [1000.0] * 4}, 'but has 10 bits per sample'),
 ])
 def test_raw_frames_of_a_clip_fit_together(tmp_path, raw_reader, fields, message):
@@ -379,8 +378,10 @@ def test_what_a_folder_holds(tmp_path, raw_reader, texture_folder):
     shutil.copytree(texture_folder / 'a', tmp_path / 'in' / 'pictures')
     kinds = {clip.name: type(clip).__name__ for clip in find_clips(tmp_path / 'in')}
     assert kinds == {'raw': 'RawClip', 'mosaics': 'RawClip', 'single': 'RawClip', 'pictures': 'ImageClip'}
-    shutil.copy(texture_folder / 'a' / '00000000.png', tmp_path / 'in' / 'raw')
-    with pytest.raises(DataError, match='raw files and pictures, 0.dng and 00000000.png'):
+    shutil.copy(texture_folder / 'a' / '00000000.png', tmp_path / 'in' / 'raw')  # a preview beside a camera's file
+    assert {clip.name: len(clip.stamps) for clip in find_clips(tmp_path / 'in')}['raw'] == 1
+    shutil.copy(texture_folder / 'a' / '00000000.png', tmp_path / 'in' / 'mosaics')
+    with pytest.raises(DataError, match='raw files and pictures, 0.tif and 00000000.png'):
         find_clips(tmp_path / 'in')
 
 

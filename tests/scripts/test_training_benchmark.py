@@ -90,8 +90,8 @@ def test_the_recipe_can_read_the_frames(script, tmp_path):
 def test_an_epoch_that_ends_is_followed_by_the_next(script, frames, tmp_path):
     path = ('datasets.train.dataroot_gt', str(script.write_clip(frames, tmp_path, small=True)))
     tiny = [script.parse_override(text) for text in TINY[TINY.index('--set') + 1:]]
-    opt = script.resolve(str(script.OPTIONS / 'demo_two_stage.yml'), [path, ('num_gpu', 0), ('datasets.train.dataset_enlarge_ratio', 1),
-                                                            *tiny], tmp_path)
+    overrides = [path, ('num_gpu', 0), ('datasets.train.dataset_enlarge_ratio', 1), *tiny]
+    opt = script.resolve(str(script.OPTIONS / 'demo_two_stage.yml'), overrides, tmp_path)
     training = script.Training(opt)
     batches = [training.next() for _ in range(9)]  # seven frames are fewer bursts than that
     assert training.epoch > 0 and all(batch is not None for batch in batches)

@@ -1,0 +1,58 @@
+"""What of a folder's files are the frames of a burst or clip."""
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Iterable
+
+from jddb_plugin.checks import DataError
+from jddb_plugin.data.images import IMAGE_SUFFIXES, list_images
+
+#: What LibRaw reads; .x3f and .gpr are among them to be refused by name.
+CAMERA_SUFFIXES = (
+    '.dng', '.3fr', '.arw', '.bay', '.cap', '.cr2', '.cr3', '.crw', '.cs1', '.dcr', '.dcs', '.drf', '.erf', '.fff', '.gpr',
+    '.iiq', '.k25', '.kdc', '.mdc', '.mef', '.mos', '.mrw', '.nef', '.nrw', '.orf', '.ori', '.pef', '.ptx', '.raf', '.raw',
+    '.rw2', '.rwl', '.sr2', '.srf', '.srw', '.x3f')
+_logger = logging.getLogger('jddb_plugin')
+
+
+def frames_of_folder(folder: Path) -> tuple[list[Path], bool]:
+    """Frames of a clip, in order, and whether they are raw; none if the folder holds neither images nor raw files.
+
+    A TIFF is a mosaic if camera metadata lies beside it, and else a picture. Pictures beside camera files (raw + JPEG,
+    previews, lens shading maps) are left out, which the log tells.
+
+    Raises:
+        DataError: it holds pictures beside TIFF mosaics or MATLAB files, or one shot in two raw formats.
+    """
+    images = list_images(folder)
+    if len(images) == sum(not path.name.startswith('.') for path in folder.iterdir()):
+        return images, False
+    from jddb_plugin.data.raw_reader import list_raw_files
+    has_metadata = any(folder.glob('*.json'))
+    mosaics = [f for f in list_raw_files(folder) if f.suffix.lower() not in IMAGE_SUFFIXES or has_metadata]
+    camera = [f for f in mosaics if f.suffix.lower() in CAMERA_SUFFIXES]
+    if camera:
+        seen: dict[str, Path] = {}
+        for file in camera:
+            twin = seen.setdefault(file.stem, file)
+            if twin is not file:
+                raise DataError(f'{folder}: holds one shot twice, {twin.name} and {file.name}; move one kind away.')
+        left_out = [f for f in images if f not in camera]
+        if left_out:
+            _logger.warning('%s: %d pictures beside raw files are left out (%s%s)', folder, len(left_out), left_out[0].name,
+                            ', ...' if len(left_out) > 1 else '')
+        return camera, True
+    pictures = [f for f in images if f not in mosaics]
+    if mosaics and pictures:
+        raise DataError(f'{folder}: holds raw files and pictures, {mosaics[0].name} and {pictures[0].name}; move one kind away.')
+    return (mosaics, True) if mosaics else (pictures, False)
+
+
+def tell_once(notes: Iterable[str], told: set[str]) -> None:
+    """Write notes to the log, 'FILE: what' each, and what was told already of another file of the burst not again."""
+    for note in notes:
+        text = note.rpartition(': ')[2]
+        if text not in told:
+            told.add(text)
+            _logger.warning('%s', note)

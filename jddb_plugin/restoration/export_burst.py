@@ -1,0 +1,100 @@
+"""Synthetic bursts as DNGs, for other tools to try: noisy raw of video frames, or of a photograph seen by a moving hand."""
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Optional, Union
+
+import numpy as np
+
+import jddb_plugin
+from jddb_plugin.checks import DataError, OptionError
+from jddb_plugin.data.dng_writer import write_mosaic_dng
+from jddb_plugin.data.images import decode_srgb
+from jddb_plugin.data.photographs import moving_camera
+from jddb_plugin.data.raw_reader import RawFrame
+from jddb_plugin.restoration.bursts import Burst, noisy_frame
+
+_SOFTWARE = f'jddb_plugin {jddb_plugin.__version__}'
+_FRAMES = 5
+#: What a hand moves between two frames, in pixels, and the part of a photograph that is seen, so that its borders are not.
+_SPEED, _SEEN = (0.5, 3.0), 0.9
+
+
+def photograph_burst(file: Path, noise: Optional[tuple[float, float]], *, frames: Optional[int] = None) -> Burst:
+    """A burst of one photograph: an odd number of frames that a moving hand would see, noise added.
+
+    Args:
+        file: of the photograph.
+        noise: (shot, read) that the frames get.
+        frames: how many; five if None.
+
+    Raises:
+        DataError: it cannot be read, or is smaller than 32 pixels.
+        OptionError: an even number of frames.
+    """
+    count = _FRAMES if frames is None else frames
+    if count % 2 == 0 or count < 1:
+        raise OptionError(f'--frames {count}: expected an odd number, as the photograph is the middle frame.')
+    try:
+        image = decode_srgb(file.read_bytes(), str(file))
+    except OSError as error:
+        raise DataError(f'{file}: cannot be read ({error.strerror or error}).') from error
+    if min(image.shape[:2]) < 32:
+        raise DataError(f'{file}: is {image.shape[1]} x {image.shape[0]}; expected at least 32 x 32.')
+    size = tuple(int(side * _SEEN) // 2 * 2 for side in image.shape[:2])
+    seen = moving_camera(image, np.random.default_rng(0), size=size, frames=count, speed=_SPEED)
+    return Burst(file.stem, str(file), tuple(f'{file.name} [{index}]' for index in range(count)),
+                 lambda index: noisy_frame(seen[index], index, noise, str(file)), is_video=True)
+
+
+def export_burst(burst: Burst, folder: Union[str, Path], *, reference: Union[None, int, str] = None,
+                 frames: Optional[int] = None) -> list[Path]:
+    """Write frames of a synthetic burst as ``000.dng``, ``001.dng``, ...
+
+    Args:
+        burst: of a video, see :func:`photograph_burst` for one picture.
+        folder: is made; files of these names in it are replaced.
+        reference: frame that the others lie around; the middle one if it is no number.
+        frames: how many, those nearest to the reference; five if None.
+
+    Returns:
+        the files.
+
+    Raises:
+        DataError: the burst is raw already, a frame cannot be read, or a file not written.
+        OptionError: no noise is given, or there is no such reference.
+    """
+    if not burst.is_video:
+        raise DataError(f'{burst.where}: is raw already; --export-burst makes raw of video frames and photographs.')
+    total = len(burst.frames)
+    chosen = reference if isinstance(reference, int) else total // 2
+    if not 0 <= chosen < total:
+        raise OptionError(f'{burst.where}: --reference {chosen}: the burst has frames 0 .. {total - 1}.')
+    count = min(_FRAMES if frames is None else frames, total)
+    first = min(max(chosen - count // 2, 0), total - count)
+    folder = Path(folder)
+    written = []
+    for number, index in enumerate(range(first, first + count)):
+        frame = burst.read(index)
+        path = folder / f'{number:03d}.dng'
+        _write(path, frame, f'noisy raw of {burst.frames[index]}')
+        written.append(path)
+    return written
+
+
+def _write(path: Path, frame: RawFrame, description: str) -> None:
+    partial = path.with_name(f'{path.name}.partial')
+    text = ''.join(letter if letter.isascii() and letter.isprintable() else '_' for letter in description)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, 'wb') as file:
+            write_mosaic_dng(file, frame.mosaic, frame.metadata, software=_SOFTWARE, description=text)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f'{path}: cannot be written ({error.strerror or error}); free some space or choose another folder.'
+                        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()

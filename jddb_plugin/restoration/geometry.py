@@ -1,0 +1,52 @@
+"""The final picture of a frame: cut as the camera wants it, and stretched so that its pixels are squares."""
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from jddb_plugin.data.metadata import CameraMetadata
+from jddb_plugin.restoration.rows import Rows, spool_folder
+
+_BLOCK_ROWS = 256
+
+
+def final_size(camera: CameraMetadata, size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the picture of a mosaic of ``size``, not yet turned; the shorter direction is made longer."""
+    height, width = size if camera.crop is None else camera.crop[2:]
+    if camera.pixel_aspect < 1:
+        return max(round(height / camera.pixel_aspect), 1), width
+    return height, max(round(width * camera.pixel_aspect), 1)
+
+
+def final_picture(picture: Rows, camera: CameraMetadata) -> Optional[Rows]:
+    """The picture [h, w, 3] of ``final_size``, or None if ``picture`` [H, W, 3] is it. It lies in a file if that one does.
+
+    A crop that does not fit the picture is left out. Stretching is linear between the centres of pixels.
+    """
+    height, width = picture.shape[:2]
+    crop = camera.crop
+    if crop is not None and (crop[0] + crop[2] > height or crop[1] + crop[3] > width):
+        crop = None
+    wanted = final_size(dataclasses.replace(camera, crop=crop), (height, width))
+    top, left, height, width = (0, 0, height, width) if crop is None else crop
+    if crop is None and wanted == (height, width):
+        return None
+    result = Rows((*wanted, *picture.shape[2:]), picture.dtype, folder=None if picture.bytes_in_memory else spool_folder())
+    place = np.clip((np.arange(wanted[0]) + 0.5) * height / wanted[0] - 0.5, 0, height - 1)
+    for first in range(0, wanted[0], _BLOCK_ROWS):
+        here = place[first:first + _BLOCK_ROWS]
+        above = here.astype(int)
+        low, high = int(above[0]), min(int(above[-1]) + 2, height)
+        rows = picture.read(top + low, top + high)[:, left:left + width]
+        if wanted[1] != width:
+            rows = cv2.resize(rows, (wanted[1], len(rows)), interpolation=cv2.INTER_LINEAR).reshape(len(rows), wanted[1], -1)
+        if wanted[0] != height:
+            share = (here - above)[:, None, None]
+            above, below = above - low, np.minimum(above + 1, height - 1) - low
+            mixed = rows[above] * (1 - share) + rows[below] * share
+            rows = mixed.astype(picture.dtype) if picture.dtype.kind == 'f' else np.rint(mixed).astype(picture.dtype)
+        result.write(first, np.ascontiguousarray(rows))
+    return result
