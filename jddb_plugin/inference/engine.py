@@ -22,6 +22,7 @@ from jddb_plugin.inference.memory import Plan, make_plan
 from jddb_plugin.inference.source import RowSource, TensorSource
 from jddb_plugin.inference.tiling import TilingOptions, tile_grid
 from jddb_plugin.ops.block_matching import SearchWindow, take_tiles
+from jddb_plugin.ops.tiling import cheapest_cover
 
 #: Names of alignments, see :mod:`jddb_plugin.inference.align`.
 ALIGNMENTS = ('tiles', 'smooth', 'flow', 'none')
@@ -148,6 +149,35 @@ class TiledInference:
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+
+def align_frames(net: BurstNetwork, lq: Tensor, ref_idx: Optional[int] = None, *, align: Optional[str] = None) -> Tensor:
+    """Move whole frames onto the reference, without gradients, as an input to train on.
+
+    Args:
+        net: see :func:`make_alignment`.
+        lq: [B, N, 8, H, W], packed raw and its noise map.
+        ref_idx: index of the reference; the middle frame by default.
+        align: 'smooth', 'flow' or 'none'; by default what the network is restored with.
+
+    Returns:
+        the same shape.
+
+    Raises:
+        OptionError: alignment 'tiles', which moves no whole frames.
+    """
+    check_ndim(lq, 'B N C H W', 'lq')
+    aligned = []
+    with torch.no_grad():
+        for burst in lq:
+            height, width = burst.shape[-2:]
+            alignment = make_alignment(net, TensorSource(burst, ref_idx), align, TilingOptions())
+            if not alignment.by_pixels:
+                raise OptionError("align: 'tiles' moves tiles, not whole frames; use smooth, flow or none.")
+            alignment.estimate(alignment.steps)
+            grid = cheapest_cover(height, width, pixels=height * width, overlap=0, multiple=1)
+            aligned.append(alignment.aligned_rows(grid, 0, height)[0])
+    return torch.stack(aligned)
 
 
 def restore_frame(net: BurstNetwork, lq: Tensor, ref_idx: Optional[int] = None, *, align: Optional[str] = None,

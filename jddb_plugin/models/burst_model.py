@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from jddb_plugin.archs.burst_network import BurstNetwork
-from jddb_plugin.checks import OptionError
+from jddb_plugin.checks import OptionError, check_choice
+from jddb_plugin.inference.engine import align_frames
 from jddb_plugin.models.evaluation import EvaluatedModel, ValidationOptions
 from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.models.step import SkipCounter, StepOptions, clip_gradients, joined_loss, joined_values
@@ -175,6 +176,8 @@ class BurstModel(HookMixin, TrainedModel):
     Options: the toolbox's, and ``channels_last`` (default: false); under ``train`` the toolbox's, and
 
     * ``pixel_opt``: the loss, e.g. DevelopedLoss, ReconstructionLoss, or a loss of the toolbox on linear camera RGB.
+    * ``align``: 'smooth' or 'flow' to move the frames of a batch onto the reference first, as validation does; for data sets of
+      bursts that are not aligned. Default: 'none'.
     * ``precision``, ``compile``, ``max_grad_norm``, ``max_skipped``: see :class:`StepOptions`.
     * ``hooks``: list of hooks.
 
@@ -182,8 +185,20 @@ class BurstModel(HookMixin, TrainedModel):
     and ``save_best: true`` (keeps the network that scores best on each set by the first metric).
     """
 
+    extra_keys = ('align',)
+
+    @classmethod
+    def check_options(cls, opt: Mapping[str, Any]) -> None:
+        """Check the sections that this model reads, before anything is built."""
+        super().check_options(opt)
+        check_choice((opt.get('train') or {}).get('align', 'none'), ('none', 'smooth', 'flow'), 'train.align')
+
     def training_output(self, current_iter: int) -> Tensor:
         """Linear camera RGB of the batch's patches."""
+        align = self.opt['train'].get('align', 'none')
+        if align != 'none':
+            with torch.autocast(self.device.type, enabled=False):
+                self.lq = align_frames(self.get_bare_model(self.net_g), self.lq, self.ref_idx, align=align)
         return self.net_g(self.lq, ref_idx=self.ref_idx).float()
 
     def losses(self, output: Tensor) -> OrderedDict[str, Tensor]:
