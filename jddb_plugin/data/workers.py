@@ -72,7 +72,7 @@ def run_in_order(tasks: Iterable[Task[Result]], workers: int) -> Iterator[Result
             except RuntimeError as error:
                 if 'DataLoader worker (pid' not in str(error):
                     raise
-                raise DataError('a worker process was killed, which happens when memory runs out; use fewer --workers.'
+                raise DataError('a worker process was killed, which happens when memory runs out; use fewer workers.'
                                 ) from error
             if isinstance(result, JDDBError):
                 raise result
