@@ -82,7 +82,7 @@ def _listening(address: str, ports: Sequence[int]) -> Iterator[socket.socket]:
     reason: Optional[OSError] = None
     for port in ports:
         try:
-            server = socket.create_server(('', port))
+            server = _serve(port)
         except OSError as error:
             reason = error
             continue
@@ -92,6 +92,14 @@ def _listening(address: str, ports: Sequence[int]) -> Iterator[socket.socket]:
         return
     raise JDDBError(f'process 0 cannot listen at {address}, port {", ".join(map(str, ports))} ({reason}); set '
                     'dist_params.port to a port that is free there.')
+
+
+def _serve(port: int) -> socket.socket:
+    """A server on all interfaces, by IPv6 as well where there is one: a node's name may have either address."""
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):
+            return socket.create_server(('', port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(('', port))
 
 
 def _answer(server: socket.socket, step: str, port: int) -> None:

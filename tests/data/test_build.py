@@ -190,38 +190,42 @@ def _build(source, output, **kwargs):
     build(find_clips(source), str(output), **kwargs)
 
 
-def _killed_build(source, output, delay, **kwargs):
-    """Start a build in a process of its own, and kill it ``delay`` s after it began to write."""
-    child = multiprocessing.get_context('fork').Process(target=_build, args=(source, output), kwargs=kwargs)
+def _killed_build(source, output, values, **kwargs):
+    """A build in a process of its own that is killed when it has put ``values`` values."""
+
+    def build_and_die():
+        put, count = burst_lmdb.BurstLmdbWriter._put, [0]
+
+        def counted(self, *given):
+            if count[0] == values:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count[0] += 1
+            put(self, *given)
+
+        burst_lmdb.BurstLmdbWriter._put = counted
+        _build(source, output, **kwargs)
+
+    child = multiprocessing.get_context('fork').Process(target=build_and_die)
     child.start()
-    partial = output.with_name(output.name + '.partial')
-    while not partial.exists() and child.is_alive():
-        time.sleep(0.001)
-    time.sleep(delay)
-    os.kill(child.pid, signal.SIGKILL)
     child.join()
+    assert child.exitcode == -signal.SIGKILL
 
 
 def test_a_killed_build_is_completed(tmp_path, bitmaps, monkeypatch):
     monkeypatch.setattr(burst_lmdb, '_COMMIT_VALUES', 5)
-    began = time.perf_counter()
     _build(bitmaps, tmp_path / 'whole.lmdb')
-    duration = time.perf_counter() - began
-    kept = []
-    for number, fraction in enumerate([0, 0.2, 0.4, 0.6, 0.8]):
-        output = tmp_path / f'{number}.lmdb'
-        _killed_build(bitmaps, output, fraction * duration)
-        if not output.exists():
-            assert output.with_name(output.name + '.partial').exists()
-            if fraction:  # at 0 there may be nothing yet
-                with pytest.raises(DataError, match='left over from an interrupted build; pass --resume .* --overwrite'):
-                    _build(bitmaps, output)
-            data = output.with_name(output.name + '.partial') / 'data.mdb'
-            kept.append(len(contents(data.parent)[0]) if data.exists() and data.stat().st_size else 0)
-            _build(bitmaps, output, resume=True)
+    total = len(contents(tmp_path / 'whole.lmdb')[0])
+    for values in (0, 4, 5, 37, total - 1):
+        output = tmp_path / f'{values}.lmdb'
+        _killed_build(bitmaps, output, values)
+        partial = output.with_name(output.name + '.partial')
+        assert partial.exists() and not output.exists()
+        with pytest.raises(DataError, match='left over from an interrupted build; pass --resume .* --overwrite'):
+            _build(bitmaps, output)
+        assert len(contents(partial)[0]) == values // 5 * 5
+        _build(bitmaps, output, resume=True)
         assert contents(output) == contents(tmp_path / 'whole.lmdb')
-        assert not output.with_name(output.name + '.partial').exists()
-    assert any(0 < count < 120 for count in kept)
+        assert not partial.exists()
 
 
 def _workers_of(parent):
@@ -242,9 +246,8 @@ def test_workers_end_with_a_killed_build(tmp_path, bitmaps):
     started = []
     while not started and time.monotonic() < deadline:
         started = _workers_of(child.pid)
-        time.sleep(0.05)
-    time.sleep(1)
-    os.kill(child.pid, signal.SIGKILL)
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)  # while it starts
     child.join()
     while any(os.path.exists(f'/proc/{pid}') for pid in started) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -254,7 +257,7 @@ def test_workers_end_with_a_killed_build(tmp_path, bitmaps):
 
 
 def test_an_interrupted_build_can_start_anew(tmp_path, bitmaps):
-    _killed_build(bitmaps, tmp_path / 'x.lmdb', 0.05)
+    _killed_build(bitmaps, tmp_path / 'x.lmdb', 40)
     _build(bitmaps, tmp_path / 'x.lmdb', overwrite=True)
     assert verify(tmp_path / 'x.lmdb')[1] == []
 
