@@ -21,6 +21,7 @@ class BurstNetwork(nn.Module):
         multiple: heights and widths of tiles must be multiples of it.
         context: pixels of the packed raw around a pixel that its result depends on; None if it is not bounded.
         num_frame: the number of frames that the network is made for; None if it takes any.
+        least_frames: the fewest frames that it can restore.
         aligned_input: whether :meth:`restore` expects frames that were moved onto the reference.
         coarse: block matching that was trained with the network (:class:`jddb_plugin.archs.dpbm_arch.DPBM`), or None.
     """
@@ -29,6 +30,7 @@ class BurstNetwork(nn.Module):
     multiple: int = 1
     context: Optional[int] = None
     num_frame: Optional[int] = None
+    least_frames: int = 1
     aligned_input: bool = True
 
     def __init__(self) -> None:

@@ -114,6 +114,7 @@ class TwoStageJDDB(BurstNetwork):
     """
 
     multiple = SCALE
+    least_frames = 2
 
     def __init__(self, num_feat: int = 64, deformable_groups: int = 8, coarse: str = 'dpbm', refined: str = 'dcn',
                  dpbm: Optional[Mapping[str, object]] = None, dcn_backend: str = 'auto', init: str = 'paper') -> None:

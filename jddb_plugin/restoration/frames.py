@@ -96,7 +96,7 @@ def _light(mosaic: Rows, metadata: CameraMetadata, first: int, last: int) -> Ten
 
 
 def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int], noise: Noise,
-                in_memory: int = 1 << 62, spool: Optional[Path] = None) -> Frames:
+                in_memory: int = 1 << 62, spool: Optional[Path] = None, least: int = 2) -> Frames:
     """Read a burst.
 
     Args:
@@ -106,18 +106,20 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
         noise: 'metadata' takes each frame's noise profile, 'estimate' fits one to the frames, or (shot, read).
         in_memory: bytes that the mosaics may take; if they take more, they lie in temporary files.
         spool: folder of those files; the system's if None.
+        least: frames that the network needs.
 
     Raises:
-        DataError: a frame cannot be read, frames do not belong together, are black or over-exposed, or have no noise profile.
+        DataError: a frame cannot be read, there are too few, frames do not belong together, are black or over-exposed, or have no noise profile.
         OptionError: there are fewer frames than asked for.
     """
     total = len(burst.frames)
-    if total < 2:
-        raise DataError(f'{burst.where}: a burst of one frame; expected at least two of the same scene.')
+    if total < least:
+        raise DataError(f'{burst.where}: a burst of {"one frame" if total == 1 else "no frame"}; expected at least {least} of the '
+                        'same scene.')
     if isinstance(reference, int) and not 0 <= reference < total:
         raise OptionError(f'{burst.where}: --reference {reference}: the burst has frames 0 .. {total - 1}.')
-    if count is not None and not 2 <= count <= total:
-        raise OptionError(f'{burst.where}: --frames {count}: expected 2 .. {total}, as many as the burst has.')
+    if count is not None and not least <= count <= total:
+        raise OptionError(f'{burst.where}: --frames {count}: expected {least} .. {total}, as many as the burst has.')
     if reference == 'middle':
         reference = total // 2
     wanted = range(total) if reference == 'sharpest' else _nearest(reference, count, total)

@@ -131,7 +131,7 @@ class Restorer:
         frames = load_frames(
             burst, reference=('middle' if burst.is_video else 'sharpest') if settings.reference is None else settings.reference,
             count=min(5, len(burst.frames)) if burst.is_video and settings.frames is None else settings.frames,
-            noise=settings.noise, in_memory=self.budget.mosaics)
+            noise=settings.noise, in_memory=self.budget.mosaics, least=self.net.least_frames)
         try:
             picture = self._picture(frames, kind.dtype, in_memory=output is None)
             with contextlib.closing(picture):

@@ -48,8 +48,9 @@ def _changed(index, change):
 
 _MATRIX = ((0.9, -0.2, -0.1), (-0.5, 1.5, 0.1), (-0.1, 0.3, 0.6))
 _REFUSED = {
-    'no frame': (list, {}, DataError, 'here: a burst of one frame'),
-    'one frame': (lambda: _pairs(1), {}, DataError, 'here: a burst of one frame; expected at least two'),
+    'no frame': (list, {}, DataError, 'here: a burst of no frame; expected at least 2'),
+    'no frame of one': (list, {'least': 1}, DataError, 'here: a burst of no frame; expected at least 1'),
+    'one frame': (lambda: _pairs(1), {}, DataError, 'here: a burst of one frame; expected at least 2 of the same scene'),
     'sizes': (_changed(2, lambda m: m[:-2]), {}, DataError, r'here: f2: 32 x 22 samples, but f0 has 32 x 24'),
     'patterns': (lambda: _other(_pairs(), 1, cfa='bggr'), {}, DataError, r'here: f1: pattern bggr .* of f0 \(rggb\)'),
     'cameras': (lambda: _other(_pairs(), 1, color_matrix=_MATRIX), {}, DataError, 'f1: .* a burst has frames of one camera'),
