@@ -116,8 +116,8 @@ def test_its_training_is_benchmarked(options, monkeypatch, capsys):
     for module in ('common', 'data', 'training'):
         sys.modules.pop(module, None)
     training = importlib.import_module('training')
-    arguments = ['--opt', 'plain.yml', '--device', 'cpu', '--repeats', '1', '--warmup', '0', '--switches', 'ema', '--json', 'x.json']
-    assert training.main(arguments) == 0
+    arguments = ['--opt', 'plain.yml', '--device', 'cpu', '--repeats', '1', '--warmup', '0', '--switches', 'ema']
+    assert training.main([*arguments, '--json', 'x.json']) == 0
     assert json.loads(Path('x.json').read_text())['rows'][0]['iterations_per_second'] > 0
 
 
