@@ -53,8 +53,7 @@ class Settings:
     Attributes:
         reference: index of the reference frame, 'middle' or 'sharpest'; None is the sharpest raw frame, or the middle one of a
             video.
-        frames: how many frames to use, those nearest to the reference; None is as many as the network is made for, else all of a
-            raw burst, five of a video.
+        frames: how many frames to use, those nearest to the reference; None is all of a raw burst, five of a video.
         noise: 'metadata', 'estimate', or (shot, read); video frames become raw of that noise.
         kind: what the picture file holds, a name of :data:`jddb_plugin.restoration.picture.FORMATS`.
         gain: brightness of the picture; None makes 1 % of the noisy reference white (1 for video frames, and linear pictures).
