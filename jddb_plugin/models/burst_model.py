@@ -17,13 +17,18 @@ from jddb_plugin.inference.engine import align_frames
 from jddb_plugin.models.evaluation import EvaluatedModel, ValidationOptions
 from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.models.step import SkipCounter, StepOptions, clip_gradients, joined_loss, joined_values
+from jddb_plugin.ops.isp import develop_softly, tone_map_softly
 from jddb_plugin.ops.synthesis import synthesise_batch
 
 _TENSORS = ('lq', 'gt', 'clean', 'red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb', 'positions')
 #: Of samples with ``synthesis: device``.
 _SYNTHESIS = ('srgb', 'shot', 'read', 'seed')
 #: Keys of ``train`` that are not switches of the step.
-_TRAIN = ('ema_decay', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'pixel_opt', 'hooks')
+_TRAIN = ('ema_decay', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'pixel_opt', 'perceptual_opt', 'hooks')
+#: What the ISP needs of a batch.
+_CAMERA = ('red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb')
+#: Losses behind names of the log that are not called as the names say.
+_CRITERIA = {'l_percep': 'cri_perceptual', 'l_style': 'cri_perceptual'}
 
 
 class TrainedModel(EvaluatedModel):
@@ -155,13 +160,22 @@ class TrainedModel(EvaluatedModel):
 
     def _criterion(self, term: str) -> torch.nn.Module:
         """The loss behind a name of the log: ``l_pix`` -> ``cri_pix``."""
-        return getattr(self, 'cri_' + term[len('l_'):])
+        return getattr(self, _CRITERIA.get(term, 'cri_' + term[len('l_'):]))
 
     def pixel_loss(self, restored: Tensor, gt: Tensor) -> Tensor:
         """``pixel_opt`` of linear camera RGB; losses that develop it get the camera."""
         if not getattr(self.cri_pix, 'needs_camera', False):
             return self.cri_pix(restored, gt)
-        return self.cri_pix(restored, gt, **{key: self.batch[key] for key in ('red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb')})
+        return self.cri_pix(restored, gt, **{key: self.batch[key] for key in _CAMERA})
+
+    def perceptual_losses(self, restored: Tensor, gt: Tensor) -> OrderedDict[str, Tensor]:
+        """``perceptual_opt``, the toolbox's loss, of linear camera RGB that is developed first; empty without it."""
+        if not self.cri_perceptual:
+            return OrderedDict()
+        camera = {key: self.batch[key] for key in _CAMERA}
+        pictures = (tone_map_softly(develop_softly(image, **camera)) for image in (restored, gt))
+        terms = zip(('l_percep', 'l_style'), self.cri_perceptual(*pictures))
+        return OrderedDict((name, term) for name, term in terms if term is not None)
 
     def model_ema(self, decay: float = 0.999) -> None:
         """Move the averaged network towards the current one; all parameters in one call."""
@@ -176,6 +190,7 @@ class BurstModel(HookMixin, TrainedModel):
     Options: the toolbox's, and ``channels_last`` (default: false); under ``train`` the toolbox's, and
 
     * ``pixel_opt``: the loss, e.g. DevelopedLoss, ReconstructionLoss, or a loss of the toolbox on linear camera RGB.
+    * ``perceptual_opt``: the toolbox's PerceptualLoss, of developed pictures.
     * ``align``: 'smooth' or 'flow' to move the frames of a batch onto the reference first, as validation does; for data sets of
       bursts that are not aligned. Default: 'none'.
     * ``precision``, ``compile``, ``max_grad_norm``, ``max_skipped``: see :class:`StepOptions`.
@@ -202,5 +217,5 @@ class BurstModel(HookMixin, TrainedModel):
         return self.net_g(self.lq, ref_idx=self.ref_idx).float()
 
     def losses(self, output: Tensor) -> OrderedDict[str, Tensor]:
-        """The pixel loss."""
-        return OrderedDict(l_pix=self.pixel_loss(output, self.gt))
+        """The pixel loss, and the perceptual one if there is one."""
+        return OrderedDict(l_pix=self.pixel_loss(output, self.gt), **self.perceptual_losses(output, self.gt))

@@ -68,6 +68,7 @@ class _TwoStageStep(TrainedModel):
         gt = torch.stack([image[:, y:y + side, x:x + side] for image, (y, x) in zip(self.gt, (positions * UPSCALE).tolist())])
         terms: OrderedDict[str, Tensor] = OrderedDict()
         terms['l_pix'] = self.pixel_loss(output.restored, gt)
+        terms.update(self.perceptual_losses(output.restored, gt))
         if self.cri_interpolation:
             terms['l_interpolation'] = self.cri_interpolation(output.interpolated, gt)
         if self.cri_one_hot:
@@ -149,7 +150,8 @@ class JDDBModel(HookMixin, _TwoStageStep):
 
     * ``optim_g.lr_coarse``: learning rate of the coarse stage. Default: ``lr``.
     * ``tile``: side of the training tile in packed px (default: 64). The data set cuts its region around it with ``tile: auto``.
-    * ``pixel_opt``, ``interpolation_opt``, ``one_hot_opt``, ``bm_opt``: the loss terms; all but the first may be left out.
+    * ``pixel_opt``, ``perceptual_opt`` (the toolbox's PerceptualLoss, of developed pictures), ``interpolation_opt``,
+      ``one_hot_opt``, ``bm_opt``: the loss terms; all but the first may be left out.
     * ``precision``, ``compile``, ``max_grad_norm``, ``max_skipped``: see :class:`StepOptions`.
     * ``hooks``: list of hooks.
 

@@ -130,8 +130,7 @@ class Restorer:
         start = time.perf_counter()
         frames = load_frames(
             burst, reference=('middle' if burst.is_video else 'sharpest') if settings.reference is None else settings.reference,
-            count=min(5, len(burst.frames)) if burst.is_video and settings.frames is None else settings.frames,
-            noise=settings.noise, in_memory=self.budget.mosaics, least=self.net.least_frames)
+            count=self._count(burst), noise=settings.noise, in_memory=self.budget.mosaics, least=self.net.least_frames)
         try:
             picture = self._picture(frames, kind.dtype, in_memory=output is None)
             with contextlib.closing(picture):
@@ -151,6 +150,22 @@ class Restorer:
                           'developing': restored - loaded - sum(result.inference.seconds.values()),
                           'writing': time.perf_counter() - restored}
         return result
+
+    def _count(self, burst: Burst) -> Optional[int]:
+        """How many frames to use; None is all.
+
+        Raises:
+            OptionError: the network is made for another number.
+        """
+        wanted, given = self.settings.frames, self.net.num_frame
+        if given is None:
+            return min(5, len(burst.frames)) if burst.is_video and wanted is None else wanted
+        if wanted not in (None, given):
+            raise OptionError(f'--frames: {type(self.net).__name__} is made for {given} frames, got {wanted}.')
+        if len(burst.frames) < given:
+            raise DataError(f'{burst.where}: {type(self.net).__name__} is made for {given} frames, but the burst has '
+                            f'{len(burst.frames)}.')
+        return given
 
     def _picture(self, frames: Frames, dtype: type, *, in_memory: bool) -> Rows:
         size = int(np.prod(frames.size)) * 3 * np.dtype(dtype).itemsize

@@ -74,8 +74,7 @@ _REFUSED = {
                     'jddb convert'),
     "the release's downsampler": (lambda s: {'simple_block.0.weight': torch.ones(1)}, 'jddb convert'),
     'another network': (lambda s: {'params': {f'pcd_align.{i}': torch.ones(1) for i in range(5)}},
-                        "another network, which holds 'pcd_align.0', 'pcd_align.1', 'pcd_align.2' and 2 more; expected one of "
-                        'GatedUNet, TwoStageJDDB'),
+                        "another network, which holds 'pcd_align.0', 'pcd_align.1', 'pcd_align.2' and 2 more; expected one of "),
     'one key too many': (lambda s: {**s, 'refine.more': torch.ones(1)}, "TwoStageJDDB has no 'refine.more'"),
     'another layout': (lambda s: {'state_dict': {}, 'hyper_parameters': {}}, "found 'state_dict', 'hyper_parameters'"),
     'nothing': (lambda s: {}, 'found nothing'),

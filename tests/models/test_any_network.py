@@ -12,16 +12,18 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from jddb_plugin.archs.burst_network import BurstNetwork
+from jddb_plugin.checks import DataError
 from jddb_plugin.inference.engine import align_frames, restore_frame
 from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.isp import process
+from jddb_plugin.restoration import Restorer, Settings
 from jddb_plugin.restore import main as run_restore
 from jddb_plugin.test import main as run_test
 from jddb_plugin.train import main as run_train
 from jddb_plugin.weights import load_weights
 
 from ..conftest import ROOT
-from ..restoration.samples import write_tiffs
+from ..restoration.samples import make_burst, write_tiffs
 from ..small_run import validation
 from .test_pipelines import _forget_logger
 
@@ -116,9 +118,22 @@ def test_its_training_is_benchmarked(options, monkeypatch, capsys):
     for module in ('common', 'data', 'training'):
         sys.modules.pop(module, None)
     training = importlib.import_module('training')
-    arguments = ['--opt', 'plain.yml', '--device', 'cpu', '--repeats', '1', '--warmup', '0', '--switches', 'ema', '--json', 'x.json']
-    assert training.main(arguments) == 0
+    arguments = ['--opt', 'plain.yml', '--device', 'cpu', '--repeats', '1', '--warmup', '0', '--switches', 'ema']
+    assert training.main([*arguments, '--json', 'x.json']) == 0
     assert json.loads(Path('x.json').read_text())['rows'][0]['iterations_per_second'] > 0
+
+
+def test_a_network_for_a_number_of_frames_gets_as_many(tmp_path):
+    class Three(Plain):
+        num_frame = 3
+
+    torch.save({'params': Plain().state_dict()}, 'net.pth')
+    restorer = Restorer('net.pth', Settings(device='cpu'))
+    restorer.net.__class__ = Three
+    burst = make_burst(5)
+    assert len(restorer.restore(burst, progress=False).frames.names) == 3
+    with pytest.raises(DataError, match='Three is made for 3 frames, but the burst has 2'):
+        restorer.restore(make_burst(2), progress=False)
 
 
 def test_tiles_do_not_show_where_the_context_is_covered():

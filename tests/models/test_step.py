@@ -15,6 +15,7 @@ from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
 from jddb_plugin.models.step import SkipCounter, StepOptions, clip_gradients, joined_loss, joined_values
 from jddb_plugin.ops.block_matching import Search, match_entropy
+from jddb_plugin.ops.isp import process, tone_map
 from jddb_plugin.train import main
 
 from ..small_run import equal, validation, weights, write_options
@@ -212,6 +213,21 @@ def test_several_processes_add_up_sums_and_average_means(monkeypatch):
     terms = OrderedDict(l_a=torch.tensor(2.0), l_b=torch.tensor(3.0))
     assert joined_loss(terms, ['l_a']) == 11  # DDP divides by 4: 2 + 3 / 4 per process, 8 / 4 + 3 / 4
     assert joined_values(terms, ['l_a']) == {'l_a': 8, 'l_b': 3}
+
+
+@pytest.mark.usefixtures('random_vgg')
+def test_the_toolboxs_perceptual_loss_sees_developed_pictures(options):
+    loss = {'type': 'PerceptualLoss', 'layer_weights': {'conv1_2': 1.0}, 'style_weight': 0.5, 'criterion': 'l1'}
+    model = _steps(_model(options, **{'train.perceptual_opt': loss}))
+    log = model.get_current_log()
+    assert log['l_percep'] > 0 and log['l_style'] > 0
+    parts = [value for name, value in log.items() if name.startswith('l_') and name != 'l_total']
+    assert log['l_total'] == pytest.approx(sum(parts))
+    seen = []
+    model.cri_perceptual.register_forward_pre_hook(lambda module, images: seen.extend(images))
+    model.perceptual_losses(model.gt, model.gt)
+    camera = {key: model.batch[key] for key in ('red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb')}
+    torch.testing.assert_close(seen[1].clamp(0, 1), tone_map(process(model.gt, **camera)), rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize(('change', 'message'), [
