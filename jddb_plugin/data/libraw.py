@@ -33,6 +33,7 @@ def open_raw(path: Path, *, content: Optional[BinaryIO] = None, shot: int = 0) -
     try:
         with _told(path):
             raw = rawpy.imread(str(path) if content is None else content, shot_select=shot)
+            raw.unpack()
         with raw:
             yield raw
     except (rawpy.LibRawIOError, rawpy.LibRawDataError) as error:

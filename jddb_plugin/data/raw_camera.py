@@ -72,7 +72,7 @@ def read_camera_file(path: Path, number: Optional[int] = None) -> DngFrame:
         check_tail(path, frame.mosaic, *levels, by_libraw=not frame.is_plain)
     except DataError:
         raise
-    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:  # what tags of no sense lead to
+    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:  # by tags of no sense
         raise DataError(f'{path}: its tags make no sense ({type(error).__name__}: {error}); replace it.') from error
     return frame
 

@@ -152,6 +152,23 @@ def test_a_half_copied_file_of_zeros_is_refused(tmp_path):
             read_raw(tmp_path / 'a.dng')
 
 
+def test_bytes_changed_at_random_are_refused_or_harmless(tmp_path, capfd):
+    pytest.importorskip('rawpy')
+    content = jpeg_dng()
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(100):
+        changed = bytearray(content)
+        changed[int(rng.integers(0, len(content)))] = int(rng.integers(0, 256))
+        (tmp_path / 'a.dng').write_bytes(changed)
+        try:
+            read_raw(tmp_path / 'a.dng', tell=False)
+        except DataError as error:
+            errors.append(str(error))
+    assert len(errors) > 20 and not any('\n' in error for error in errors)
+    assert 'corrupt' not in capfd.readouterr().err  # LibRaw's reports became errors
+
+
 def test_flat_pictures_are_not_taken_for_damage(tmp_path):
     pytest.importorskip('rawpy')
     for value in (0, 1024, 5000, 16383, 65535):
@@ -175,11 +192,10 @@ def test_libraws_report_of_damage_is_an_error(tmp_path, monkeypatch):
         def __exit__(self, *_):
             pass
 
-    def reading(*args, **kwargs):
-        os.write(2, b'a.raw: data corrupted at 1234\n')
-        return Raw()
+        def unpack(self):
+            os.write(2, b'a.raw: data corrupted at 1234\n')
 
-    monkeypatch.setattr(rawpy, 'imread', reading)
+    monkeypatch.setattr(rawpy, 'imread', lambda *args, **kwargs: Raw())
     from jddb_plugin.data.libraw import open_raw
     with pytest.raises(DataError, match=r'damaged or cut off \(.*data corrupted at 1234'), open_raw(tmp_path / 'a.raw'):
         pass

@@ -27,6 +27,8 @@ from tests.data.test_dng_opcodes import GAIN_MAP, gain_map, opcodes
 from tests.restoration.samples import CAMERA, TILES, save_net, scenes
 
 _NOISE = (2.5e-3, 1e-2)
+#: The setting that says what the picture file holds.
+_FORMAT = {'format', 'kind'} & {field.name for field in dataclasses.fields(Settings)}
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +37,8 @@ def weights(tmp_path_factory):
 
 
 def restore(weights, burst, output, kind='png', **options):
-    return Restorer(str(weights), Settings(kind=kind, device='cpu', **TILES, **options)).restore(burst, output, progress=False)
+    settings = Settings(**dict.fromkeys(_FORMAT, kind), device='cpu', **TILES, **options)
+    return Restorer(str(weights), settings).restore(burst, output, progress=False)
 
 
 def scene_mosaic(size=(64, 96), cfa='rggb', *, white=16383, black=1024, shift=0, level=1.0):
