@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import importlib.util
 from typing import Any, Optional
 
 
@@ -13,6 +14,8 @@ class _Deferred:
         self._module, self._name = module, name
 
     def _load(self) -> Any:
+        if self._module.startswith('distutils') and importlib.util.find_spec('distutils') is None:
+            importlib.import_module('setuptools')  # provides its own where Python, from 3.12 on, has none
         module = importlib.import_module(self._module)
         return module if self._name is None else getattr(module, self._name)
 
