@@ -1,6 +1,7 @@
 """Option files: read safely, inherited, overridden, resolved.
 
-Beyond what the toolbox's own loader does, a file may name others to inherit from (``_base_: other.yml``), and the
+Beyond what the toolbox's own loader does, a file may name others to inherit from (``_base_: other.yml``, or a shipped one,
+``_base_: train/jddb_reds``), and the
 command line may override single keys (``--set train.total_iter=10``). Merging is mmengine's ``Config``: mappings
 merge key by key, anything else replaces, and ``_delete_: true`` in a mapping drops what it would have merged into.
 
@@ -100,6 +101,13 @@ def _read_file(path: Path) -> dict[str, Any]:
     return options
 
 
+def _base_file(path: Path, base: str) -> Path:
+    """A file that ``path`` inherits from: beside it, or shipped, e.g. train/jddb_reds."""
+    beside = (path.parent / base).resolve()
+    shipped = shipped_options() / f'{base}.yml'
+    return shipped if shipped.is_file() and not beside.is_file() else beside
+
+
 def _load(path: Path, chain: tuple[Path, ...]) -> Config:
     if path in chain:
         raise OptionError(f"{path}: inherits from itself: {' -> '.join(str(p) for p in (*chain, path))}.")
@@ -107,7 +115,7 @@ def _load(path: Path, chain: tuple[Path, ...]) -> Config:
     bases = options.pop('_base_', [])
     merged = Config()
     for base in [bases] if isinstance(bases, str) else bases:
-        merged.merge_from_dict(_load((path.parent / base).resolve(), (*chain, path)).to_dict())
+        merged.merge_from_dict(_load(_base_file(path, base), (*chain, path)).to_dict())
     _merge(merged, options, str(path))
     return merged
 

@@ -105,3 +105,12 @@ def test_every_option_file_means_the_same_to_the_toolbox(path):
         with open(path) as file:
             assert yaml.load(file, Loader=ordered_yaml()[0]) == opt
     assert yaml.load(dump_options(opt), Loader=ordered_yaml()[0]) == opt
+
+
+def test_a_shipped_file_can_be_inherited_by_its_name(tmp_path):
+    path = _write(tmp_path, 'mine.yml', '_base_: train/jddb_reds\nname: mine\n')
+    opt = load_options(path)
+    assert opt['name'] == 'mine' and opt['train']['total_iter'] == 600000
+    (tmp_path / 'train').mkdir()
+    _write(tmp_path / 'train', 'jddb_reds', 'name: beside\nx: 1\n')  # a file beside it comes first
+    assert load_options(path) == {'name': 'mine', 'x': 1}
