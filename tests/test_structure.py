@@ -13,6 +13,7 @@ PACKAGE = ROOT / 'jddb_plugin'
 ALLOWED = {
     'entry': {'entry', 'restoration', 'models', 'data', 'archs', 'losses', 'hooks', 'visual', 'ops', 'compat', 'runtime', 'base'},
     'restoration': {'restoration', 'archs', 'data', 'visual', 'ops', 'runtime', 'base'},
+    'tables': {'tables', 'archs', 'models', 'data', 'ops', 'compat', 'runtime', 'base'},
     'models': {'models', 'archs', 'losses', 'hooks', 'visual', 'ops', 'runtime', 'base'},
     'data': {'data', 'ops', 'base'},
     'archs': {'archs', 'ops', 'base'},

@@ -1,7 +1,6 @@
 """Options of the trainings and tests of a study: resolved, shortened, kept."""
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from jddb_plugin.archs.denoise_then_demosaic_arch import join_checkpoints
 from jddb_plugin.checks import OptionError
 from jddb_plugin.config import dump_options, load_options, parse_override
+from jddb_plugin.files import atomic_write
 from jddb_plugin.runtime.checkpoints import load_checkpoint
 from jddb_plugin.tables.systems import Study, System
 
@@ -197,9 +197,8 @@ class Evaluation:
     def prepare(self) -> None:
         """Join the weights of two parts."""
         if len(self.system.parts) == 2:
-            partial = self.joined_weights.with_suffix(f'.{os.getpid()}')
-            torch.save({'params': join_checkpoints(*(training.state() for training in self.trainings))}, partial)
-            partial.replace(self.joined_weights)
+            with atomic_write(self.joined_weights) as file:
+                torch.save({'params': join_checkpoints(*(training.state() for training in self.trainings))}, file)
 
 
 def _tiling(val: Mapping[str, Any], network: Mapping[str, Any], two_stage: bool, align: str) -> dict[str, Any]:
@@ -226,9 +225,8 @@ def keep_options(file: Path, options: Mapping[str, Any], name: str) -> None:
     """
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f'.{os.getpid()}')
-        partial.write_text(dump_options(options), encoding='utf-8')
-        partial.replace(file)
+        with atomic_write(file) as partial:
+            partial.write_text(dump_options(options), encoding='utf-8')
     then, now = flat(load_options(str(file))), flat(options)
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) != now.get(key):
