@@ -183,10 +183,9 @@ class Evaluation:
             path['pretrain_network_g'] = str(self.trainings[0].weights)
         averaged = len(parts) == 1 and parts[0]['train'].get('ema_decay')
         path['param_key_g'] = 'params_ema' if averaged else 'params'
-        val = load_options(str(self.source)).get('val') or {}
         content = {'_base_': str(self.source.resolve()), 'name': self.name, 'model_type': parts[0]['model_type'],
                    'num_gpu': parts[0]['num_gpu'], 'network_g': network, 'path': path,
-                   'val': _tiling(val, networks[0], two_stage, self.system.align)}
+                   'val': _tiling(networks[0], two_stage, self.system.align)}
         return merge(content, overrides)
 
     @property
@@ -201,20 +200,19 @@ class Evaluation:
                 torch.save({'params': join_checkpoints(*(training.state() for training in self.trainings))}, file)
 
 
-def _tiling(val: Mapping[str, Any], network: Mapping[str, Any], two_stage: bool, align: str) -> dict[str, Any]:
+def _tiling(network: Mapping[str, Any], two_stage: bool, align: str) -> dict[str, Any]:
     """What a test file says of alignment and tiles holds for the two-stage network; other systems get frames as they are.
 
     Args:
-        val: section of the test file.
         network: options of the system's network.
         two_stage: it is a two-stage network.
         align: of the system.
     """
     if two_stage:
-        return {'align': 'none'} if 'align' in val and network.get('coarse') == 'none' else {}
-    if align != 'none':
+        return {'align': 'none'} if network.get('coarse') == 'none' else {}
+    if align == 'tiles':
         return {'align': align}
-    return {'align': 'none', 'tile': None, 'overlap': None} if 'align' in val else {}
+    return {'align': align, 'tile': None, 'overlap': None}
 
 
 def keep_options(file: Path, options: Mapping[str, Any], name: str) -> None:

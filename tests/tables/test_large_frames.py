@@ -1,11 +1,16 @@
 """Whole frames of any size by every system of the tables, through the engine of validation and restoration."""
 import pytest
 import torch
+from basicsr.archs import build_network
 
 from jddb_plugin.inference.engine import default_alignment, restore_frame
 from jddb_plugin.inference.tiling import TilingOptions
 
-from ..archs.test_table_systems import CASES, build
+from ..archs.test_table_systems import CASES
+
+
+def build(name):
+    return build_network(dict(CASES[name])).eval()
 
 
 @pytest.mark.parametrize('name', CASES)
