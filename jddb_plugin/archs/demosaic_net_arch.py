@@ -12,12 +12,15 @@ Deviation:
 """
 from __future__ import annotations
 
+from typing import Any, Mapping
+
 import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.archs.burst_network import BurstNetwork
+from jddb_plugin.archs.state_shapes import blocks_of, features_of
 from jddb_plugin.checks import OptionError, ShapeError
 from jddb_plugin.ops.bayer import unpack
 
@@ -56,6 +59,17 @@ class DemosaicNet(BurstNetwork):
         #: Pixels of the mosaic that are lost on each side, odd.
         self.margin = 2 * num_block + 1
         self.context = num_block + 1
+
+    @classmethod
+    def detect(cls, state: Mapping[str, Tensor]) -> bool:
+        """Whether a state dict is of this network; the released weights are."""
+        return {'main_processor.pack_mosaic.weight', 'fullres_processor.post_conv.weight'} <= state.keys()
+
+    @classmethod
+    def options_of(cls, state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+        """Options that a state dict shows; ``where`` names the file in errors."""
+        blocks = blocks_of(state, 'main_processor') - 1  # packing comes before
+        return {'num_feat': features_of(state, 'fullres_processor.post_conv.weight', where), 'num_block': blocks}
 
     def process(self, planes: Tensor) -> Tensor:
         """The released network itself.

@@ -1,14 +1,22 @@
 """KPN+DMN, EDVR+DMN and RViDeNet+DMN of the paper's tables: a burst is denoised, and then its reference is demosaicked."""
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Mapping
 
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor
 
 from jddb_plugin.archs.burst_network import BurstNetwork
+from jddb_plugin.archs.demosaic_net_arch import DemosaicNet
+from jddb_plugin.archs.edvr_burst_arch import EDVRBurst
+from jddb_plugin.archs.kpn_arch import KPN
+from jddb_plugin.archs.rvidenet_arch import RViDeNet
 from jddb_plugin.checks import CheckpointError, OptionError
 from jddb_plugin.options import check_call, registered
+
+_PARTS = ('denoiser', 'demosaicker')
+#: Networks that a checkpoint's parts are told as.
+_NETWORKS = (KPN, EDVRBurst, RViDeNet, DemosaicNet)
 
 
 @ARCH_REGISTRY.register()
@@ -33,6 +41,27 @@ class DenoiseThenDemosaic(BurstNetwork):
         self.multiple = self.denoiser.multiple
         contexts = (self.denoiser.context, self.demosaicker.context)
         self.context = None if None in contexts else sum(contexts)
+
+    @classmethod
+    def detect(cls, state: Mapping[str, Tensor]) -> bool:
+        """Whether a state dict is of such a pair."""
+        return all(any(key.startswith(f'{part}.') for key in state) for part in _PARTS)
+
+    @classmethod
+    def options_of(cls, state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+        """Options that a state dict shows; ``where`` names the file in errors.
+
+        Raises:
+            CheckpointError: a part is no network that is known.
+        """
+        options = {}
+        for part in _PARTS:
+            own = {key[len(part) + 1:]: value for key, value in state.items() if key.startswith(f'{part}.')}
+            network = next((network for network in _NETWORKS if network.detect(own)), None)
+            if network is None:
+                raise CheckpointError(f'{where}: its {part} is none of {", ".join(n.__name__ for n in _NETWORKS)}.')
+            options[part] = {'type': network.__name__, **network.options_of(own, where)}
+        return options
 
     def restore(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """Linear camera RGB [T, 3, 2h, 2w] of the reference of tiles [T, N, 8, h, w]."""

@@ -9,7 +9,7 @@ Deviations from EDVR:
 """
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Mapping, Optional
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.archs.burst_denoiser import BurstDenoiser
+from jddb_plugin.archs.state_shapes import blocks_of, features_of, groups_of, quotient, shape_of
 from jddb_plugin.checks import OptionError
 from jddb_plugin.ops.bayer import demosaic_bilinear
 
@@ -115,6 +116,20 @@ class EDVRBurst(BurstDenoiser):
         """Receptive field on each side in packed px; offsets of the deformable convolutions come on top."""
         depth = len(self.extract) + len(self.trunk)
         return 2 * depth + 55
+
+    @classmethod
+    def detect(cls, state: Mapping[str, Tensor]) -> bool:
+        """Whether a state dict is of this network."""
+        return {'align.cas_dcnpack.weight', 'first.weight', 'fuse.feat_fusion.weight'} <= state.keys()
+
+    @classmethod
+    def options_of(cls, state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+        """Options that a state dict shows; ``where`` names the file in errors."""
+        features, key = features_of(state, 'first.weight', where), 'fuse.feat_fusion.weight'
+        return {'num_feat': features, 'num_frame': quotient(shape_of(state, key, where)[1], features, key, where),
+                'deformable_groups': groups_of(state, 'align.cas_dcnpack', where),
+                'num_extract_block': blocks_of(state, 'extract'),
+                'num_reconstruct_block': blocks_of(state, 'trunk'), 'output': 'rgb' if 'head.enlarge.weight' in state else 'raw'}
 
     def predict(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """See :meth:`BurstDenoiser.predict`."""

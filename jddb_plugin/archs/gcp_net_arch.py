@@ -8,6 +8,8 @@ Deviation:
 """
 from __future__ import annotations
 
+from typing import Any, Mapping
+
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from jddb_plugin.archs.edvr_burst_arch import FeaturePyramid, frame_at
 from jddb_plugin.archs.guided_align import GuidedAlign
 from jddb_plugin.archs.passthrough import carry, carry_reconstruction, quiet_attention
 from jddb_plugin.archs.reconstruction import Reconstruction
+from jddb_plugin.archs.state_shapes import features_of, groups_of, quotient, shape_of
 from jddb_plugin.checks import OptionError, check_choice
 
 #: Stages of the green branch that guide the features within a frame.
@@ -122,6 +125,18 @@ class GCPNet(BurstNetwork):
         self.reconstruct.up_input = nn.Identity()  # enlarged here, since the green branch modulates in between
         if init == 'passthrough':
             self._pass_through()
+
+    @classmethod
+    def detect(cls, state: Mapping[str, Tensor]) -> bool:
+        """Whether a state dict is of this network."""
+        return 'green.up.weight' in state and 'merge.weight' in state
+
+    @classmethod
+    def options_of(cls, state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+        """Options that a state dict shows; ``where`` names the file in errors."""
+        features = features_of(state, 'extract.0.weight', where)
+        frames = quotient(shape_of(state, 'merge.weight', where)[1], features, 'merge.weight', where)
+        return {'num_feat': features, 'num_frame': frames, 'deformable_groups': groups_of(state, 'align.cascade', where)}
 
     def restore(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """Linear camera RGB [T, 3, 2h, 2w] of the reference of tiles [T, N, 8, h, w]."""

@@ -9,12 +9,16 @@ Deviations:
 """
 from __future__ import annotations
 
+import math
+from typing import Any, Mapping
+
 import torch
 import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.archs.burst_denoiser import BurstDenoiser
+from jddb_plugin.archs.state_shapes import features_of, quotient, shape_of
 from jddb_plugin.checks import OptionError, check_choice
 
 
@@ -87,6 +91,19 @@ class KPN(BurstDenoiser):
         taps = self.kernel_size * self.kernel_size
         self.to_kernels.weight.mul_(0.1)
         self.to_kernels.bias[taps // 2::taps] = 1
+
+    @classmethod
+    def detect(cls, state: Mapping[str, Tensor]) -> bool:
+        """Whether a state dict is of this network."""
+        return 'to_kernels.weight' in state
+
+    @classmethod
+    def options_of(cls, state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+        """Options that a state dict shows; ``where`` names the file in errors."""
+        first, last = 'encode.0.0.weight', 'to_kernels.weight'
+        frames = quotient(shape_of(state, first, where)[1] - 4, 4, first, where)
+        taps = quotient(shape_of(state, last, where)[0], frames, last, where)
+        return {'num_feat': features_of(state, first, where), 'num_frame': frames, 'kernel_size': math.isqrt(taps)}
 
     def kernels(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """Kernels [T, N, K * K, h, w] of tiles [T, N, 8, h, w]."""

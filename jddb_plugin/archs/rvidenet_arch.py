@@ -11,6 +11,8 @@ Deviations:
 """
 from __future__ import annotations
 
+from typing import Any, Mapping
+
 import torch
 import torch.nn.functional as F
 from basicsr.archs.arch_util import ResidualBlockNoBN, make_layer
@@ -21,6 +23,7 @@ from jddb_plugin.archs.burst_denoiser import BurstDenoiser
 from jddb_plugin.archs.edvr_burst_arch import FeaturePyramid, ReferenceFusion, RgbHead, frame_at
 from jddb_plugin.archs.guided_align import GuidedAlign
 from jddb_plugin.archs.non_local import NonLocalAttention
+from jddb_plugin.archs.state_shapes import blocks_of, features_of, groups_of, quotient, shape_of
 from jddb_plugin.checks import OptionError
 from jddb_plugin.ops.bayer import demosaic_bilinear
 
@@ -111,6 +114,19 @@ class RViDeNet(BurstDenoiser):
         self.trunk = make_layer(ResidualBlockNoBN, num_reconstruct_block, num_feat=4 * num_feat)
         self.gate = BottleneckAttention(4 * num_feat)
         self.head = RgbHead(4 * num_feat, num_feat) if output == 'rgb' else nn.Conv2d(4 * num_feat, 4, 3, 1, 1)
+
+    @classmethod
+    def detect(cls, state: Mapping[str, Tensor]) -> bool:
+        """Whether a state dict is of this network."""
+        return 'pre_denoise.output.weight' in state and 'first.weight' in state
+
+    @classmethod
+    def options_of(cls, state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+        """Options that a state dict shows; ``where`` names the file in errors."""
+        features, key = features_of(state, 'first.weight', where), 'fuse.feat_fusion.weight'
+        return {'num_feat': features, 'num_frame': quotient(shape_of(state, key, where)[1], features, key, where),
+                'deformable_groups': groups_of(state, 'align.cascade', where), 'num_extract_block': blocks_of(state, 'extract'),
+                'num_reconstruct_block': blocks_of(state, 'trunk'), 'output': 'rgb' if 'head.enlarge.weight' in state else 'raw'}
 
     def predict(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """See :meth:`BurstDenoiser.predict`."""

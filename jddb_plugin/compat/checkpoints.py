@@ -55,8 +55,6 @@ def load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool =
                   param_key: Optional[str] = 'params') -> None:
     """models/base_model.py:274 loads unsafely before torch 2.6 and fails with pages of key names."""
     from basicsr.utils import get_root_logger
-
-    from jddb_plugin.runtime.recognition import other_network
     logger = get_root_logger()
     content = load_checkpoint(load_path)
     if param_key is not None:
@@ -81,7 +79,7 @@ def load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool =
         problems += [f"'{key}' is not in the network" for key in content if key not in own]
         problems += [f"'{key}' is {list(content[key].shape)}, the network has {list(own[key].shape)}" for key in wrong]
         if problems:
-            other = other_network(content, type(net).__name__) or f'belongs to another configuration of {type(net).__name__}: '
+            other = _other_network(content, type(net).__name__) or f'belongs to another configuration of {type(net).__name__}: '
             raise CheckpointError(f'{load_path}: {other}{problems[0]} '
                                   f'({len(problems)} differences in all); check network_g, or set strict_load_g: false.')
     else:
@@ -90,11 +88,19 @@ def load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool =
             del content[key]
         absent = [key for key in own if key not in content]
         if len(absent) == len(own):
-            other = other_network(content, type(net).__name__)
+            other = _other_network(content, type(net).__name__)
             raise CheckpointError(f'{load_path}: {other}holds nothing of {type(net).__name__}; is it the right file?')
         for key in absent:
             logger.warning(f"{load_path}: '{key}' is not in it and keeps its initial value.")
     net.load_state_dict(content, strict=strict)
+
+
+def _other_network(state: Mapping[str, Any], own: str) -> str:
+    """The beginning of a sentence that names the network of a state dict, if that is known to be another than ``own``."""
+    from basicsr.utils.registry import ARCH_REGISTRY
+    found = [name for name, network in ARCH_REGISTRY if 'detect' in vars(network) and network.detect(state)] if state else []
+    known = len(found) == 1 and found[0] != own
+    return f'this is a {found[0]} checkpoint, and network_g is {own}: ' if known else ''
 
 
 def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Options of the trainings and tests of a study: resolved, shortened, kept."""
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from jddb_plugin.archs.denoise_then_demosaic_arch import join_checkpoints
 from jddb_plugin.checks import OptionError
 from jddb_plugin.config import dump_options, load_options, parse_override
+from jddb_plugin.files import atomic_write
 from jddb_plugin.runtime.checkpoints import load_checkpoint
 from jddb_plugin.tables.systems import Study, System
 
@@ -183,10 +183,9 @@ class Evaluation:
             path['pretrain_network_g'] = str(self.trainings[0].weights)
         averaged = len(parts) == 1 and parts[0]['train'].get('ema_decay')
         path['param_key_g'] = 'params_ema' if averaged else 'params'
-        val = load_options(str(self.source)).get('val') or {}
         content = {'_base_': str(self.source.resolve()), 'name': self.name, 'model_type': parts[0]['model_type'],
                    'num_gpu': parts[0]['num_gpu'], 'network_g': network, 'path': path,
-                   'val': _tiling(val, networks[0], two_stage, self.system.align)}
+                   'val': _tiling(networks[0], two_stage, self.system.align)}
         return merge(content, overrides)
 
     @property
@@ -197,25 +196,23 @@ class Evaluation:
     def prepare(self) -> None:
         """Join the weights of two parts."""
         if len(self.system.parts) == 2:
-            partial = self.joined_weights.with_suffix(f'.{os.getpid()}')
-            torch.save({'params': join_checkpoints(*(training.state() for training in self.trainings))}, partial)
-            partial.replace(self.joined_weights)
+            with atomic_write(self.joined_weights) as file:
+                torch.save({'params': join_checkpoints(*(training.state() for training in self.trainings))}, file)
 
 
-def _tiling(val: Mapping[str, Any], network: Mapping[str, Any], two_stage: bool, align: str) -> dict[str, Any]:
+def _tiling(network: Mapping[str, Any], two_stage: bool, align: str) -> dict[str, Any]:
     """What a test file says of alignment and tiles holds for the two-stage network; other systems get frames as they are.
 
     Args:
-        val: section of the test file.
         network: options of the system's network.
         two_stage: it is a two-stage network.
         align: of the system.
     """
     if two_stage:
-        return {'align': 'none'} if 'align' in val and network.get('coarse') == 'none' else {}
-    if align != 'none':
+        return {'align': 'none'} if network.get('coarse') == 'none' else {}
+    if align == 'tiles':
         return {'align': align}
-    return {'align': 'none', 'tile': None, 'overlap': None} if 'align' in val else {}
+    return {'align': align, 'tile': None, 'overlap': None}
 
 
 def keep_options(file: Path, options: Mapping[str, Any], name: str) -> None:
@@ -226,9 +223,8 @@ def keep_options(file: Path, options: Mapping[str, Any], name: str) -> None:
     """
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f'.{os.getpid()}')
-        partial.write_text(dump_options(options), encoding='utf-8')
-        partial.replace(file)
+        with atomic_write(file) as partial:
+            partial.write_text(dump_options(options), encoding='utf-8')
     then, now = flat(load_options(str(file))), flat(options)
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) != now.get(key):

@@ -67,7 +67,9 @@ def progress(training: Training) -> int:
 def lengths(study: Study, systems: Sequence[System], seeds: Sequence[int]) -> str:
     """How long each part was trained: iterations, seeds that are complete, CPU time."""
     rows = []
-    for part in dict.fromkeys(part for system in systems for part in system.parts):
+    parts = dict.fromkeys(part for system in systems for part in system.parts)
+    starts = dict.fromkeys(start for start in map(study.start_of, parts) if start is not None)
+    for part in {**starts, **parts}:
         trainings = [Training(study, part, seed) for seed in seeds]
         done = [training for training in trainings if training.marker.exists()]
         planned = {load_options(str(t.file))['train']['total_iter'] for t in trainings if t.file.is_file()}

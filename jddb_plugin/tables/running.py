@@ -16,7 +16,7 @@ from typing import Any, Iterator, Optional, Sequence
 from jddb_plugin.checks import OptionError, TrainingError
 from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
-from jddb_plugin.data.locks import FileLock
+from jddb_plugin.files import take_lock
 from jddb_plugin.runtime import preemption
 from jddb_plugin.tables.budget import iterations_in
 from jddb_plugin.tables.planning import Evaluation, Training, keep_options
@@ -102,8 +102,8 @@ def run_test(test: Evaluation, overrides: Sequence[str]) -> bool:
     if not all(training.marker.exists() for training in test.trainings):
         return False
     test.file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(test.file.with_suffix('.lock'))
-    if not lock.acquire(wait=False):
+    lock = take_lock(test.file.with_suffix('.lock'), wait=False)
+    if lock is None:
         return False  # another task of the array is at it
     try:
         if not test.marker.exists():

@@ -20,7 +20,7 @@ class System:
         key: its name in commands and files.
         heading: its name in the paper.
         parts: keys of its trainings: one, or those of a denoiser and a demosaicker, which are joined for the test.
-        align: how a test aligns the frames of a network that aligns by itself: not at all, or 'tiles'.
+        align: how a test aligns the frames of a network that aligns by itself: 'none', 'tiles' or 'smooth'.
     """
 
     key: str
@@ -41,7 +41,8 @@ _ALL = (
     System('w_ca', 'w/ CA', ('w_ca',)),
     System('w_ra', 'w/ RA', ('w_ra',)),
     System('wo_e2e', 'w/o E2E', ('wo_e2e',)),
-    System('edvr_coarse', 'EDVR* behind block matching', ('edvr',), 'tiles'),
+    System('edvr_coarse', 'EDVR*, tested behind block matching', ('edvr',), 'tiles'),
+    System('edvr_aligned', 'EDVR*, trained and tested behind it', ('edvr_aligned',), 'smooth'),
 )
 SYSTEMS = {system.key: system for system in _ALL}
 #: Rows of each table in the paper's order. The last row of table 4 is the two-stage network itself.
@@ -101,7 +102,7 @@ def make_study(name: str, *, tables: Sequence[int] = (1, 2, 4), seconds: Optiona
     * 'tables': the paper's recipe and tests, for the rows of its tables;
     * 'small': all rows of table 1 at a quarter of the width, on photographs, the same CPU time for each;
     * 'claims': the variants of table 4 on large shifts, all from one start that was trained without motion;
-    * 'mixing': EDVR* of the small study, tested with and without block matching in front.
+    * 'mixing': EDVR* of the small study with and without block matching in front, in tests alone and in training too.
     """
     check_choice(name, ('tables', 'small', 'claims', 'mixing'), '--study')
     train, test = OPTIONS / 'train' / 'tables', OPTIONS / 'test' / 'tables'
@@ -114,6 +115,6 @@ def make_study(name: str, *, tables: Sequence[int] = (1, 2, 4), seconds: Optiona
     if name == 'small':
         return Study(name, train / name, (test / 'small.yml',), ROWS[1], 'centre', True, seconds)
     if name == 'mixing':
-        return Study(name, train / 'small', (test / 'small.yml',), ('edvr', 'edvr_coarse'), 'centre', True, seconds)
+        return Study(name, train / name, (test / 'small.yml',), ('edvr', 'edvr_coarse', 'edvr_aligned'), 'centre', True, seconds)
     start = tuple((part, 'start') for part in ROWS[4])
     return Study(name, train / name, (test / 'claims.yml',), ROWS[4], 'centre', True, seconds, start)

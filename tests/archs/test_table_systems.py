@@ -10,9 +10,10 @@ from basicsr.archs import build_network
 from basicsr.archs.arch_util import DCNv2Pack
 from basicsr.archs.edvr_arch import EDVR
 from basicsr.models.base_model import BaseModel
+from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
-from jddb_plugin import KPN, DemosaicNet, DenoiseThenDemosaic, EDVRBurst, GCPNet, RViDeNet, TwoStageJDDB
+from jddb_plugin import KPN, DemosaicNet, DenoiseThenDemosaic, EDVRBurst, GCPNet, RViDeNet
 from jddb_plugin.archs.blocks import AttentionBlock
 from jddb_plugin.archs.denoise_then_demosaic_arch import join_checkpoints
 from jddb_plugin.archs.kpn_arch import apply_kernels
@@ -21,7 +22,6 @@ from jddb_plugin.archs.passthrough import carry
 from jddb_plugin.checks import CheckpointError, OptionError, ShapeError
 from jddb_plugin.data.photographs import photograph
 from jddb_plugin.ops.bayer import demosaic_bilinear, mosaic_rgb
-from jddb_plugin.runtime.recognition import network_of, other_network
 
 SMALL = {
     'GCPNet': {'num_feat': 8, 'num_frame': 3, 'deformable_groups': 2},
@@ -363,10 +363,37 @@ def test_checkpoints_of_the_parts_become_one():
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_a_checkpoint_tells_its_network(name, tmp_path):
+def test_a_checkpoint_tells_its_network_and_its_options(name):
+    state, kind = build(name).state_dict(), CASES[name]['type']
+    assert [other for other, network in ARCH_REGISTRY if 'detect' in vars(network) and network.detect(state)] == [kind]
+    found = ARCH_REGISTRY.get(kind).options_of(state, 'net.pth')
+    network = build_network({'type': kind, **found})
+    network.load_state_dict(state)
+    whole = {key: value for key, value in CASES[name].items() if key != 'type'}
+    for part in ('denoiser', 'demosaicker') if kind == 'DenoiseThenDemosaic' else (None,):
+        options, given = (found, whole) if part is None else (found[part], whole[part])
+        assert {key: options[key] for key in given} == given
+
+
+@pytest.mark.parametrize(('name', 'key', 'value', 'message'), [
+    ('GCPNet', 'merge.weight', torch.zeros(8, 25, 3, 3), "'merge.weight' has 25 channels, expected a multiple of 8"),
+    ('EDVRBurst', 'first.weight', torch.zeros(8), r"'first.weight' is \[8\], expected the weight of a convolution"),
+    ('EDVRBurst', 'align.cas_dcnpack.conv_offset.weight', None, "incomplete, 'align.cas_dcnpack.conv_offset.weight' is missing"),
+    ('RViDeNet', 'first.weight', torch.zeros(2000, 2, 3, 3), "'first.weight' has 2000 features, expected at most 1024"),
+    ('KPN', 'encode.0.0.weight', torch.zeros(4, 3, 3, 3), "'encode.0.0.weight' has -1 channels, expected a multiple of 4"),
+])
+def test_a_damaged_checkpoint_is_told(name, key, value, message):
+    state = dict(build(name).state_dict())
+    state[key] = value
+    if value is None:
+        del state[key]
+    with pytest.raises(CheckpointError, match='net.pth: ' + message):
+        ARCH_REGISTRY.get(name).options_of(state, 'net.pth')
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_a_checkpoint_of_another_network_is_named(name, tmp_path):
     state = build(name).state_dict()
-    assert network_of(state) == CASES[name]['type'] == network_of(f'module.{key}' for key in state)
-    assert other_network(state, CASES[name]['type']) == ''
     torch.save({'params': state}, tmp_path / 'net.pth')
     other = build('EDVRBurst' if name == 'GCPNet' else 'GCPNet')
     model = BaseModel({'num_gpu': 0, 'is_train': False, 'dist': False})
@@ -375,13 +402,6 @@ def test_a_checkpoint_tells_its_network(name, tmp_path):
             continue  # some of it fits, as was asked for
         with pytest.raises(CheckpointError, match=rf'net.pth: this is a {CASES[name]["type"]} checkpoint, and network_g is '):
             model.load_network(other, str(tmp_path / 'net.pth'), strict=strict)
-
-
-def test_networks_of_this_package_and_of_the_toolbox_are_told_apart():
-    networks = {'TwoStageJDDB': TwoStageJDDB(8, 2), 'EDVR': EDVR(num_feat=8, deformable_groups=2, num_reconstruct_block=1)}
-    for name, network in networks.items():
-        assert network_of(network.state_dict()) == name
-    assert network_of(['weight', 'bias']) is None and other_network(['weight'], 'KPN') == ''
 
 
 # ------------------------------------------------------------------------------------- the released weights

@@ -13,7 +13,7 @@ from jddb_plugin.tables.planning import Evaluation, Training, keep_options, scal
 from jddb_plugin.tables.running import evaluations_of, job, trainings_of
 from jddb_plugin.tables.systems import OPTIONS, ROWS, SYSTEMS, make_study
 
-STUDIES = ('tables', 'small', 'claims')  # 'mixing' takes the files of 'small'
+STUDIES = ('tables', 'small', 'claims', 'mixing')
 
 
 def parts_of(study):
@@ -77,8 +77,8 @@ def test_rivals_share_the_recipe_of_the_two_stage_network():
         assert own['train']['scheduler'] == paper['train']['scheduler']
         assert own['train']['optim_g'] == {k: v for k, v in paper['train']['optim_g'].items() if k != 'lr_coarse'}
         assert own['datasets']['train']['batch_size'] == paper['datasets']['train']['batch_size']
-        assert own['datasets']['train']['gt_size'] == 2 * paper['network_g']['dpbm']['tile']
-        assert own['val'] == paper['val'] and own['logger'] == paper['logger']
+        assert own['datasets']['train']['gt_size'] == 2 * paper['train']['tile']
+        assert own['val'] == {**paper['val'], 'align': 'none', 'tile': None, 'overlap': None} and own['logger'] == paper['logger']
         if part in ('gcp_net', 'edvr', 'rvidenet'):
             assert own['train']['pixel_opt'] == paper['train']['pixel_opt']
     demosaicker = Training(study, 'dmn', 0).own_options()['datasets']['train']
@@ -188,10 +188,9 @@ def test_files_of_the_tables_are_a_few_lines():
 
 
 def test_rivals_are_not_aligned_by_the_two_stage_networks_matching():
-    val = {'align': 'tiles', 'tile': 64, 'overlap': 4, 'save_img': False}
     rival, full, alone = {'type': 'EDVRBurst'}, {'coarse': 'dpbm'}, {'coarse': 'none'}
-    assert planning._tiling(val, rival, False, 'none') == {'align': 'none', 'tile': None, 'overlap': None}
-    assert planning._tiling(val, rival, False, 'tiles') == {'align': 'tiles'}
-    assert planning._tiling(val, full, True, 'none') == {}
-    assert planning._tiling(val, alone, True, 'none') == {'align': 'none'}, 'w/ RA and w/o Align see frames as they are'
-    assert planning._tiling({'save_img': False}, rival, False, 'none') == {}
+    assert planning._tiling(rival, False, 'none') == {'align': 'none', 'tile': None, 'overlap': None}
+    assert planning._tiling(rival, False, 'smooth') == {'align': 'smooth', 'tile': None, 'overlap': None}
+    assert planning._tiling(rival, False, 'tiles') == {'align': 'tiles'}, 'on the tiles of the test file'
+    assert planning._tiling(full, True, 'none') == {}
+    assert planning._tiling(alone, True, 'none') == {'align': 'none'}, 'w/ RA and w/o Align see frames as they are'
