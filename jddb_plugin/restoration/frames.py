@@ -109,13 +109,14 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
         least: frames that the network needs.
 
     Raises:
-        DataError: a frame cannot be read, there are too few, frames do not belong together, are black or over-exposed, or have no noise profile.
+        DataError: a frame cannot be read, there are too few, frames do not belong together, are black or over-exposed, or have
+            no noise profile.
         OptionError: there are fewer frames than asked for.
     """
     total = len(burst.frames)
     if total < least:
-        raise DataError(f'{burst.where}: a burst of {"one frame" if total == 1 else "no frame"}; expected at least {least} of the '
-                        'same scene.')
+        found = 'one frame' if total == 1 else 'no frame'
+        raise DataError(f'{burst.where}: a burst of {found}; expected at least {least} of the same scene.')
     if isinstance(reference, int) and not 0 <= reference < total:
         raise OptionError(f'{burst.where}: --reference {reference}: the burst has frames 0 .. {total - 1}.')
     if count is not None and not least <= count <= total:

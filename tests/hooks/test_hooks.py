@@ -43,7 +43,7 @@ def test_wrong_schedules_are_named(options, message):
 
 class _Model:
     def __init__(self):
-        self.net_g = torch.nn.Sequential(DPBM(tile=16))
+        self.net_g = torch.nn.Sequential(DPBM())
         self.cri_bm = torch.nn.Module()
         self.cri_bm.loss_weight = 5.0
         self.cri_pix = torch.nn.Module()
