@@ -39,7 +39,7 @@ EDVR = {'type': 'EDVR', 'num_feat': 16, 'num_frame': 3, 'deformable_groups': 4, 
         'num_reconstruct_block': 3, 'with_tsa': False}
 VARIANTS = {
     'EDVR': ('edvr_reds.yml', {'_delete_': True, **EDVR}),
-    'EDVR behind CoarseAligned': ('edvr_coarse_aligned_reds.yml', {'align': {'tile': 32, 'radius': 4}, 'network': {
+    'EDVR behind CoarseAligned': ('edvr_coarse_aligned_reds.yml', {'align': {'radius': 4}, 'tile': 32, 'network': {
         '_delete_': True, **EDVR}}),
 }
 
