@@ -178,7 +178,7 @@ def _only(mosaic: Mosaic) -> Optional[io.BytesIO]:
               if part is not directory and part.number(t.WIDTH) * part.number(t.HEIGHT) >= own]
     if not others:
         return None
-    content = bytearray(directory.content)
+    content = bytearray(directory.content[:])
     for part in others:
         for code, value in _HIDDEN:
             tag = part.tags.get(code)
