@@ -88,9 +88,9 @@ def read_dng(path: Path, directories: Sequence[Directory], number: int = 0) -> D
     samples = _samples(path, mosaic, where)
     opcodes = read_opcodes(directory, (samples.shape, size), notes)
     samples = _first_list(samples, opcodes, cfa, area)
-    black, white = _black_level(mosaic, samples, area, where), read_white_level(mosaic, where, notes)
+    black, white = _black_level(mosaic, samples, area, where, notes), read_white_level(mosaic, where, notes)
     visible = samples[area[0]:area[2], area[1]:area[3]]
-    cell = black.cell(size)
+    cell = tuple(max(level, 0.0) for level in black.cell(size))  # metadata know no level below 0: samples are raised instead
     rest = subtract_rest(visible, black, cell, white)
     visible = visible if rest is None else rest
     for bad in opcodes.bad_pixels[1]:
@@ -198,13 +198,13 @@ def _first_list(samples: np.ndarray, opcodes: Opcodes, cfa: str, area: Sequence[
     return samples
 
 
-def _black_level(mosaic: Mosaic, samples: np.ndarray, area: Sequence[int], where: str) -> BlackLevel:
+def _black_level(mosaic: Mosaic, samples: np.ndarray, area: Sequence[int], where: str, notes: list[str]) -> BlackLevel:
     """By the tags; where there are none, the mean of the masked areas, if the file names some."""
     size = area[2] - area[0], area[3] - area[1]
-    masked = np.reshape(mosaic.directory.numbers(t.MASKED_AREAS), (-1, 4)) \
-        if len(mosaic.directory.numbers(t.MASKED_AREAS)) % 4 == 0 else np.zeros((0, 4), int)
-    if has_black_level(mosaic) or not len(masked):
+    masked = mosaic.directory.numbers(t.MASKED_AREAS)
+    if has_black_level(mosaic) or not masked:
         return read_black_level(mosaic, size, where)
+    masked = np.reshape(masked, (-1, 4)) if len(masked) % 4 == 0 else np.zeros((0, 4))
     total, count = np.zeros((2, 2)), np.zeros((2, 2), int)
     for top, left, bottom, right in masked.astype(int):
         for y in (0, 1):
@@ -213,6 +213,7 @@ def _black_level(mosaic: Mosaic, samples: np.ndarray, area: Sequence[int], where
                 total[y, x] += part.sum(dtype=float)
                 count[y, x] += part.size
     if not count.all():
+        notes.append('its MaskedAreas make no sense; its black level is taken for 0')
         return read_black_level(mosaic, size, where)
     return BlackLevel(total / count, np.zeros(0), np.zeros(0))
 
