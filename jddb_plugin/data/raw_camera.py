@@ -58,10 +58,10 @@ def read_camera_file(path: Path, number: Optional[int] = None) -> DngFrame:
         directories = parse_tiff(content)
         check_whole(path, content, directories)
         if is_dng(directories):
-            _check_number(path, number, count_mosaics(directories))
+            check_number(path, number, count_mosaics(directories))
             frame = read_dng(path, directories, number or 0)
         else:
-            _check_number(path, number, count_shots(content))
+            check_number(path, number, count_shots(content))
             with open_raw(path, shot=number or 0) as raw:
                 frame = _read(raw, path)
         levels = min(frame.metadata.black_level), min(frame.metadata.white_level)
@@ -82,7 +82,8 @@ def _one_line(path: Path) -> Iterator[None]:
         raise DataError(f'{path}: its tags make no sense ({type(error).__name__}: {error}); replace it.') from error
 
 
-def _check_number(path: Path, number: Optional[int], total: int) -> None:
+def check_number(path: Path, number: Optional[int], total: int) -> None:
+    """Raise DataError if there are several mosaics and none is chosen, or one that is not there."""
     if number is None and total > 1:
         raise DataError(f'{path}: holds {total} mosaics (a roll, pixel shift, or several exposures); --frames-of-file restores '
                         'them as one burst, or convert it to one file for each.')

@@ -321,7 +321,8 @@ def test_what_makes_no_sense_or_is_not_supported_is_refused(tmp_path, tags, mess
 
 
 @pytest.mark.parametrize(('cell', 'dim', 'message'), [
-    ('rrggrrggggbbggbb', 4, 'a Quad-Bayer pattern'), ('ggrggbggbggrbrgrbgggbggrggrggbrbgbrg', 6, 'an X-Trans pattern')])
+    ('rrggrrggggbbggbb', 4, 'a Quad-Bayer pattern'), ('rrrggg' * 3 + 'gggbbb' * 3, 6, 'a Nona-Bayer pattern'),
+    ('rggbrgbgbggrgbgr', 4, 'not a Bayer pattern'), ('ggrggbggbggrbrgrbgggbggrggrggbrbgbrg', 6, 'an X-Trans pattern')])
 def test_other_patterns_are_refused_by_name(tmp_path, cell, dim, message):
     write_dng(tmp_path / 'a.dng', random_mosaic((24, 36)), cfa=cell)
     with pytest.raises(DataError, match=message):
