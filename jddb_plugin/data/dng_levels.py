@@ -124,11 +124,11 @@ def read_white_level(mosaic: Mosaic, where: str, notes: list[str]) -> float:
 
 
 def subtract_rest(samples: np.ndarray, black: BlackLevel, cell: Sequence[float], white: float) -> Optional[np.ndarray]:
-    """Samples [H, W] whose black level is that of their place in the cell; None if they are so already.
+    """Samples [H, W] whose black level is that of their place in ``cell``, row by row; None if they are so already.
 
     Samples at white or above stay: they are clipped, whatever their black level. Fractions are rounded for integers.
     """
-    if black.repeats_as_cell:
+    if black.repeats_as_cell and tuple(cell) == black.cell(samples.shape):
         return None
     result = samples.copy()
     height, width = samples.shape

@@ -6,7 +6,6 @@ balance, geometry, noise and opcodes are those of the tags, as the specification
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Sequence
@@ -16,7 +15,15 @@ import numpy as np
 from jddb_plugin.checks import DataError
 from jddb_plugin.data import dng_samples
 from jddb_plugin.data import dng_tags as t
-from jddb_plugin.data.dng_color import color_planes, read_color, read_white_balance
+from jddb_plugin.data.dng_color import read_color, read_white_balance
+from jddb_plugin.data.dng_layout import (
+    check_layout,
+    read_active_area,
+    read_default_crop,
+    read_noise,
+    read_pattern,
+    read_pixel_aspect,
+)
 from jddb_plugin.data.dng_levels import (
     BlackLevel,
     has_black_level,
@@ -27,7 +34,7 @@ from jddb_plugin.data.dng_levels import (
 from jddb_plugin.data.dng_opcodes import Opcodes, Shading, fix_bad_pixels, read_opcodes
 from jddb_plugin.data.dng_tags import Mosaic, compression_name, find_mosaics, largest
 from jddb_plugin.data.libraw import open_raw
-from jddb_plugin.data.metadata import CFA_PATTERNS, CameraMetadata
+from jddb_plugin.data.metadata import CameraMetadata
 from jddb_plugin.data.raw_damage import check_jpeg
 from jddb_plugin.data.tiff_tags import Directory
 
@@ -81,23 +88,23 @@ def read_dng(path: Path, directories: Sequence[Directory], number: int = 0) -> D
                         'expected samples of a Bayer sensor.')
     mosaic = mosaics[number]
     directory, notes = mosaic.directory, []
-    _check_layout(directory, where)
-    cfa, planes = _pattern(mosaic, where)
-    area = _active_area(directory, where)
+    check_layout(directory, where)
+    cfa, planes = read_pattern(mosaic, where)
+    area = read_active_area(directory, where)
     size = area[2] - area[0], area[3] - area[1]
     samples = _samples(path, mosaic, where)
     opcodes = read_opcodes(directory, (samples.shape, size), notes)
     samples = _first_list(samples, opcodes, cfa, area)
-    black, white = _black_level(mosaic, samples, area, where), read_white_level(mosaic, where, notes)
+    black, white = _black_level(mosaic, samples, area, where, notes), read_white_level(mosaic, where, notes)
     visible = samples[area[0]:area[2], area[1]:area[3]]
-    cell = black.cell(size)
+    cell = tuple(max(level, 0.0) for level in black.cell(size))  # metadata know no level below 0: samples are raised instead
     rest = subtract_rest(visible, black, cell, white)
     visible = visible if rest is None else rest
     for bad in opcodes.bad_pixels[1]:
         visible = fix_bad_pixels(visible, bad.mask(visible), cfa)
     visible, levels, bits = _as_integers(visible, (*cell, white), where)
     color = read_color(mosaic, planes)
-    noise = _noise(mosaic.of_frame(t.NOISE_PROFILE), cfa, planes, notes)
+    noise = read_noise(mosaic.of_frame(t.NOISE_PROFILE), cfa, planes, notes)
     orientation = mosaic.of_camera(t.ORIENTATION)
     metadata = CameraMetadata(
         cfa=cfa, bits=bits, black_level=levels[:4], white_level=levels[4:] * 4,
@@ -105,47 +112,13 @@ def read_dng(path: Path, directories: Sequence[Directory], number: int = 0) -> D
         color_matrix=_matrix(path, color.for_daylight() if color.lights else None, where),
         noise_shot=noise and noise[0], noise_read=noise and noise[1],
         orientation=orientation[0] if orientation and orientation[0] in range(1, 9) else 1,
-        pixel_aspect=_pixel_aspect(directory, notes), crop=_default_crop(directory, size, notes))
+        pixel_aspect=read_pixel_aspect(directory, notes), crop=read_default_crop(directory, size, notes))
     shading = Shading(opcodes.maps[1]) if opcodes.maps[1] else None
     return DngFrame(np.minimum(visible, np.uint16(2 ** bits - 1)), metadata, tuple(notes), shading,
                     dng_samples.is_readable(directory))
 
 
-def _check_layout(directory: Directory, where: str) -> None:
-    layout = directory.number(t.CFA_LAYOUT, 1)
-    if layout != 1:
-        raise DataError(f'{where}: CFALayout {layout}: its rows or columns are shifted against each other (a SuperCCD sensor); '
-                        'expected samples in a rectangle, CFALayout 1.')
-    if any(directory.number(code, 1) != 1 for code in (t.ROW_INTERLEAVE, t.COLUMN_INTERLEAVE)):
-        raise DataError(f'{where}: its samples are interleaved (RowInterleaveFactor, ColumnInterleaveFactor), which is not '
-                        'supported; convert it by Adobe DNG Converter.')
 
-
-def _pattern(mosaic: Mosaic, where: str) -> tuple[str, list[int]]:
-    """Cell at the top left of the active area, and the place of red, green and blue among the planes."""
-    directory = mosaic.directory
-    values, dim = directory.numbers(t.CFA_PATTERN), directory.numbers(t.CFA_DIM) or (2, 2)
-    planes = color_planes(mosaic)
-    pattern = np.reshape(values, dim) if len(dim) == 2 and len(values) == dim[0] * dim[1] > 0 else np.zeros((1, 1), int)
-    rows, columns = np.indices(tuple(side * 2 for side in pattern.shape))
-    whole = np.tile(pattern, (2, 2))
-    cfa = ''.join('rgb'[color] if color in (0, 1, 2) else '?' for color in whole[:2, :2].flat)
-    if planes is None or cfa not in CFA_PATTERNS or not np.array_equal(whole, whole[rows % 2, columns % 2]):
-        kind = {(4, 4): 'a Quad-Bayer pattern', (6, 6): 'an X-Trans pattern'}.get(pattern.shape, 'not a Bayer pattern')
-        raise DataError(f'{where}: its colour pattern ({dim[0]} x {dim[-1]}) is {kind}; expected a Bayer pattern '
-                        f"({', '.join(CFA_PATTERNS)}). Quad-Bayer and X-Trans sensors are not supported, convert the file to a "
-                        'Bayer mosaic first.')
-    return cfa, planes
-
-
-def _active_area(directory: Directory, where: str) -> tuple[int, int, int, int]:
-    """Top, left, bottom, right."""
-    height, width = dng_samples.mosaic_size(directory, where)
-    area = directory.numbers(t.ACTIVE_AREA) or (0, 0, height, width)
-    if len(area) != 4 or not (0 <= area[0] < area[2] <= height and 0 <= area[1] < area[3] <= width):
-        raise DataError(f'{where}: ActiveArea {" ".join(map(str, area))} is no part of its {width} x {height} samples; correct '
-                        'the file.')
-    return tuple(int(side) for side in area)
 
 
 def _samples(path: Path, mosaic: Mosaic, where: str) -> np.ndarray:
@@ -178,7 +151,7 @@ def _only(mosaic: Mosaic) -> Optional[io.BytesIO]:
               if part is not directory and part.number(t.WIDTH) * part.number(t.HEIGHT) >= own]
     if not others:
         return None
-    content = bytearray(directory.content)
+    content = bytearray(directory.content[:])
     for part in others:
         for code, value in _HIDDEN:
             tag = part.tags.get(code)
@@ -198,13 +171,13 @@ def _first_list(samples: np.ndarray, opcodes: Opcodes, cfa: str, area: Sequence[
     return samples
 
 
-def _black_level(mosaic: Mosaic, samples: np.ndarray, area: Sequence[int], where: str) -> BlackLevel:
+def _black_level(mosaic: Mosaic, samples: np.ndarray, area: Sequence[int], where: str, notes: list[str]) -> BlackLevel:
     """By the tags; where there are none, the mean of the masked areas, if the file names some."""
     size = area[2] - area[0], area[3] - area[1]
-    masked = np.reshape(mosaic.directory.numbers(t.MASKED_AREAS), (-1, 4)) \
-        if len(mosaic.directory.numbers(t.MASKED_AREAS)) % 4 == 0 else np.zeros((0, 4), int)
-    if has_black_level(mosaic) or not len(masked):
+    masked = mosaic.directory.numbers(t.MASKED_AREAS)
+    if has_black_level(mosaic) or not masked:
         return read_black_level(mosaic, size, where)
+    masked = np.reshape(masked, (-1, 4)) if len(masked) % 4 == 0 else np.zeros((0, 4))
     total, count = np.zeros((2, 2)), np.zeros((2, 2), int)
     for top, left, bottom, right in masked.astype(int):
         for y in (0, 1):
@@ -213,6 +186,7 @@ def _black_level(mosaic: Mosaic, samples: np.ndarray, area: Sequence[int], where
                 total[y, x] += part.sum(dtype=float)
                 count[y, x] += part.size
     if not count.all():
+        notes.append('its MaskedAreas make no sense; its black level is taken for 0')
         return read_black_level(mosaic, size, where)
     return BlackLevel(total / count, np.zeros(0), np.zeros(0))
 
@@ -231,23 +205,6 @@ def _as_integers(samples: np.ndarray, levels: Sequence[float], where: str) -> tu
     return result, tuple(level * _WHITE / white for level in levels), 16
 
 
-def _noise(profile: Sequence[float], cfa: str, planes: Sequence[int],
-           notes: list[str]) -> Optional[tuple[tuple[float, ...], tuple[float, ...]]]:
-    """NoiseProfile, pairs (S, O) with variance S x + O -> shot and read of the cell; None if it says nothing.
-
-    There is one pair for all planes, or one for each of three, or, as some phones write it, one for each place of the cell.
-    """
-    if not profile:
-        return None
-    pairs = np.reshape(profile, (-1, 2)) if len(profile) in (2, 6, 8) else np.zeros((0, 2))
-    good = len(pairs) and np.isfinite(pairs).all() and (pairs[:, 0] >= 0).all() and (np.abs(pairs) <= 1).all()
-    if not good or (pairs.clip(min=0).sum(axis=1) <= 0).any():  # no sensor is without noise
-        notes.append('its NoiseProfile says nothing (zeros, or values that cannot be); it counts as missing')
-        return None
-    chosen = {1: [0] * 4, 3: [planes['rgb'.index(letter)] for letter in cfa], 4: range(4)}[len(pairs)]
-    # Fitted offsets may lie a little below zero.
-    return (tuple(float(pairs[k][0]) for k in chosen), tuple(math.sqrt(max(float(pairs[k][1]), 0)) for k in chosen))
-
 
 def _matrix(path: Path, matrix: Optional[np.ndarray], where: str) -> tuple[tuple[float, ...], ...]:
     """XYZ to camera: the file's, else LibRaw's for this camera."""
@@ -259,27 +216,3 @@ def _matrix(path: Path, matrix: Optional[np.ndarray], where: str) -> tuple[tuple
                         'ColorMatrix1.')
     return tuple(tuple(float(value) for value in row) for row in matrix)
 
-
-def _pixel_aspect(directory: Directory, notes: list[str]) -> float:
-    """Width of a pixel by its height."""
-    scale = directory.numbers(t.DEFAULT_SCALE)
-    if not scale:
-        return 1.0
-    if len(scale) != 2 or not all(math.isfinite(side) and 0 < side <= 16 for side in scale):
-        notes.append('its DefaultScale makes no sense; pixels are taken for squares')
-        return 1.0
-    return float(scale[0] / scale[1])
-
-
-def _default_crop(directory: Directory, size: tuple[int, int], notes: list[str]) -> Optional[tuple[int, int, int, int]]:
-    """(top, left, height, width) of the final picture in the active area; None if it is all of it."""
-    corner, sides = directory.numbers(t.CROP_ORIGIN), directory.numbers(t.CROP_SIZE)
-    if not sides:
-        return None
-    values = (*(corner or (0, 0)), *sides)
-    if len(values) == 4 and all(map(math.isfinite, values)):
-        left, top, width, height = (math.floor(value + 0.5) for value in values)
-        if top >= 0 and left >= 0 and height > 0 and width > 0 and top + height <= size[0] and left + width <= size[1]:
-            return None if (height, width) == size else (top, left, height, width)
-    notes.append('its DefaultCropOrigin and DefaultCropSize are no part of the active area; the picture is not cropped')
-    return None

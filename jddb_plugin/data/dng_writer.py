@@ -15,7 +15,7 @@ import tifffile
 
 from jddb_plugin.data import dng_tags as t
 from jddb_plugin.data.metadata import CameraMetadata
-from jddb_plugin.data.tiff_tags import Directory, parse_tiff, read_content
+from jddb_plugin.data.tiff_tags import Directory, FileContent, parse_tiff
 
 _BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _SRATIONAL, _DOUBLE = 1, 2, 3, 4, 5, 10, 12
 _LINEAR_RAW, _CFA = 34892, 32803
@@ -94,7 +94,7 @@ def _common_tags(camera: CameraMetadata, source: Optional[Path]) -> Tags:
 def _copied_tags(source: Optional[Path]) -> Tags:
     """What a camera's DNG says of its colours; nothing of other files, and of planes in another order."""
     try:
-        directories = parse_tiff(read_content(source)) if source is not None else []
+        directories = parse_tiff(FileContent(source)) if source is not None else []
     except OSError:
         return []
     if not t.is_dng(directories):

@@ -5,7 +5,9 @@ monochrome sensors); they are refused by name.
 """
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -18,7 +20,7 @@ from jddb_plugin.data.libraw import open_raw
 from jddb_plugin.data.metadata import CFA_PATTERNS, CameraMetadata
 from jddb_plugin.data.raw_damage import check_tail, check_whole
 from jddb_plugin.data.raw_shots import count_shots
-from jddb_plugin.data.tiff_tags import parse_tiff, read_content
+from jddb_plugin.data.tiff_tags import FileContent, parse_tiff
 
 _PERIOD = 12  # a multiple of all patterns' periods: 2 (Bayer), 4 (Quad-Bayer), 6 (X-Trans)
 # LibRaw's "flip" -> EXIF orientation.
@@ -31,12 +33,10 @@ def count_frames(path: Path) -> int:
     Raises:
         DataError: it cannot be read.
     """
-    try:
-        content = read_content(path)
-    except OSError as error:
-        raise DataError(f'{path}: cannot be read ({error.strerror or error}).') from error
-    directories = parse_tiff(content)
-    return max(count_mosaics(directories), 1) if is_dng(directories) else count_shots(content)
+    with _one_line(path):
+        content = FileContent(path)
+        directories = parse_tiff(content)
+        return max(count_mosaics(directories), 1) if is_dng(directories) else count_shots(content)
 
 
 def read_camera_file(path: Path, number: Optional[int] = None) -> DngFrame:
@@ -50,34 +50,40 @@ def read_camera_file(path: Path, number: Optional[int] = None) -> DngFrame:
         DataError: it cannot be read, is damaged, is no Bayer mosaic, holds several where one is expected, or its colours are
             unknown.
     """
-    try:
-        content = read_content(path)
-    except OSError as error:
-        raise DataError(f'{path}: cannot be read ({error.strerror or error}).') from error
-    if content[:4] == b'FOVb':
-        raise DataError(f'{path}: a Foveon file (.x3f): its sensor has all colours at every pixel, so there is no mosaic to '
-                        'restore.')
-    directories = parse_tiff(content)
-    try:
+    with _one_line(path):
+        content = FileContent(path)
+        if content[:4] == b'FOVb':
+            raise DataError(f'{path}: a Foveon file (.x3f): its sensor has all colours at every pixel, so there is no mosaic to '
+                            'restore.')
+        directories = parse_tiff(content)
         check_whole(path, content, directories)
         if is_dng(directories):
-            total = count_mosaics(directories)
-            _check_number(path, number, total)
+            check_number(path, number, count_mosaics(directories))
             frame = read_dng(path, directories, number or 0)
         else:
-            _check_number(path, number, count_shots(content))
+            check_number(path, number, count_shots(content))
             with open_raw(path, shot=number or 0) as raw:
                 frame = _read(raw, path)
         levels = min(frame.metadata.black_level), min(frame.metadata.white_level)
         check_tail(path, frame.mosaic, *levels, by_libraw=not frame.is_plain)
+        return frame
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """What the system and tags of no sense lead to, as one line."""
+    try:
+        yield
     except DataError:
         raise
-    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:  # by tags of no sense
+    except OSError as error:
+        raise DataError(f'{path}: cannot be read ({error.strerror or error}).') from error
+    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f'{path}: its tags make no sense ({type(error).__name__}: {error}); replace it.') from error
-    return frame
 
 
-def _check_number(path: Path, number: Optional[int], total: int) -> None:
+def check_number(path: Path, number: Optional[int], total: int) -> None:
+    """Raise DataError if there are several mosaics and none is chosen, or one that is not there."""
     if number is None and total > 1:
         raise DataError(f'{path}: holds {total} mosaics (a roll, pixel shift, or several exposures); --frames-of-file restores '
                         'them as one burst, or convert it to one file for each.')

@@ -36,7 +36,8 @@ class RawFrame:
     """One raw frame as the sensor saw it.
 
     Attributes:
-        mosaic: [H, W] uint16, sample values, neither black-subtracted nor scaled by the reader; at most 2^bits - 1.
+        mosaic: [H, W] uint16, sample values, neither black-subtracted nor scaled by the reader, except that a DNG's black levels
+            that differ from row to row are evened out, and its floating point is scaled; at most 2^bits - 1.
         metadata: what the sample values mean; checked.
         notes: what was not as it should be, one line each, beginning with the file's name.
         shading: lens shading that is not corrected in the samples; None if there is none, or it is corrected.

@@ -6,13 +6,64 @@ file; what cannot be read is left out and remembered in :attr:`Directory.broken`
 from __future__ import annotations
 
 import math
-import mmap
+import os
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, Optional, Union
+from typing import Any, Iterator, Optional, Union
 
-Content = Union[bytes, mmap.mmap]
+
+class FileContent:
+    """A file that looks like bytes and is read when a slice of it is taken.
+
+    A mapped file would end the process where the file is cut off meanwhile or its disk fails; this raises OSError.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    _BLOCK = 1 << 20
+
+    def __init__(self, path: Path) -> None:
+        self._file: Optional[int] = None
+        self._file = os.open(path, os.O_RDONLY | getattr(os, 'O_BINARY', 0))
+        self._size = os.fstat(self._file).st_size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: Union[int, slice]) -> Any:
+        if isinstance(part, int):
+            return self[part:part + 1][0]
+        start, stop, _ = part.indices(self._size)
+        pieces = []
+        while start < stop:
+            piece = os.pread(self._file, stop - start, start)
+            if not piece:
+                raise OSError('the file was cut off while it was read')
+            pieces.append(piece)
+            start += len(piece)
+        return b''.join(pieces)
+
+    def rfind(self, found: bytes, start: int, end: int) -> int:
+        """The last place of some bytes between two places, -1 if there is none."""
+        end = min(end, self._size)
+        while end - start >= len(found):
+            first = max(end - self._BLOCK, start)
+            place = self[first:end].rfind(found)
+            if place >= 0:
+                return first + place
+            if first == start:
+                return -1
+            end = first + len(found) - 1
+        return -1
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+
+Content = Union[bytes, FileContent]
 
 #: Bytes of a value by its type, as TIFF numbers them.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -165,16 +216,3 @@ def parse_tiff(content: Content) -> list[Directory]:
         return []
     first, = struct.unpack(order + 'Q', content[8:16]) if version == 43 else struct.unpack(order + 'I', content[4:8])
     return _Parser(content, order, version == 43).chain(first)
-
-
-def read_content(path: Path) -> Content:
-    """The file as bytes that are read when they are looked at.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with open(path, 'rb') as file:
-        try:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:  # an empty file
-            return b''

@@ -13,7 +13,7 @@ from jddb_plugin.data.burst_lmdb import META_INFO
 from jddb_plugin.data.frame_source import META_LINE, FrameSource, read_lines
 from jddb_plugin.data.images import IMAGE_SUFFIXES, decode_srgb, natural_key, to_float
 from jddb_plugin.data.metadata import CameraMetadata
-from jddb_plugin.data.raw_camera import count_frames
+from jddb_plugin.data.raw_camera import check_number, count_frames
 from jddb_plugin.data.raw_reader import CAMERA_SUFFIXES, RAW_SUFFIXES, RawFrame, list_raw_files, read_raw
 from jddb_plugin.data.source_clips import VIDEO_SUFFIXES, frames_of_folder
 from jddb_plugin.ops.bayer import mosaic_rgb, unpack
@@ -161,6 +161,8 @@ def _folder_burst(folder: Path, noise: Optional[tuple[float, float]], cfa: Optio
 def _burst(name: str, where: str, files: Sequence[Path], is_video: bool, noise: Optional[tuple[float, float]],
            cfa: Optional[str]) -> Burst:
     names = tuple(file.name for file in files)
+    if len(files) == 1 and files[0].suffix.lower() in CAMERA_SUFFIXES and files[0].is_file():
+        check_number(files[0], None, count_frames(files[0]))  # a roll is no burst of one frame
     if not is_video:
         return Burst(name, where, names, lambda index: read_raw(files[index], cfa=cfa, shading=False, tell=False), tuple(files))
 

@@ -9,7 +9,7 @@ from typing import Any, Optional
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from jddb_plugin.data.raw_exif import exif_directories
-from jddb_plugin.data.tiff_tags import Directory, read_content
+from jddb_plugin.data.tiff_tags import Directory, FileContent
 
 _BASE, _SHOT = ExifTags.Base, ExifTags.IFD.Exif
 #: Tags to keep, and TIFF's type of their values: 2 text, 3 and 4 whole numbers, 5 and 10 fractions.
@@ -32,7 +32,7 @@ def read_exif(path: Optional[Path]) -> Image.Exif:
     if path is None:
         return kept
     try:
-        parts = exif_directories(read_content(path))
+        parts = exif_directories(FileContent(path))
     except (OSError, ValueError, struct.error, RecursionError):  # the picture does not depend on it
         return kept
     for tags, target in ((_KEPT, kept), (_KEPT_OF_SHOT, kept.get_ifd(_SHOT))):

@@ -11,6 +11,8 @@ from jddb_plugin.data.metadata import CameraMetadata
 from jddb_plugin.restoration.rows import Rows, spool_folder
 
 _BLOCK_ROWS = 256
+#: Bytes that a second picture may take of the memory beside the first one.
+_IN_MEMORY = 64 << 20
 
 
 def final_size(camera: CameraMetadata, size: tuple[int, int]) -> tuple[int, int]:
@@ -22,7 +24,8 @@ def final_size(camera: CameraMetadata, size: tuple[int, int]) -> tuple[int, int]
 
 
 def final_picture(picture: Rows, camera: CameraMetadata) -> Optional[Rows]:
-    """The picture [h, w, 3] of ``final_size``, or None if ``picture`` [H, W, 3] is it. It lies in a file if that one does.
+    """The picture [h, w, 3] of ``final_size``, or None if ``picture`` [H, W, 3] is it. It lies in a file if that one
+    does, or if it is large.
 
     A crop that does not fit the picture is left out. Stretching is linear between the centres of pixels.
     """
@@ -34,7 +37,9 @@ def final_picture(picture: Rows, camera: CameraMetadata) -> Optional[Rows]:
     top, left, height, width = (0, 0, height, width) if crop is None else crop
     if crop is None and wanted == (height, width):
         return None
-    result = Rows((*wanted, *picture.shape[2:]), picture.dtype, folder=None if picture.bytes_in_memory else spool_folder())
+    size = int(np.prod((*wanted, *picture.shape[2:]))) * picture.dtype.itemsize
+    in_memory = picture.bytes_in_memory and size <= _IN_MEMORY
+    result = Rows((*wanted, *picture.shape[2:]), picture.dtype, folder=None if in_memory else spool_folder())
     place = np.clip((np.arange(wanted[0]) + 0.5) * height / wanted[0] - 0.5, 0, height - 1)
     for first in range(0, wanted[0], _BLOCK_ROWS):
         here = place[first:first + _BLOCK_ROWS]

@@ -321,7 +321,8 @@ def test_what_makes_no_sense_or_is_not_supported_is_refused(tmp_path, tags, mess
 
 
 @pytest.mark.parametrize(('cell', 'dim', 'message'), [
-    ('rrggrrggggbbggbb', 4, 'a Quad-Bayer pattern'), ('ggrggbggbggrbrgrbgggbggrggrggbrbgbrg', 6, 'an X-Trans pattern')])
+    ('rrggrrggggbbggbb', 4, 'a Quad-Bayer pattern'), ('rrrggg' * 3 + 'gggbbb' * 3, 6, 'a Nona-Bayer pattern'),
+    ('rggbrgbgbggrgbgr', 4, 'not a Bayer pattern'), ('ggrggbggbggrbrgrbgggbggrggrggbrbgbrg', 6, 'an X-Trans pattern')])
 def test_other_patterns_are_refused_by_name(tmp_path, cell, dim, message):
     write_dng(tmp_path / 'a.dng', random_mosaic((24, 36)), cfa=cell)
     with pytest.raises(DataError, match=message):
@@ -363,6 +364,19 @@ def test_masked_areas_tell_the_black_level_where_no_tag_does(tmp_path):
     assert read(tmp_path / 'a.dng').metadata.black_level == (64,) * 4
     write_dng(tmp_path / 'a.dng', mosaic, BlackLevel=None, **{**tags, 'ActiveArea': (0, 9, 40, 64)})
     assert read(tmp_path / 'a.dng').metadata.black_level == (510, 500, 530, 520)
+    for areas in ((0, 0, 64, 8, 0, 8), (0, 0, 0, 0), (500, 500, 600, 600)):
+        write_dng(tmp_path / 'a.dng', mosaic, BlackLevel=None, MaskedAreas=areas)
+        frame = read(tmp_path / 'a.dng')
+        assert frame.metadata.black_level == (0,) * 4 and 'MaskedAreas make no sense' in frame.notes[0]
+
+
+def test_black_levels_below_zero_raise_the_samples(tmp_path):
+    mosaic = random_mosaic((20, 32), low=0, high=16384)
+    write_dng(tmp_path / 'a.dng', mosaic, BlackLevel=10, BlackLevelDeltaV=[-20.0, -30.0] * 10)
+    frame = read(tmp_path / 'a.dng')
+    assert frame.metadata.black_level == (0,) * 4
+    expected = np.minimum(mosaic.astype(int) + np.array([10, 20] * 10)[:, None], 16383)
+    assert np.array_equal(frame.mosaic, expected)
 
 
 @pytest.mark.parametrize(('profile', 'shot', 'read_noise'), [

@@ -248,3 +248,31 @@ def test_foveon_is_refused_by_name(tmp_path):
     (tmp_path / 'a.x3f').write_bytes(b'FOVb' + bytes(1000))
     with pytest.raises(DataError, match='a.x3f: a Foveon file'):
         read_raw(tmp_path / 'a.x3f')
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_one_line(tmp_path, monkeypatch):
+    from jddb_plugin.data import raw_camera
+    (tmp_path / 'a.dng').write_bytes(flat_dng())
+    check = raw_camera.check_whole
+
+    def shrinking(*arguments):
+        check(*arguments)
+        with open(tmp_path / 'a.dng', 'r+b') as file:
+            file.truncate(5000)
+
+    monkeypatch.setattr(raw_camera, 'check_whole', shrinking)
+    with pytest.raises(DataError, match='a.dng: cannot be read .*cut off while it was read'):
+        read_raw(tmp_path / 'a.dng')
+
+
+def test_slices_of_files_are_those_of_their_bytes(tmp_path):
+    from jddb_plugin.data.tiff_tags import FileContent
+    content = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes()
+    (tmp_path / 'a').write_bytes(content)
+    file = FileContent(tmp_path / 'a')
+    file._BLOCK = 64
+    assert len(file) == 5000 and file[7] == content[7]
+    assert file[:] == content and file[4990:6000] == content[4990:] and file[9:3] == b''
+    for start, end in ((0, 5000), (100, 900), (4000, 9000), (50, 50)):
+        for found in (content[130:132], content[63:66], content[4999:], b'not there', content[100:102]):
+            assert file.rfind(found, start, end) == content.rfind(found, start, end)

@@ -24,7 +24,7 @@ from jddb_plugin.restoration.restorer import Restorer, Settings, _Developer, noi
 from jddb_plugin.restoration.rows import Rows
 from tests.data.raw_files import MATRIX_A, write_dng, write_nested_dng
 from tests.data.test_dng_opcodes import GAIN_MAP, gain_map, opcodes
-from tests.restoration.samples import CAMERA, TILES, save_net, scenes
+from tests.restoration.samples import ARGUMENTS, CAMERA, TILES, command, save_net, scenes
 
 _NOISE = (2.5e-3, 1e-2)
 #: The setting that says what the picture file holds.
@@ -278,3 +278,21 @@ def test_notes_are_told_once_for_a_burst(tmp_path, caplog):
     load_frames(find_bursts(folder)[0], reference=1, count=None, noise='metadata')
     assert caplog.text.count('developed for daylight') == 1
 
+
+def test_the_command_from_an_exported_burst_to_a_dng(tmp_path, weights):
+    picture = _pictures(tmp_path / 'v') / '1.png'
+
+    def run(*arguments):
+        line, environment = command(*arguments)
+        return subprocess.run(line, capture_output=True, text=True, env=environment, cwd=tmp_path)
+
+    result = run(picture, '--noise', 'low', '--export-burst', tmp_path / 'burst')
+    assert result.returncode == 0 and len(list((tmp_path / 'burst').iterdir())) == 5, result.stderr
+    result = run(tmp_path / 'burst', '-o', tmp_path / 'a.dng', '--weights', weights, *ARGUMENTS)
+    assert result.returncode == 0, result.stderr
+    assert tifffile.imread(tmp_path / 'a.dng').shape == (36, 42, 3)
+    write_nested_dng(tmp_path / 'roll.dng', [scene_mosaic(shift=k) for k in range(2)], NoiseProfile=(1e-3, 1e-5))
+    result = run(tmp_path / 'roll.dng', '-o', tmp_path / 'roll.png', '--weights', weights, *ARGUMENTS)
+    assert result.returncode == 2 and '--frames-of-file' in result.stderr and '\n' not in result.stderr.splitlines()[0]
+    result = run(tmp_path / 'roll.dng', '--frames-of-file', '-o', tmp_path / 'roll.png', '--weights', weights, *ARGUMENTS)
+    assert result.returncode == 0 and (tmp_path / 'roll.png').is_file(), result.stderr
