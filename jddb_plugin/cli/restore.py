@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -63,7 +64,11 @@ def run(args: argparse.Namespace) -> int:
     settings = read_arguments(args, Settings, format=_SUFFIXES.get(args.output.suffix.lower(), 'png'))
     if args.report is not None and args.report.suffix.lower() not in ('.html', '.htm'):
         raise OptionError(f'--report {args.report}: expected a name that ends in .html.')
-    from jddb_plugin.restoration.batch import restore_all
-    with _terminable():
-        return restore_all(args.input, args.output, args.weights, settings, cfa=args.cfa, clips=args.clip or (),
-                           report=args.report, skip_existing=args.skip_existing)
+    try:
+        with _terminable():
+            from jddb_plugin.restoration.batch import restore_all
+            return restore_all(args.input, args.output, args.weights, settings, cfa=args.cfa, clips=args.clip or (),
+                               report=args.report, skip_existing=args.skip_existing)
+    except KeyboardInterrupt:
+        sys.stderr.write('interrupted; pictures that were written are whole\n')
+        return 130

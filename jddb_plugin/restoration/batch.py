@@ -121,7 +121,7 @@ def restore_all(inputs: Sequence[Path], output: Path, weights: str, settings: Se
         skip_existing: skip bursts whose picture exists.
 
     Returns:
-        Exit status: 0, 1 if a burst failed, 130 after an interruption.
+        Exit status: 0, or 1 if a burst failed.
 
     Raises:
         JDDBError: nothing could begin.
@@ -142,9 +142,6 @@ def restore_all(inputs: Sequence[Path], output: Path, weights: str, settings: Se
                  with_report=report is not None)
         if report is not None:
             _write_report(report, entries)
-    except KeyboardInterrupt:
-        sys.stderr.write('interrupted; pictures that were written are whole\n')
-        return 130
     except OSError as error:
         raise DataError(f'{error}.') from error
     wrong = sum(isinstance(entry, FailedBurst) for entry in entries)

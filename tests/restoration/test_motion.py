@@ -137,6 +137,6 @@ def test_padding_of_zeros_is_not_moved():
         TileStream(net, frames, band=1, tile_batch=1, smooth=True)
     assert Settings().smooth and not Settings(window='published').smooth and not Settings(align='tiles').smooth
     with pytest.raises(OptionError, match='align: smooth does not go with window published'):
-        Settings(window='published', align='smooth').check()
-    with pytest.raises(OptionError, match='--align'):
-        Settings(align='smoth').check()
+        Settings(window='published', align='smooth')
+    with pytest.raises(OptionError, match="^align: 'smoth' is not a valid choice"):
+        Settings(align='smoth')
