@@ -68,6 +68,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     args.arguments = arguments[1:]
     try:
         return _module(args.command).run(args)
+    except KeyboardInterrupt:
+        sys.stderr.write('interrupted\n')
+        return 130
     except BrokenEnvironmentError as error:
         message = str(error)
     except ModuleNotFoundError as error:

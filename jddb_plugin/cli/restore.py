@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -77,10 +78,15 @@ def run(args: argparse.Namespace) -> int:
                     lens_shading=args.lens_shading)
     if args.report is not None and args.report.suffix.lower() not in ('.html', '.htm'):
         raise OptionError(f'--report {args.report}: expected a name that ends in .html.')
-    from jddb_plugin.restoration.batch import export_all, restore_all
-    with _terminable():
-        if args.export_burst is not None:
-            return export_all(inputs, args.export_burst, settings)
-        return restore_all(inputs, args.output, args.weights, settings,
-                           report=args.report, skip_existing=args.skip_existing,
-                           shard=None if args.shard is None else Shard.parse(args.shard))
+    shard = None if args.shard is None else Shard.parse(args.shard)
+    try:
+        with _terminable():
+            from jddb_plugin.restoration.batch import export_all, restore_all
+            if args.export_burst is not None:
+                return export_all(inputs, args.export_burst, settings)
+            return restore_all(inputs, args.output, args.weights, settings, report=args.report,
+                               skip_existing=args.skip_existing, shard=shard)
+    except KeyboardInterrupt:
+        sys.stderr.write('interrupted; pictures that were written are whole
+')
+        return 130

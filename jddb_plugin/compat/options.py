@@ -214,8 +214,8 @@ def _check_training(opt: dict[str, Any], model: type) -> None:
         val = opt.get('val') or {}
         for key, wanted in (('train.hooks', train.get('hooks')), ('val.matching_figure', val.get('matching_figure'))):
             if wanted:
-                raise OptionError(f"{key}: model_type '{model.__name__}' does not support it; use HookedVideoBaseModel or "
-                                  'HookedSRModel, or put HookMixin in front of your own model.')
+                raise OptionError(f"{key}: model_type '{model.__name__}' runs no hooks and draws no matching; use "
+                                  'HookedVideoBaseModel or HookedSRModel, or put HookMixin in front of your own model.')
 
 
 def _check_optimisation(train: Mapping[str, Any], *, ours: bool) -> None:

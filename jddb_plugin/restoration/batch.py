@@ -121,7 +121,7 @@ def restore_all(inputs: Inputs, output: Path, weights: str, settings: Settings, 
         shard: restore this part of the bursts alone, skip existing pictures, and leave a record of the part.
 
     Returns:
-        Exit status: 0, 1 if a burst failed, 130 after an interruption.
+        Exit status: 0, or 1 if a burst failed.
 
     Raises:
         JDDBError: nothing could begin.
@@ -143,9 +143,6 @@ def restore_all(inputs: Inputs, output: Path, weights: str, settings: Settings, 
                  with_report=report is not None)
         if report is not None:
             _write_report(report, entries)
-    except KeyboardInterrupt:
-        sys.stderr.write('interrupted; pictures that were written are whole\n')
-        return 130
     except OSError as error:
         raise DataError(f'{error}.') from error
     wrong = sum(isinstance(entry, FailedBurst) for entry in entries)

@@ -324,7 +324,7 @@ def test_hooks_under_a_model_without_hooks_are_refused(stock, capsys):
     stock['train']['hooks'] = [{'type': 'LossWeightHook', 'loss': 'pixel_opt', 'milestones': [], 'values': [1]}]
     Path('edvr.yml').write_text(yaml.safe_dump(stock))
     assert run_train(['-opt', 'edvr.yml']) == 2
-    assert "model_type 'VideoBaseModel' runs no hooks" in capsys.readouterr().err
+    assert "train.hooks: model_type 'VideoBaseModel' runs no hooks" in capsys.readouterr().err
 
 
 def test_hooks_work_with_a_stock_model(stock):
@@ -368,7 +368,7 @@ def test_a_stock_model_with_a_wrapped_network_draws_it_too(stock, capsys):
     stock['model_type'] = 'VideoBaseModel'
     Path('edvr.yml').write_text(yaml.safe_dump(stock))
     assert run_train(['-opt', 'edvr.yml']) == 2
-    assert "val.matching_figure: model_type 'VideoBaseModel' draws none" in capsys.readouterr().err
+    assert "val.matching_figure: model_type 'VideoBaseModel' runs no hooks and draws no matching" in capsys.readouterr().err
 
 
 def test_folders_of_frames_train_too(texture_folder):

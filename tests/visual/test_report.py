@@ -1,18 +1,14 @@
 import base64
 import dataclasses
 import re
-import runpy
 from html.parser import HTMLParser
 
 import cv2
 import numpy as np
 import pytest
-import setuptools
 
 from jddb_plugin.checks import ShapeError
 from jddb_plugin.visual.report import BurstReport, FailedBurst, render_report
-
-from ..conftest import ROOT
 
 VOID = {'meta', 'link', 'img', 'input', 'br', 'hr'}
 HOSTILE = '<script>alert(1)</script> "quoted" \'single\' & $bursts ${title} &amp; <!-- </style>'
@@ -183,13 +179,3 @@ GREY, RGB, WIDE = np.zeros((60, 90), np.uint8), np.zeros((60, 90, 3), np.uint8),
 def test_wrong_pictures_are_named(changes, message):
     with pytest.raises(ShapeError, match=message):
         render_report([_report(), _report(**changes)])
-
-
-def test_the_template_is_installed_with_the_package(monkeypatch):
-    given = {}
-    monkeypatch.setattr(setuptools, 'setup', lambda **options: given.update(options))
-    monkeypatch.chdir(ROOT)
-    runpy.run_path(str(ROOT / 'setup.py'))
-    listed = {path for package, names in given['package_data'].items() for name in names
-              for path in ROOT.joinpath(*package.split('.')).glob(name)}
-    assert listed == set((ROOT / 'jddb_plugin').rglob('*.html')) != set()
