@@ -87,6 +87,5 @@ def run(args: argparse.Namespace) -> int:
             return restore_all(inputs, args.output, args.weights, settings, report=args.report,
                                skip_existing=args.skip_existing, shard=shard)
     except KeyboardInterrupt:
-        sys.stderr.write('interrupted; pictures that were written are whole
-')
+        sys.stderr.write('interrupted; pictures that were written are whole\n')
         return 130
