@@ -36,6 +36,8 @@ def gray_images(packed: Tensor, stabilizer: Stabilizer) -> Tensor:
 
 def shrink(gray: Tensor) -> Tensor:
     """The images [N, H / 4, W / 4] in which patches are matched, of ``gray`` [N, H, W]; 4 k rows give k rows."""
+    if min(gray.shape[-2:]) < SHRINK:
+        return gray.new_zeros(len(gray), gray.shape[-2] // SHRINK, gray.shape[-1] // SHRINK)
     return F.avg_pool2d(gray[:, None], SHRINK)[:, 0]
 
 

@@ -6,7 +6,7 @@ import torch
 from jddb_plugin.checks import ShapeError
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.noise import add_noise, noise_std
-from jddb_plugin.ops.optical_flow import align_burst, coarse_motion, estimate_motion
+from jddb_plugin.ops.optical_flow import PatchMotion, align_burst, estimate_motion, match_patches, shrink
 from jddb_plugin.ops.stabilization import Stabilizer
 
 SHOT, READ = 6.4e-3, 2e-2
@@ -49,7 +49,8 @@ def test_motion_of_a_shifted_scene(shift):
 
 def test_without_the_patches_large_shifts_are_not_found(monkeypatch):
     lq, _ = _burst([(0, 0), (60, -55), (120, -110)])
-    monkeypatch.setattr('jddb_plugin.ops.optical_flow.coarse_motion', lambda gray, ref_idx: gray.new_zeros(*gray.shape, 2))
+    still = PatchMotion(torch.zeros(3, 1, 1, 2), torch.zeros(1), torch.zeros(1))
+    monkeypatch.setattr('jddb_plugin.ops.optical_flow.match_patches', lambda small, ref_idx: still)
     motion = estimate_motion(lq[0, :, :4], _stabilizer(), 0)
     assert (motion[2, 70:-70, 70:-70] - torch.tensor([-60.0, 55.0])).abs().mean() > 5
 
@@ -89,12 +90,13 @@ def test_a_frame_alone_and_frames_that_are_black_are_no_error():
     assert torch.isfinite(align_burst(torch.zeros_like(lq), 0)).all()
 
 
-def test_coarse_motion_is_that_of_the_patches():
+def test_patches_are_matched():
     gray = torch.from_numpy(_scene(640)[..., 1])
     frames = torch.stack((gray[100:400, 100:420], gray[124:424, 84:404]))
-    motion = coarse_motion(frames, 0)
-    assert motion.shape == (2, 300, 320, 2)
-    assert (motion[1, 100:-100, 100:-100] - torch.tensor([-24.0, 16.0])).abs().max() == 0
+    patches = match_patches(shrink(frames), 0)
+    motion = patches.at(1, 100, 200, 320)
+    assert motion.shape == (100, 320, 2) and not patches.at(0, 0, 300, 320).any()
+    assert (motion[:, 100:-100] - torch.tensor([-24.0, 16.0])).abs().max() == 0
 
 
 def test_shapes_are_checked():
