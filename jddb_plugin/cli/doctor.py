@@ -104,7 +104,7 @@ def _step() -> str:
     net = TwoStageJDDB(num_feat=16, deformable_groups=4).to(device)
     burst = torch.rand(1, 5, 8, 48, 48, device=device)
     start = time.perf_counter()
-    output = net(burst, torch.zeros(1, 2, dtype=torch.long, device=device))
+    output = net(burst, torch.zeros(1, 2, dtype=torch.long, device=device), tile=32)
     (output.restored.mean() + output.interpolated.mean()).backward()
     if not all(torch.isfinite(p.grad).all() for p in net.refine.parameters() if p.grad is not None):
         raise RuntimeError(f'the backward pass on {device} gave gradients that are not finite.')

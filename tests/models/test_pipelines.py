@@ -88,7 +88,7 @@ def test_the_demo_trains_saves_resumes_and_tests(texture_lmdb):
     assert set(table) == {'psnr', 'ssim'} and set(table['psnr']) == {'average', 'a', 'b'}
     average = (table['psnr']['a']['all'] + table['psnr']['b']['all']) / 2
     assert table['psnr']['average']['all'] == pytest.approx(average)
-    assert len(list(Path('results/demo_two_stage/visualization/unseen/b').glob('*_demo.png'))) == 7
+    assert len(list(Path('results/demo_two_stage/visualization/unseen/b').glob('*_demo_two_stage.png'))) == 7
 
 
 def test_a_run_resumed_with_longer_epochs_goes_on(texture_lmdb):
@@ -128,7 +128,7 @@ def test_real_bursts_without_truth_are_restored_and_not_scored(texture_lmdb):
     assert [p.name for p in Path('results/demo_two_stage/visualization/real/scene').iterdir()] == ['00000002_demo_two_stage.png']
     assert cv2.imread('results/demo_two_stage/visualization/real/scene/00000002_demo_two_stage.png').shape == (48, 62, 3)
     assert not Path('results/demo_two_stage/metrics_real.json').exists()
-    assert 'no ground truth, so no metrics' in _log('results/demo')
+    assert 'no ground truth, so no metrics' in _log('results/demo_two_stage')
 
 
 def test_two_learning_rates_and_their_schedule(texture_lmdb):
@@ -227,7 +227,7 @@ def test_an_inherited_validation_set_can_be_left_out(texture_lmdb):
 
 def test_debug_mode_works_without_a_validation_set(texture_lmdb):
     assert run_train(['-opt', DEMO, '--debug', *_small(texture_lmdb)]) == 0
-    assert Path('experiments/debug_demo').is_dir()
+    assert Path('experiments/debug_demo_two_stage').is_dir()
 
 
 @pytest.mark.parametrize('workers', [0, 1])

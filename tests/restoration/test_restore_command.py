@@ -94,7 +94,8 @@ def test_what_out_may_be(tmp_path, weights, burst, out, arguments, kind):
     (['--device', 'cuda:200'], '--device'), (['--device', 'cuda:7'], '--device: there is no'), (['--device', ''], '--device'),
     (['--device', 'meta'], "'meta' is not supported"), (['--report', 'a.pdf'], 'ends in .html'),
     (['--clip', 'x'], "no burst 'x'"),
-    (['--weights', 'nowhere.pth'], 'no such checkpoint'), (['--weights', '.'], 'no such checkpoint')])
+    (['--weights', 'nowhere.pth'], 'no such checkpoint'), (['--weights', '.'], 'neither a file nor the name of weights'),
+    (['--weights', 'smal'], "did you mean 'small'")])
 def test_wrong_options_are_told_before_anything_is_written(tmp_path, monkeypatch, weights, burst, capfd, arguments, message):
     monkeypatch.chdir(tmp_path)
     line = ['burst', '-o', 'out', '--weights', str(weights), *ARGUMENTS, *arguments]
@@ -103,12 +104,17 @@ def test_wrong_options_are_told_before_anything_is_written(tmp_path, monkeypatch
     assert not [name for name in listing(tmp_path) if not name.startswith('burst/')]
 
 
-@pytest.mark.parametrize('arguments', [[], ['x'], ['x', '-o', 'y'], ['x', '-o', 'y', '--weights', 'z', '--window', 'symetric'],
+@pytest.mark.parametrize('arguments', [[], ['x', '-o', 'y', '--weights', 'z', '--window', 'symetric'],
                                        ['x', '-o', 'y', '--weights', 'z', '--format', 'jpg']])
 def test_usage_is_told_with_status_2(arguments, capfd):
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == 2 and 'usage: jddb restore' in capfd.readouterr().err
+
+
+def test_a_missing_output_is_told(tmp_path, capfd):
+    assert main([str(tmp_path)]) == 2
+    assert '--output: is missing; give a folder' in _error(capfd)
 
 
 def test_options_reach_the_picture(tmp_path, weights, capfd):
