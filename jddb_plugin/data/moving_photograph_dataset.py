@@ -17,12 +17,11 @@ from jddb_plugin.checks import DataError, OptionError, check_choice
 from jddb_plugin.data.camera_motion import FrameMotion, draw_estimation_error, draw_motion, motion_between
 from jddb_plugin.data.images import decode_srgb
 from jddb_plugin.data.sampling import sample_generator
-from jddb_plugin.data.unprocessed_burst_dataset import HOST_KEYS
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.gathering import gather_mosaic
 from jddb_plugin.ops.isp import Camera, linearize, sample_camera, to_sensor
 from jddb_plugin.ops.noise import TEST_LEVELS, noise_std, sample_noise_level
-from jddb_plugin.options import read_options
+from jddb_plugin.options import HOST_KEYS, read_options
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 #: RGB pixels around the patch that motion and its misjudgment can reach in an aligned burst.

@@ -374,4 +374,4 @@ def test_a_run_that_started_from_a_bare_state_dict_is_resumed(train):
 
 def test_two_sets_of_one_name_are_refused(train, capsys):
     assert train(**{'datasets.val_2': '{name: REDS4, type: VideoTestDataset}'}) == 2
-    assert "two sets are called 'REDS4'" in capsys.readouterr().err
+    assert "duplicate name 'REDS4'" in capsys.readouterr().err
