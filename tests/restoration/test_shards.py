@@ -55,7 +55,7 @@ def test_a_batch_in_parts_goes_on_and_says_what_failed(tmp_path, capsys):
     capsys.readouterr()
     again = {p.stem: (p.stat().st_mtime_ns, p.read_bytes()) for p in (tmp_path / 'out').glob('*.png')}
     assert len(again) == 5 and {name: again[name] for name in pictures} == pictures  # what was there is left as it was
-    assert shard(3) == (0, [f"{tmp_path / 'out' / 'c.png'}: is there, left out",
+    assert shard(3) == (0, [f"{tmp_path / 'out' / 'c.png'}: exists, skipped",
                             'shard 3/3: 1 of 1 bursts are restored, 0 failed'])
     assert main([str(tmp_path / 'bursts'), '-o', str(tmp_path / 'x.png'), '--weights', str(weights), '--shard', '5/5']) == 2
     assert 'give a folder' in capsys.readouterr().err
