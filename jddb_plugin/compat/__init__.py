@@ -28,15 +28,8 @@ def provide_functional_tensor() -> None:
     sys.modules[name] = module
 
 
-def provide_distutils() -> None:
-    """Python 3.12 has no distutils, which archs/arch_util.py:6 imports; importing setuptools provides its own."""
-    if importlib.util.find_spec('distutils') is None:
-        importlib.import_module('setuptools')
-
-
 def prepare_import() -> None:
     """What must happen before basicsr is imported."""
-    provide_distutils()
     provide_functional_tensor()
     deferred.defer_imports()
 

@@ -53,7 +53,7 @@ class Agent:
     def wait_for(self, pattern, timeout=300):
         end = time.monotonic() + timeout
         while not re.search(pattern, self.log()):
-            assert time.monotonic() < end, self.log()[-3000:]
+            assert time.monotonic() < end and self.run.poll() in (None, -signal.SIGKILL), self.log()[-3000:]
             time.sleep(0.05)
 
     def processes(self):
