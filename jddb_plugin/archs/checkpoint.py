@@ -53,8 +53,8 @@ def unwrap(content: Any, where: str) -> Checkpoint:
                               f'{some(state if isinstance(state, Mapping) else content)}.')
     state = {re.sub(r'^module\.', '', str(key)): value for key, value in state.items()}
     if is_released(state):
-        raise CheckpointError(f"{where}: the authors' file as it was released; convert it with "
-                              'scripts/convert_released_checkpoint.py.')
+        raise CheckpointError(f"{where}: the authors' file as it was released; convert it with jddb "
+                              'convert.')
     for key, value in state.items():
         if value.layout != torch.strided or value.device.type != 'cpu' or not torch.isfinite(value).all():
             raise _not_finite(key, where)

@@ -349,7 +349,7 @@ def test_validation_draws_the_matching_for_tensorboard(texture_lmdb, capsys):
     validation = {**_validation(texture_lmdb), 'logger.use_tb_logger': 'true', 'train.total_iter': 2}
     validation['val'] = json.dumps({'val_freq': 2, 'save_img': False, 'metrics': METRICS, 'matching_figure': True})
     assert run_train(['-opt', DEMO, *_small(texture_lmdb, **validation)]) == 0
-    assert sorted(_figures('tb_logger/demo')) == ['matching/clips/a', 'matching/clips/b']
+    assert sorted(_figures('tb_logger/demo_two_stage')) == ['matching/clips/a', 'matching/clips/b']
     assert run_train(['-opt', DEMO, *_small(texture_lmdb, **{**validation, 'logger.use_tb_logger': 'false'})]) == 2
     assert 'set logger.use_tb_logger: true' in capsys.readouterr().err
 
