@@ -88,7 +88,8 @@ def main() -> int:
     reference = sample['lq'][len(sample['lq']) // 2, :4]
     image = compare({
         'noisy, bilinear': picture(develop(demosaic_bilinear(reference[None])[0], sample)),
-        'restored': decode_srgb(files[-1].read_bytes(), str(files[-1])),
+        'just trained': decode_srgb(files[-1].read_bytes(), str(files[-1])),
+        'shipped weights': picture(develop(restore_frame(shipped, sample['lq'][None])[0], sample)),
         'truth': picture(develop(sample['gt'], sample)),
     })
     imwrite(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), str(args.results / 'comparison.png'))
