@@ -43,7 +43,7 @@ def test_sizes_are_read(text, size):
 
 @pytest.mark.parametrize('text', ['', 'G', '0', '0.0G', '-1G', '1e9', '2X', 'nan', 'inf', '1,5G', '2 G B', '1\n\n2'])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(OptionError, match='--memory: expected a size such as 2G or 1500M, got'):
+    with pytest.raises(OptionError, match='memory: expected a size such as 2G or 1500M, got'):
         parse_memory(text)
 
 
@@ -100,7 +100,7 @@ def test_the_memory_of_a_tile_is_measured():
 
 def test_a_memory_below_what_python_holds_is_refused(tmp_path):
     weights = save_net(tmp_path / 'net.pth')
-    with pytest.raises(OptionError, match='--memory: 1 MB are less than Python and the libraries hold already'):
+    with pytest.raises(OptionError, match='memory: 1 MB are less than Python and the libraries hold already'):
         Restorer(weights, Settings(memory=1 << 20))
 
 
@@ -152,7 +152,7 @@ def test_a_system_without_memory_is_told_in_one_line(tmp_path, monkeypatch):
     for problem in (MemoryError(), torch.cuda.OutOfMemoryError('CUDA\nout of memory'),
                     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")):
         problems.append(problem)
-        with pytest.raises(OptionError, match='^burst: the system has no more memory; give a smaller --memory'):
+        with pytest.raises(OptionError, match='^burst: the system has no more memory; give a smaller '):
             Restorer(weights, Settings(**TILES)).restore(make_burst(), progress=False)
     problems.append(OSError(5, 'Input/output error'))
     with pytest.raises(DataError, match='burst: .*Input/output error'):

@@ -37,7 +37,7 @@ def _net(**options):
     """A small network whose offsets, which start at zero, are of 1 to 3 px and differ by group, tap and place."""
     torch.manual_seed(1)
     net = TwoStageJDDB(**{'num_feat': 8, 'deformable_groups': 4, 'coarse': 'none',
-                          'dpbm': {'tile': 16, 'overlap': 4, 'radius': 1, 'stride': 1}, **options}).eval().requires_grad_(False)
+                          'dpbm': {'radius': 1, 'stride': 1}, **options}).eval().requires_grad_(False)
     for layer in _layers(net):
         nn.init.normal_(layer.conv_offset.weight, std=0.1)
         nn.init.normal_(layer.conv_offset.bias, std=2)
