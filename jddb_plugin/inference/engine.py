@@ -18,7 +18,7 @@ from jddb_plugin.archs.dpbm_arch import DPBM, SCALE
 from jddb_plugin.checks import OptionError, check_choice, check_ndim
 from jddb_plugin.inference.align import Alignment, Band, SmoothAlignment, TileAlignment
 from jddb_plugin.inference.flow import FlowAlignment
-from jddb_plugin.inference.memory import Plan, make_plan
+from jddb_plugin.inference.memory import Plan, make_plan, release_memory
 from jddb_plugin.inference.source import RowSource, TensorSource
 from jddb_plugin.inference.tiling import TilingOptions, tile_grid
 from jddb_plugin.ops.block_matching import SearchWindow, take_tiles
@@ -100,6 +100,7 @@ class TiledInference:
         grid, rows, scale = self.grid, self.grid.rows, self.net.upscale
         start = self._now()
         self.alignment.estimate(self.plan.step)
+        release_memory()  # the tiles need it now
         start = self._spent('alignment', start)
         canvas = torch.zeros(3, grid.size[0] * scale, grid.padded[1] * scale, device=self.device)
         for row in range(len(rows)):

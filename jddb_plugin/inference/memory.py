@@ -1,6 +1,8 @@
 """Memory: what the process holds and may take, what a network takes for a tile, and how much is therefore done at once."""
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
 import weakref
 from dataclasses import dataclass
@@ -60,6 +62,12 @@ def available_memory() -> int:
 def default_memory() -> int:
     """Default limit in bytes: what the process holds, and half of what is available."""
     return resident_memory() + available_memory() // 2
+
+
+def release_memory() -> None:
+    """Give back to the system what the allocator keeps of freed memory, where the C library can."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,14 @@ class PatchMotion:
         return self.offsets[frame][row][:, col]
 
 
+def patch_bytes(count: int) -> float:
+    """Memory of :func:`match_patches` for ``count`` frames, per pixel of the packed raw."""
+    window = SearchWindow(_RADIUS, 2)
+    candidates = sum(((last - first) // step + 1) ** 2 for first, last, step in (window.coarse, window.fine))
+    # Distances to all candidates, kept for each frame, and what is done with those of two frames at once; and the images.
+    return candidates * (10 * count + 60) / (SHRINK * _PATCH / 2) ** 2 + 4 * 4 * count / SHRINK ** 2
+
+
 def match_patches(small: Tensor, ref_idx: int) -> PatchMotion:
     """Motion of patches by progressive block matching in images [N, h, w] of :func:`shrink`.
 
