@@ -19,10 +19,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from basicsr.metrics import calculate_ssim
 from quality_methods import ALTERNATIVES, Method, network
 from quality_scenes import MOTIONS, Scene, clip_scenes, develop, photograph_scenes
 from tqdm import tqdm
+
+import jddb_plugin  # noqa: F401  (before basicsr, which it patches)
+
+# isort: split
+from basicsr.metrics import calculate_ssim
 
 from jddb_plugin.checks import OptionError, one_line_errors
 from jddb_plugin.ops.noise import TEST_LEVELS, sample_noise_level

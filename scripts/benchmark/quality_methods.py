@@ -53,7 +53,8 @@ def _denoise(packed: Tensor, noise: tuple[float, float], sigma: float) -> Tensor
     stabilizer = _stabilizer(noise)
     planes = (stabilizer.apply(packed).clamp(0, 1) * 65535).round().numpy().astype(np.uint16)
     strength = 0.8 * sigma * 65535
-    cleaned = np.stack([cv2.fastNlMeansDenoising(plane, None, [strength], 5, 15, cv2.NORM_L1) for plane in planes])
+    cleaned = np.stack([cv2.fastNlMeansDenoising(plane, h=[strength], templateWindowSize=5, searchWindowSize=15,
+                                                 normType=cv2.NORM_L1) for plane in planes])
     return stabilizer.invert(torch.from_numpy(cleaned.astype(np.float32) / 65535))
 
 
