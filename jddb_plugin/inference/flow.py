@@ -24,6 +24,8 @@ from jddb_plugin.ops.stabilization import Stabilizer
 _FRACTIONS = 32
 #: Bytes per pixel that the flow of one frame takes while it is computed: 70 within OpenCV 4, as measured, and in- and outputs.
 _FLOW_BYTES = 130
+#: What OpenCV keeps for itself: code that is loaded when it is first called, buffers of its threads.
+_LIBRARY_BYTES = 64 << 20
 #: Rows above and below, beyond what a frame may have moved, that the flow of a strip is computed with.
 _MARGIN = 64
 
@@ -86,12 +88,12 @@ class FlowAlignment(Alignment):
         images = width * height * self.source.count
         matching = int(width * height * patch_bytes(self.source.count)) + 200 * STRIP_ROWS * width
         rows = min(step * STRIP_ROWS + 2 * (self.reach + _MARGIN), height)
-        return images + max(matching, rows * width * _FLOW_BYTES + self.held_bytes())
+        return images + max(matching + _LIBRARY_BYTES, rows * width * _FLOW_BYTES + self.held_bytes())
 
     def held_bytes(self) -> int:
         """See :class:`Alignment`."""
         height, width = self.source.size
-        return 4 * (self.source.count - 1) * height * width
+        return 4 * (self.source.count - 1) * height * width + _LIBRARY_BYTES
 
     def _strip_bytes(self) -> int:
         # Motion of a strip, from where samples are taken, and the rows they are taken from.

@@ -194,8 +194,8 @@ def test_strips_cover_a_frame_more_cheaply_than_squares():
     burst = make_burst(2, (400, 600))
     frames = load_frames(burst, reference=0, count=None, noise='metadata')
     alignment = make_alignment(net, FramesSource(frames), 'flow', TilingOptions())
-    plan = make_plan(net, alignment, TilingOptions(), free=200 << 20)
+    plan = make_plan(net, alignment, TilingOptions(), free=264 << 20)
     assert plan.tile_batch == 1 and plan.grid.size[1] >= 300
-    small = make_plan(net, alignment, TilingOptions(), free=24 << 20)
-    assert len(small.grid) > 1 and small.bytes <= 24 << 20
+    small = make_plan(net, alignment, TilingOptions(), free=88 << 20)
+    assert len(small.grid) > 1 and small.bytes <= 88 << 20
     assert all(a + small.grid.size[0] - b >= 8 for a, b in zip(small.grid.rows, small.grid.rows[1:]))
