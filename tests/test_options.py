@@ -177,3 +177,13 @@ def test_settings_accept_from_python_what_the_command_line_does():
             ({'reference': 'first'}, "^reference: 'first' is not a valid choice"), ({'tile': 6}, '^tile: expected a multiple')):
         with pytest.raises(OptionError, match=message):
             Settings(**wrong)
+
+
+def test_a_stock_model_on_raw_bursts_is_warned_of(caplog):
+    opt = _load('test/demo_two_stage.yml')
+    opt.update(model_type='VideoBaseModel', network_g={'type': 'GatedUNet'})
+    check_options(opt, is_train=False)
+    assert "model_type 'VideoBaseModel' scores linear camera RGB" in caplog.text and 'psnr and ssim' in caplog.text
+    caplog.clear()
+    check_options(_load('test/demo_two_stage.yml'), is_train=False)
+    assert 'scores linear' not in caplog.text

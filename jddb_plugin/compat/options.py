@@ -66,6 +66,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = 'none'
         opt['val'] = {}
     if opt.get('val') is not None:
         _check_validation(opt['val'])
+        _warn_of_other_scores(opt, model)
     if is_train:
         _check_training(opt, model)
     return opt
@@ -103,6 +104,17 @@ def _check_networks(opt: Mapping[str, Any]) -> None:
         if network.__module__.startswith('jddb_plugin.'):
             with torch.device('meta'):  # without memory for weights
                 network(**arguments)  # refuses values that do not fit together
+
+
+def _warn_of_other_scores(opt: Mapping[str, Any], model: type) -> None:
+    """Say that a stock model scores our raw bursts in another quantity than ours do, under the same name."""
+    if hasattr(model, 'check_options') or not opt['val']['metrics']:
+        return
+    for phase, section in opt['datasets'].items():
+        if phase != 'train' and hasattr(DATASET_REGISTRY.get(section['type']), 'Options'):
+            _logger.warning("datasets.%s: model_type '%s' scores linear camera RGB, rounded to 8 bits, without developing it; its "
+                            '%s cannot be compared with that of BurstModel or JDDBModel.', phase, model.__name__,
+                            ' and '.join(opt['val']['metrics']))
 
 
 def _check_validation(val: dict[str, Any]) -> None:

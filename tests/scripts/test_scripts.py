@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from jddb_plugin.data.frame_source import FrameSource
+from jddb_plugin.data.moving_photograph_dataset import MovingPhotographDataset
 
 from ..conftest import ROOT
 
@@ -29,18 +30,29 @@ def prepare(monkeypatch, capsys, tmp_path):
 def test_the_demo_prepares_its_clips(prepare, texture_folder, tmp_path):
     small = tmp_path / 'small.yml'
     small.write_text(f"_base_: {ROOT / 'options' / 'test' / 'demo_two_stage.yml'}\nval: {{tile: 32}}\n")
-    status, error = prepare('--output', 'photographs', '--test', small)
+    status, error = prepare('--clips', '--output', 'photographs', '--test', small)
     assert status == 0, error
     train = FrameSource(str(tmp_path / 'photographs' / 'train.lmdb'), {'type': 'lmdb'}, 'test')
     test = FrameSource(str(tmp_path / 'photographs' / 'test.lmdb'), {'type': 'lmdb'}, 'test')
     assert {name.rsplit('_', 1)[0] for name in train.clips}.isdisjoint(name.rsplit('_', 1)[0] for name in test.clips)
     assert len(train.clips) >= 9 and list(test.clips) == ['astronaut_0']
 
-    status, error = prepare('--output', texture_folder.parent, '--frames', texture_folder, '--test', small)
+    status, error = prepare('--clips', '--output', texture_folder.parent, '--frames', texture_folder, '--test', small)
     assert len(list(texture_folder.iterdir())) == 2  # the user's own frames are left alone
     assert status == 0, error
     assert list(FrameSource(str(texture_folder.parent / 'test.lmdb'), {'type': 'lmdb'}, 'test').clips) == ['b']
     assert 'own_a' in FrameSource(str(texture_folder.parent / 'train.lmdb'), {'type': 'lmdb'}, 'test').clips
+
+
+def test_the_demo_prepares_its_photographs(prepare, texture_folder, tmp_path):
+    status, error = prepare('--output', tmp_path / 'demo', '--frames', texture_folder, '--test',
+                            ROOT / 'options' / 'test' / 'demo.yml')
+    assert status == 0, error
+    names = {path.stem for path in (tmp_path / 'demo' / 'photographs').iterdir()}
+    assert 'own_a' in names and 'own_b' not in names and len(names) == 4  # one photograph in three orders of its channels
+    assert not (tmp_path / 'demo' / 'train.lmdb').exists()
+    sample = MovingPhotographDataset({'dataroot_gt': str(tmp_path / 'demo' / 'photographs'), 'gt_size': 16})[0]
+    assert sample['lq'].shape == (5, 8, 8, 8)
 
 
 def test_the_demo_names_what_is_wrong(prepare):
