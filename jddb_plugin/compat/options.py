@@ -112,8 +112,8 @@ def _warn_of_other_scores(opt: Mapping[str, Any], model: type) -> None:
         return
     for phase, section in opt['datasets'].items():
         if phase != 'train' and hasattr(DATASET_REGISTRY.get(section['type']), 'Options'):
-            _logger.warning("datasets.%s: model_type '%s' scores linear camera RGB, rounded to 8 bits, without developing it; its "
-                            '%s cannot be compared with that of BurstModel or JDDBModel.', phase, model.__name__,
+            _logger.warning("datasets.%s: model_type '%s' scores linear camera RGB, rounded to 8 bits, without developing it; "
+                            'its %s cannot be compared with that of BurstModel or JDDBModel.', phase, model.__name__,
                             ' and '.join(opt['val']['metrics']))
 
 
