@@ -30,6 +30,7 @@ from jddb_plugin.ops.cfa import (
 )
 from jddb_plugin.ops.deform_conv import available_backends, deform_conv2d
 from jddb_plugin.ops.edges import high_frequency_mask
+from jddb_plugin.ops.gathering import gather_mosaic
 from jddb_plugin.ops.isp import (
     Camera,
     camera_matrix,
@@ -51,17 +52,20 @@ from jddb_plugin.ops.noise import (
     sample_noise_level,
 )
 from jddb_plugin.ops.noise_estimate import estimate_noise
+from jddb_plugin.ops.optical_flow import align_burst, estimate_motion
 from jddb_plugin.ops.patch_distance import patch_distances
+from jddb_plugin.ops.stabilization import Stabilizer, noise_levels
 from jddb_plugin.ops.synthesis import RawBurst, synthesise, synthesise_batch
 from jddb_plugin.ops.tiling import TileGrid, make_grid
 
 #: The public names. A test holds this list, so that none is renamed or lost by accident.
 __all__ = [
-    'CFA_PATTERNS', 'Camera', 'Match', 'MotionField', 'RawBurst', 'Search', 'SearchWindow', 'TEST_LEVELS', 'TileGrid',
-    'add_noise', 'add_test_noise', 'available_backends', 'blend_tiles', 'camera_matrix', 'cell_to_rggb',
-    'deform_conv2d', 'demosaic_bilinear', 'distances_along', 'estimate_noise', 'flip_mosaic', 'half_size_rgb',
-    'high_frequency_mask', 'inverse_tone_map', 'make_grid', 'match_entropy', 'match_tiles', 'mosaic_rgb', 'noise_std',
-    'normalise', 'orient', 'pack', 'parse_noise', 'patch_distances', 'process', 'red_position', 'reference_camera',
-    'refine_offsets', 'replace_strays', 'restore_frame', 'sample_camera', 'sample_noise_level', 'synthesise',
-    'synthesise_batch', 'take_tiles', 'to_linear_srgb', 'to_rggb', 'tone_map', 'undo_orient', 'unpack', 'unprocess',
+    'CFA_PATTERNS', 'TEST_LEVELS', 'Camera', 'Match', 'MotionField', 'RawBurst', 'Search', 'SearchWindow',
+    'Stabilizer', 'TileGrid', 'add_noise', 'add_test_noise', 'align_burst', 'available_backends', 'blend_tiles',
+    'camera_matrix', 'cell_to_rggb', 'deform_conv2d', 'demosaic_bilinear', 'distances_along', 'estimate_motion',
+    'estimate_noise', 'flip_mosaic', 'gather_mosaic', 'half_size_rgb', 'high_frequency_mask', 'inverse_tone_map',
+    'make_grid', 'match_entropy', 'match_tiles', 'mosaic_rgb', 'noise_levels', 'noise_std', 'normalise', 'orient',
+    'pack', 'parse_noise', 'patch_distances', 'process', 'red_position', 'reference_camera', 'refine_offsets',
+    'replace_strays', 'restore_frame', 'sample_camera', 'sample_noise_level', 'synthesise', 'synthesise_batch',
+    'take_tiles', 'to_linear_srgb', 'to_rggb', 'tone_map', 'undo_orient', 'unpack', 'unprocess',
 ]

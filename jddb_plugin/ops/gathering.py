@@ -26,6 +26,13 @@ def gather_mosaic(packed: Tensor, motion: Tensor, corner: tuple[int, int] = (0, 
 
     Raises:
         ShapeError: not four planes, or not such a motion.
+
+    Examples:
+        >>> from jddb_plugin.ops import gather_mosaic
+        >>> frame = torch.rand(1, 4, 8, 8)
+        >>> moved = gather_mosaic(frame, torch.tensor([2.0, 0.0]).expand(8, 8, 2))
+        >>> torch.equal(moved[..., :-1, :], frame[..., 1:, :])
+        True
     """
     if packed.ndim != 4 or packed.shape[1] != 4 or motion.ndim != 3 or motion.shape[-1] != 2:
         raise ShapeError(f'expected packed [C, 4, H, W] and motion [h, w, 2], got {list(packed.shape)} and {list(motion.shape)}.')

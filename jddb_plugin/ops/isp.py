@@ -131,7 +131,13 @@ def _per_channel(red: Gain, blue: Gain, like: Tensor) -> Tensor:
 
 
 def highlight_gain(red: Gain, blue: Gain) -> Tensor:
-    """Factor, at least 1, that makes the smallest of the gains ``red``, 1 (green) and ``blue`` 1 where it is below."""
+    """Factor, at least 1, that makes the smallest of the gains ``red``, 1 (green) and ``blue`` 1 where it is below.
+
+    Examples:
+        >>> from jddb_plugin.ops.isp import highlight_gain
+        >>> highlight_gain(2.0, 1.5).shape
+        torch.Size([])
+    """
     return 1 / torch.minimum(torch.as_tensor(red), torch.as_tensor(blue)).clamp(max=1)
 
 
@@ -195,6 +201,13 @@ def develop_softly(linear: Tensor, *, red_gain: Gain, blue_gain: Gain, cam2rgb: 
     """:func:`process` for losses: every value has a gradient, and none an infinite one.
 
     Clamps keep a slope of 2 %; below 5e-4 gamma goes on as its tangent.
+
+    Examples:
+        >>> from jddb_plugin.ops.isp import develop_softly
+        >>> image = torch.full((3, 2, 2), -1.0, requires_grad=True)
+        >>> develop_softly(image, red_gain=2.0, blue_gain=1.5, cam2rgb=torch.eye(3), rgb_gain=1.0).sum().backward()
+        >>> bool((image.grad > 0).all())
+        True
     """
     gains = _per_channel(red_gain, blue_gain, linear)
     gains = gains * torch.as_tensor(rgb_gain, dtype=linear.dtype, device=linear.device)[..., None, None, None]
@@ -204,18 +217,36 @@ def develop_softly(linear: Tensor, *, red_gain: Gain, blue_gain: Gain, cam2rgb: 
 
 
 def tone_map_softly(image: Tensor) -> Tensor:
-    """:func:`tone_map` for losses, with a slope of 2 % outside [0, 1]."""
+    """:func:`tone_map` for losses, with a slope of 2 % outside [0, 1].
+
+    Examples:
+        >>> from jddb_plugin.ops.isp import tone_map_softly
+        >>> tone_map_softly(torch.tensor([0.0, 0.5, 1.0, 2.0]))
+        tensor([0.0000, 0.5000, 1.0000, 1.0200])
+    """
     inside = image.clamp(0, 1)
     return inside * inside * (3 - 2 * inside) + _SOFT_SLOPE * (image - inside)
 
 
 def linearize(srgb: Tensor) -> Tensor:
-    """sRGB with tone curve in [0, 1] -> linear sRGB in [0, 1]: the first two steps of :func:`unprocess`."""
+    """sRGB with tone curve in [0, 1] -> linear sRGB in [0, 1]: the first two steps of :func:`unprocess`.
+
+    Examples:
+        >>> from jddb_plugin.ops.isp import linearize
+        >>> linearize(torch.tensor([1.0]))
+        tensor([1.])
+    """
     return inverse_tone_map(srgb).clamp(min=_FLOOR).pow(_GAMMA)
 
 
 def to_sensor(linear_srgb: Tensor, camera: Camera) -> Tensor:
-    """Linear sRGB [..., 3, H, W] -> linear camera RGB in [0, 1]: the last steps of :func:`unprocess`."""
+    """Linear sRGB [..., 3, H, W] -> linear camera RGB in [0, 1]: the last steps of :func:`unprocess`.
+
+    Examples:
+        >>> from jddb_plugin.ops.isp import reference_camera, to_sensor
+        >>> to_sensor(torch.full((3, 1, 1), 0.5), reference_camera()).flatten()
+        tensor([0.2500, 0.5000, 0.2941])
+    """
     image = _apply_matrix(linear_srgb, camera.rgb2cam)
     brightness = torch.as_tensor(camera.rgb_gain, dtype=image.dtype, device=image.device)[..., None, None, None]
     gains = _per_channel(1 / camera.red_gain, 1 / camera.blue_gain, image) / brightness

@@ -7,8 +7,8 @@ noise of one strength everywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +17,9 @@ from jddb_plugin.checks import ShapeError
 from jddb_plugin.ops.block_matching import SearchWindow, match_tiles
 from jddb_plugin.ops.gathering import gather_mosaic
 from jddb_plugin.ops.stabilization import Stabilizer, noise_levels
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: The matched images are so many times smaller than the packed raw.
 SHRINK = 4
@@ -30,19 +33,38 @@ _SMALLEST = 16
 
 
 def gray_images(packed: Tensor, stabilizer: Stabilizer) -> Tensor:
-    """Mean of the stabilized planes of packed raw [N, 4, H, W]: [N, H, W], about 0 .. 1."""
+    """Mean of the stabilized planes of packed raw [N, 4, H, W]: [N, H, W], about 0 .. 1.
+
+    Examples:
+        >>> from jddb_plugin.ops.optical_flow import gray_images
+        >>> from jddb_plugin.ops.stabilization import Stabilizer
+        >>> gray_images(torch.rand(3, 4, 8, 8), Stabilizer.from_levels(torch.tensor(0.002), torch.tensor(1e-4))).shape
+        torch.Size([3, 8, 8])
+    """
     return stabilizer.apply(packed).mean(dim=1)
 
 
 def shrink(gray: Tensor) -> Tensor:
-    """The images [N, H / 4, W / 4] in which patches are matched, of ``gray`` [N, H, W]; 4 k rows give k rows."""
+    """The images [N, H / 4, W / 4] in which patches are matched, of ``gray`` [N, H, W]; 4 k rows give k rows.
+
+    Examples:
+        >>> from jddb_plugin.ops.optical_flow import shrink
+        >>> shrink(torch.rand(3, 64, 48)).shape
+        torch.Size([3, 16, 12])
+    """
     if min(gray.shape[-2:]) < SHRINK:
         return gray.new_zeros(len(gray), gray.shape[-2] // SHRINK, gray.shape[-1] // SHRINK)
     return F.avg_pool2d(gray[:, None], SHRINK)[:, 0]
 
 
 def gray_bytes(gray: Tensor) -> np.ndarray:
-    """``gray`` [N, H, W] as the images that :func:`refine_motion` takes, uint8 on the CPU."""
+    """``gray`` [N, H, W] as the images that :func:`refine_motion` takes, uint8 on the CPU.
+
+    Examples:
+        >>> from jddb_plugin.ops.optical_flow import gray_bytes
+        >>> gray_bytes(torch.tensor([[[0.0, 0.5, 1.2]]])).tolist()
+        [[[0, 128, 255]]]
+    """
     return (gray.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
@@ -68,7 +90,13 @@ class PatchMotion:
 
 
 def patch_bytes(count: int) -> float:
-    """Memory of :func:`match_patches` for ``count`` frames, per pixel of the packed raw."""
+    """Memory of :func:`match_patches` for ``count`` frames, per pixel of the packed raw.
+
+    Examples:
+        >>> from jddb_plugin.ops.optical_flow import patch_bytes
+        >>> patch_bytes(5) > patch_bytes(2)
+        True
+    """
     window = SearchWindow(_RADIUS, 2)
     candidates = sum(((last - first) // step + 1) ** 2 for first, last, step in (window.coarse, window.fine))
     # Distances to all candidates, kept for each frame, and what is done with those of two frames at once; and the images.
@@ -79,6 +107,11 @@ def match_patches(small: Tensor, ref_idx: int) -> PatchMotion:
     """Motion of patches by progressive block matching in images [N, h, w] of :func:`shrink`.
 
     Images too small for a few patches are taken as not moved.
+
+    Examples:
+        >>> from jddb_plugin.ops.optical_flow import match_patches
+        >>> match_patches(torch.rand(3, 64, 48), 1).offsets.shape
+        torch.Size([3, 7, 5, 2])
     """
     count, rows, cols = small.shape
     if min(rows, cols) < 2 * _PATCH or count == 1:
@@ -103,7 +136,13 @@ def _median_of_neighbors(field: Tensor) -> Tensor:
 
 
 def farthest_motion(count: int, ref_idx: int) -> int:
-    """Pixels of the packed raw that content can have moved between the reference and any of ``count`` frames, to be found."""
+    """Pixels of the packed raw that content can have moved between the reference and any of ``count`` frames, to be found.
+
+    Examples:
+        >>> from jddb_plugin.ops.optical_flow import farthest_motion
+        >>> farthest_motion(5, 2) < farthest_motion(5, 0)
+        True
+    """
     steps = max(ref_idx, count - 1 - ref_idx)
     return SHRINK * steps * (_RADIUS + 2) + _FLOW_REACH
 
@@ -117,15 +156,22 @@ def refine_motion(reference: np.ndarray, image: np.ndarray, seed: np.ndarray) ->
 
     Returns:
         motion (dy, dx) [H, W, 2], float32; the seed itself for images too small for a pyramid.
+
+    Examples:
+        >>> from jddb_plugin.ops.optical_flow import gray_bytes, refine_motion
+        >>> image = gray_bytes(torch.rand(1, 32, 32))[0]
+        >>> refine_motion(image, image, torch.zeros(32, 32, 2).numpy()).shape
+        (32, 32, 2)
     """
     if min(reference.shape) < _SMALLEST:
         return seed
-    import cv2  # the other operations do not need it
+    import cv2  # the other operations need neither OpenCV nor numpy
+    import numpy as np
 
     reference, image = (cv2.GaussianBlur(values, (0, 0), 1.0) for values in (reference, image))
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     found = flow.calc(reference, image, np.ascontiguousarray(seed[..., ::-1]))  # OpenCV's motion is (dx, dy)
-    return found[..., ::-1]
+    return np.ascontiguousarray(found[..., ::-1])
 
 
 def estimate_motion(packed: Tensor, stabilizer: Stabilizer, ref_idx: int) -> Tensor:
@@ -141,6 +187,12 @@ def estimate_motion(packed: Tensor, stabilizer: Stabilizer, ref_idx: int) -> Ten
 
     Returns:
         [N, H, W, 2] float32 on the device of ``packed``; 0 for the reference.
+
+    Examples:
+        >>> from jddb_plugin.ops import Stabilizer, estimate_motion
+        >>> stabilizer = Stabilizer.from_levels(torch.tensor(0.002), torch.tensor(1e-4))
+        >>> estimate_motion(torch.rand(3, 4, 32, 32), stabilizer, ref_idx=1).shape
+        torch.Size([3, 32, 32, 2])
     """
     gray = gray_images(packed, stabilizer)
     patches = match_patches(shrink(gray), ref_idx)
@@ -150,7 +202,7 @@ def estimate_motion(packed: Tensor, stabilizer: Stabilizer, ref_idx: int) -> Ten
     for k in range(len(images)):
         if k != ref_idx:
             seed = patches.at(k, 0, height, width).float().cpu().numpy()
-            result[k] = torch.from_numpy(np.ascontiguousarray(refine_motion(images[ref_idx], images[k], seed)))
+            result[k] = torch.from_numpy(refine_motion(images[ref_idx], images[k], seed))
     return result
 
 
@@ -166,6 +218,11 @@ def align_burst(lq: Tensor, ref_idx: int) -> Tensor:
 
     Raises:
         ShapeError: another shape.
+
+    Examples:
+        >>> from jddb_plugin.ops import align_burst
+        >>> align_burst(torch.rand(1, 3, 8, 32, 32), ref_idx=1).shape
+        torch.Size([1, 3, 8, 32, 32])
     """
     if lq.ndim != 5 or lq.shape[2] != 8:
         raise ShapeError(f'lq: expected [B, N, 8, H, W] (packed raw and its noise map), got {list(lq.shape)}.')

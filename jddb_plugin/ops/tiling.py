@@ -190,6 +190,12 @@ def cheapest_cover(height: int, width: int, *, pixels: int, overlap: int, multip
         pixels: of a tile, at most. Tiles are never smaller than ``multiple`` with its overlap.
         overlap: context on each side, a multiple of ``multiple``.
         multiple: corners are multiples of it.
+
+    Examples:
+        >>> from jddb_plugin.ops.tiling import cheapest_cover
+        >>> grid = cheapest_cover(256, 512, pixels=64 * 1024, overlap=16, multiple=4)
+        >>> grid.size[0] * grid.size[1] <= 64 * 1024
+        True
     """
     tall, wide = height + -height % multiple, width + -width % multiple
     least = 2 * overlap + multiple

@@ -5,7 +5,6 @@ import contextlib
 import copy
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -137,8 +136,8 @@ def _add_time(training: Training, cpu: float, wall: float) -> None:
 
 
 def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _call(phase: str, file: Path, name: str, *flags: str) -> None:
