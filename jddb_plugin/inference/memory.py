@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import re
+import sys
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -68,6 +71,29 @@ def release_memory() -> None:
     """Give back to the system what the allocator keeps of freed memory, where the C library can."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_bytes(function: Callable[[], Any], device: torch.device) -> Optional[int]:
+    """Most memory that a call holds beyond what was held before it, its result included; None where it can't be told.
+
+    On a CPU this is the process's resident memory, so that what other libraries allocate counts too.
+    """
+    gc.collect()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    if not sys.platform.startswith('linux'):
+        return None
+    release_memory()  # what is free already must not hide what the call takes
+    Path('/proc/self/clear_refs').write_text('5')  # resets the peak
+    before = resident_memory()
+    function()
+    peak = peak_memory()
+    return None if peak is None else peak - before
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """Synthetic bursts as DNGs, for other tools to try: noisy raw of video frames, or of a photograph seen by a moving hand."""
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Optional, Union
 
@@ -14,6 +12,7 @@ from jddb_plugin.data.dng_writer import write_mosaic_dng
 from jddb_plugin.data.images import decode_srgb
 from jddb_plugin.data.photographs import moving_camera
 from jddb_plugin.data.raw_reader import RawFrame
+from jddb_plugin.files import atomic_write
 from jddb_plugin.restoration.bursts import Burst, noisy_frame
 
 _SOFTWARE = f'jddb_plugin {jddb_plugin.__version__}'
@@ -85,16 +84,11 @@ def export_burst(burst: Burst, folder: Union[str, Path], *, reference: Union[Non
 
 
 def _write(path: Path, frame: RawFrame, description: str) -> None:
-    partial = path.with_name(f'{path.name}.partial')
     text = ''.join(letter if letter.isascii() and letter.isprintable() else '_' for letter in description)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, 'wb') as file:
+        with atomic_write(path) as partial, open(partial, 'wb') as file:
             write_mosaic_dng(file, frame.mosaic, frame.metadata, software=_SOFTWARE, description=text)
-        os.replace(partial, path)
     except OSError as error:
         raise DataError(f'{path}: cannot be written ({error.strerror or error}); free some space or choose another folder.'
                         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()

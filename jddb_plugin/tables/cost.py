@@ -5,10 +5,7 @@ the number of tiles: the table says so. Coarse alignment is always run on the wh
 """
 from __future__ import annotations
 
-import ctypes
-import gc
 import platform
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ from tqdm import tqdm
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.archs.dpbm_arch import DPBM
 from jddb_plugin.config import load_options
+from jddb_plugin.inference.memory import peak_bytes
 from jddb_plugin.ops.tiling import TileGrid, make_grid
 from jddb_plugin.tables import paper
 from jddb_plugin.tables.report import markdown
@@ -158,30 +156,6 @@ def measure(system: System, case: str, *, tiles: Optional[int], device: torch.de
     scale = len(grid) / count
     return Cost(sum(p.numel() for p in network.parameters()), counter.get_total_flops() * len(grid), coarse,
                 watch.seconds * scale, (seconds - watch.seconds) * scale, peak, len(grid), count)
-
-
-def peak_bytes(function: Any, device: torch.device) -> Optional[int]:
-    """Most memory that a call holds beyond what was held before it, its result included; None where it can't be told."""
-    gc.collect()
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        function()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    if not sys.platform.startswith('linux'):
-        return None
-    ctypes.CDLL(None).malloc_trim(0)  # what is free already must not hide what the call takes
-    Path('/proc/self/clear_refs').write_text('5')  # resets the peak
-    before = _status('VmRSS')
-    function()
-    return _status('VmHWM') - before
-
-
-def _status(key: str) -> int:
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ':'))
 
 
 def measure_all(systems: Sequence[System], cases: Sequence[str], *, tiles: Optional[int],

@@ -18,6 +18,7 @@ from typing import Any, Union
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.archs.checkpoint import Checkpoint, build, detect, unwrap
 from jddb_plugin.checks import CheckpointError, OptionError, nearest
+from jddb_plugin.files import atomic_write
 from jddb_plugin.runtime.checkpoints import load_checkpoint, save_atomically
 
 FOLDER = Path(__file__).resolve().parent
@@ -103,9 +104,8 @@ def pack_weights(checkpoint: str, name: str, version: str, folder: Path = FOLDER
     state = {key: value.detach().clone() for key, value in net.state_dict().items()}
     save_atomically({'params': state, 'name': name, 'version': version, 'arch': arch, 'options': options}, str(path))
     index = {**_index(folder), name: {'sha256': _digest(path), 'version': version, 'arch': arch}}
-    partial = folder / f'{_INDEX}.partial'
-    partial.write_text(json.dumps(index, indent=2, sort_keys=True) + '\n', encoding='utf-8')
-    os.replace(partial, folder / _INDEX)
+    with atomic_write(folder / _INDEX) as file:
+        file.write_text(json.dumps(index, indent=2, sort_keys=True) + '\n', encoding='utf-8')
     return path
 
 

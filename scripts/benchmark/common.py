@@ -1,13 +1,10 @@
 """What the benchmarks share: timing, peak memory, the machine's description, tables and JSON."""
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import platform
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -15,6 +12,10 @@ import torch
 import torchvision
 
 import jddb_plugin
+from jddb_plugin.inference.memory import peak_bytes
+from jddb_plugin.tables.report import markdown as table
+
+__all__ = ['machine', 'megabytes', 'peak_bytes', 'seconds', 'synchronise', 'table', 'write_json']
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -48,45 +49,6 @@ def seconds(function: Callable[[], Any], device: torch.device, *, repeats: int, 
         if k >= warmup:
             times.append(time.perf_counter() - start)
     return sorted(times)
-
-
-def _status(key: str) -> int:
-    """A line of /proc/self/status in bytes."""
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith(key + ':'):
-            return int(line.split()[1]) * 1024
-    raise KeyError(key)
-
-
-def peak_bytes(function: Callable[[], Any], device: torch.device) -> Optional[int]:
-    """Most memory that a call holds beyond what was held before it, its result included; None where it can't be told.
-
-    On a CPU this is the process's resident memory, so that what other libraries allocate counts too.
-    """
-    gc.collect()
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        function()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    if not sys.platform.startswith('linux'):
-        return None
-    ctypes.CDLL(None).malloc_trim(0)  # what is free already must not hide what the call takes
-    Path('/proc/self/clear_refs').write_text('5')  # resets the peak
-    before = _status('VmRSS')
-    function()
-    return _status('VmHWM') - before
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table, aligned so that it reads well in a terminal too."""
-    cells = [[str(cell) for cell in row] for row in (headings, *rows)]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(headings))]
-    lines = ['| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths)) + ' |' for row in cells]
-    lines.insert(1, '|' + '|'.join('-' * (width + 2) for width in widths) + '|')
-    return '\n'.join(lines) + '\n'
 
 
 def megabytes(value: Optional[int]) -> str:
