@@ -16,7 +16,7 @@ from .conftest import ROOT
 
 #: What is merged on top of others, and no file by itself.
 OVERLAYS = {ROOT / 'options' / 'train' / name for name in (
-    'ablation/small.yml', 'tables/small/base.yml', 'tables/claims/base.yml')}
+    'tables/small/base.yml', 'tables/claims/base.yml')}
 FILES = sorted(set((ROOT / 'options').rglob('*.yml')) - OVERLAYS)
 
 
