@@ -98,13 +98,13 @@ class TiledInference:
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         """Finished rows from top to bottom: (first row, linear camera RGB [3, rows, W] on the device)."""
         grid, rows, scale = self.grid, self.grid.rows, self.net.upscale
-        start = self._now()
+        start = self.now()
         self.alignment.estimate(self.plan.step)
         release_memory()  # the tiles need it now
         start = self._spent('alignment', start)
         canvas = torch.zeros(3, grid.size[0] * scale, grid.padded[1] * scale, device=self.device)
         for row in range(len(rows)):
-            start = self._now()
+            start = self.now()
             band = self.alignment.band(grid, row)
             start = self._spent('alignment', start)
             self._restore_row(canvas, band, row)
@@ -142,11 +142,12 @@ class TiledInference:
         return (first - above) * scale, canvas[:, (first - top) * scale:(last - top) * scale, columns]
 
     def _spent(self, part: str, start: float) -> float:
-        now = self._now()
+        now = self.now()
         self.seconds[part] += now - start
         return now
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds of a clock, after the device has done what it was given."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
         return time.perf_counter()

@@ -1,6 +1,7 @@
 """Validation and testing of joint denoising and demosaicking: whole frames, scores after the ISP, pictures."""
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections import Counter, OrderedDict
@@ -71,13 +72,18 @@ class ValidationOptions:
 class EvaluatedModel(VideoBaseModel):
     """The part of the models of burst networks that restores whole frames and scores them."""
 
+    @functools.cached_property
+    def validation_options(self) -> ValidationOptions:
+        """The section ``val``."""
+        return ValidationOptions.read(self.opt.get('val') or {})
+
     def test(self) -> None:
         """Restore ``lq`` by the averaged network if there is one."""
         # The bare network: under DDP a forward pass may wait for ranks that have no frame to validate.
         net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
         training = net.training
         net.eval()
-        options = ValidationOptions.read(self.opt.get('val') or {})
+        options = self.validation_options
         self.output = restore_frame(net, self.lq, self.ref_idx, align=options.align, tiling=options.tiling,
                                     memory=None if options.memory is None else parse_memory(options.memory))
         net.train(training)

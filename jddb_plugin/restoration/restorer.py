@@ -94,7 +94,7 @@ class Restorer:
     def __init__(self, weights: Union[str, Path] = 'small', settings: Optional[Settings] = None) -> None:
         settings = Settings() if settings is None else settings
         self.weights, self.settings = str(weights), settings
-        self.device = _device(settings.device)
+        self.device = choose_device(settings.device)
         self.net = load_weights(self.weights, coarse=settings.coarse).to(self.device)
         self.net.to(memory_format=torch.channels_last)
         self.budget = Budget(default_memory() if settings.memory is None else settings.memory, resident_memory())
@@ -237,7 +237,12 @@ def _told(where: str) -> Iterator[None]:
                           'frames.') from error
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of an option.
+
+    Raises:
+        OptionError: there is no such device.
+    """
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:

@@ -34,7 +34,7 @@ def test_block_matching_agrees_with_the_plain_loop(script, tmp_path, monkeypatch
     report, = json.loads((tmp_path / 'r' / 'x.json').read_text())
     row, = report['hard']
     assert row['equal_offsets'] == 1 and row['ratio_matching'] > 0
-    assert report['machine']['torch'] == torch.__version__ and report['machine']['processor']
+    assert report['machine']['torch'] == torch.__version__ and report['machine']['name']
     assert '| small | 16 ' in capsys.readouterr().out
 
 
