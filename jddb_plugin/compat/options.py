@@ -66,7 +66,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = 'none'
         opt['val'] = {}
     if opt.get('val') is not None:
         _check_validation(opt['val'])
-        _warn_of_other_scores(opt, model)
+        _check_scores(opt, model)
     if is_train:
         _check_training(opt, model)
     return opt
@@ -106,15 +106,20 @@ def _check_networks(opt: Mapping[str, Any]) -> None:
                 network(**arguments)  # refuses values that do not fit together
 
 
-def _warn_of_other_scores(opt: Mapping[str, Any], model: type) -> None:
-    """Say that a stock model scores our raw bursts in another quantity than ours do, under the same name."""
-    if hasattr(model, 'check_options') or not opt['val']['metrics']:
+def _check_scores(opt: Mapping[str, Any], model: type) -> None:
+    """Refuse scores of a stock model on our raw bursts: another quantity than our models', under the same name."""
+    linear = opt['val'].get('linear_scores', False)
+    if not isinstance(linear, bool):
+        raise OptionError(f'val.linear_scores: expected true or false, got {linear!r}.')
+    if hasattr(model, 'check_options') or not opt['val']['metrics'] or linear:
         return
     for phase, section in opt['datasets'].items():
         if phase != 'train' and hasattr(DATASET_REGISTRY.get(section['type']), 'Options'):
-            _logger.warning("datasets.%s: model_type '%s' scores linear camera RGB, rounded to 8 bits, without developing it; "
-                            'its %s cannot be compared with that of BurstModel or JDDBModel.', phase, model.__name__,
-                            ' and '.join(opt['val']['metrics']))
+            names = ' and '.join(opt['val']['metrics'])
+            raise OptionError(
+                f"datasets.{phase}: model_type '{model.__name__}' would score the raw bursts of '{section['name']}' "
+                f"({section['type']}) as linear camera RGB, rounded to 8 bits and not developed; its {names} would not be "
+                'comparable with that of our models. Use model_type: BurstModel, or set val.linear_scores: true if it is wanted.')
 
 
 def _check_validation(val: dict[str, Any]) -> None:
