@@ -5,6 +5,7 @@ Every burst network says itself which state dicts are its own and what their sha
 """
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any, Mapping, NamedTuple, Optional
 
@@ -77,7 +78,8 @@ def detect(state: State, where: str) -> type[BurstNetwork]:
     """
     known = networks()
     # Those that look at some keys first: the others have to be built.
-    by_keys = {network for network in known.values() if network.detect.__func__ is not BurstNetwork.detect.__func__}
+    by_building = inspect.getattr_static(BurstNetwork, 'detect')
+    by_keys = {network for network in known.values() if inspect.getattr_static(network, 'detect') is not by_building}
     for group in (by_keys, set(known.values()) - by_keys):
         found = [network for network in group if network.detect(state)]
         if found:
@@ -111,7 +113,7 @@ def build(checkpoint: Checkpoint, where: str, **options: Any) -> BurstNetwork:
         if checkpoint.arch not in networks():
             raise CheckpointError(f"{where}: of a network '{checkpoint.arch}' that this version does not have; it has "
                                   f"{', '.join(sorted(networks()))}.")
-        network, known = networks()[checkpoint.arch], checkpoint.options
+        network, known = networks()[checkpoint.arch], dict(checkpoint.options or {})
     given = {key: value for key, value in options.items() if value is not None}
     net, state = network.from_state(checkpoint.state, {**known, **given}, where)
     compare(net.state_dict(), state, type(net).__name__, where)

@@ -80,7 +80,7 @@ def _part(options: Any, name: str, method: str, fitting: str) -> Any:
     return network
 
 
-def join_checkpoints(denoiser: dict[str, Tensor], demosaicker: dict[str, Tensor]) -> dict[str, Tensor]:
+def join_checkpoints(denoiser: Mapping[str, Tensor], demosaicker: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """One state dict of :class:`DenoiseThenDemosaic` of those of its two parts.
 
     Raises:

@@ -9,7 +9,7 @@ Deviations from EDVR:
 """
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -130,6 +130,8 @@ class EDVRBurst(BurstDenoiser):
         super().__init__(output)
         check_sizes(num_feat, num_frame, deformable_groups, num_extract_block, num_reconstruct_block)
         self.num_frame = num_frame
+        # Through convolutions; offsets of the deformable ones come on top.
+        self.context = 2 * (num_extract_block + num_reconstruct_block) + 55
         self.first = nn.Conv2d(8, num_feat, 3, 1, 1)
         self.extract = make_layer(ResidualBlockNoBN, num_extract_block, num_feat=num_feat)
         self.pyramid = FeaturePyramid(num_feat)
@@ -137,12 +139,6 @@ class EDVRBurst(BurstDenoiser):
         self.fuse = ReferenceFusion(num_feat, num_frame, num_frame // 2)
         self.trunk = make_layer(ResidualBlockNoBN, num_reconstruct_block, num_feat=num_feat)
         self.head = RgbHead(num_feat, num_feat) if output == 'rgb' else nn.Conv2d(num_feat, 4, 3, 1, 1)
-
-    @property
-    def context(self) -> Optional[int]:
-        """Receptive field on each side in packed px; offsets of the deformable convolutions come on top."""
-        depth = len(self.extract) + len(self.trunk)
-        return 2 * depth + 55
 
     @classmethod
     def detect(cls, state: Mapping[str, Tensor]) -> bool:

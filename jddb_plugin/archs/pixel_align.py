@@ -55,7 +55,6 @@ class _Level(nn.Module):
         self.offset3 = conv(channels, channels)
         self.dcn = DeformConvPack(channels, deformable_groups, backend)
         self.act = act()
-        self.coarsest = coarsest
 
     def forward(self, frames: Tensor, reference: Tensor,
                 above: Optional[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,7 +66,7 @@ class _Level(nn.Module):
             above: offset features and aligned features of the coarser level; None at the coarsest.
         """
         offset = self.act(self.offset1(torch.cat((frames, reference), dim=1)))
-        if self.coarsest:
+        if above is None:
             offset = self.act(self.offset3(offset))
             return (offset, *self.dcn(frames, offset))
         # Offsets are in pixels of their own level, so they double with the resolution.

@@ -177,6 +177,7 @@ class TileAlignment(Alignment):
 
     name = 'tiles'
     by_pixels = False
+    windows: TileGrid
 
     def __init__(self, source: RowSource, coarse: DPBM, window: SearchWindow, grid: TileGrid, device: torch.device) -> None:
         super().__init__(source, device)
@@ -227,6 +228,7 @@ class SmoothAlignment(Alignment):
     """
 
     name = 'smooth'
+    windows: TileGrid
 
     def __init__(self, source: RowSource, coarse: DPBM, window: SearchWindow, patch: tuple[int, int],
                  device: torch.device) -> None:
@@ -247,8 +249,9 @@ class SmoothAlignment(Alignment):
     def _refined_size(self) -> tuple[int, int]:
         """The middle of a patch, by which its match is refined: about as large as patches are apart."""
         grid = self.windows
-        return tuple(max(starts[1] - starts[0], SCALE) if len(starts) > 1 else size
-                     for starts, size in zip((grid.rows, grid.cols), grid.size))
+        height, width = (max(starts[1] - starts[0], SCALE) if len(starts) > 1 else size
+                         for starts, size in zip((grid.rows, grid.cols), grid.size))
+        return height, width
 
     def estimate(self, step: int) -> None:
         """Match ``step`` rows of patches at once, refine the matches, and replace those that stand alone."""
@@ -264,9 +267,9 @@ class SmoothAlignment(Alignment):
                        for frame in range(self.source.count)]
             found.append(torch.stack(refined).unflatten(1, (len(rows), len(grid.cols))))
             del raw, still  # before the next ones are made
-        centers = (torch.tensor(starts, device=self.device) + whole / 2
-                   for starts, whole in zip((grid.rows, grid.cols), grid.size))
-        self.field = MotionField(*centers, replace_strays(torch.cat(found, dim=1), _JUMP), _JUMP)
+        rows_at, cols_at = (torch.tensor(starts, device=self.device) + whole / 2
+                            for starts, whole in zip((grid.rows, grid.cols), grid.size))
+        self.field = MotionField(rows_at, cols_at, replace_strays(torch.cat(found, dim=1), _JUMP), _JUMP)
         self.offsets[:] = self.field.offsets.flatten(1, 2).transpose(0, 1).cpu()
 
     def estimation_bytes(self, step: int) -> int:
@@ -279,6 +282,8 @@ class SmoothAlignment(Alignment):
 
     def moved(self, frame: int, first: int, last: int) -> Tensor:
         """See :class:`Alignment`; motion is rounded to pixels of the packed raw, and the border repeats beyond the frame."""
+        if self.field is None:
+            raise RuntimeError('moved() needs the motion that estimate() finds.')
         height, width = self.source.size
         motion = self.field.at(frame, first, last, width).round().long()
         y = (torch.arange(first, last, device=self.device)[:, None] + motion[..., 0]).clamp(0, height - 1)

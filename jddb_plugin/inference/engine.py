@@ -21,7 +21,8 @@ from jddb_plugin.inference.flow import FlowAlignment
 from jddb_plugin.inference.memory import Plan, make_plan, release_memory
 from jddb_plugin.inference.source import RowSource, TensorSource
 from jddb_plugin.inference.tiling import TilingOptions, tile_grid
-from jddb_plugin.ops.block_matching import SearchWindow, take_tiles
+from jddb_plugin.ops.block_matching import SearchWindow
+from jddb_plugin.ops.tile_extraction import extract_tiles
 from jddb_plugin.ops.tiling import cheapest_cover
 
 #: Names of alignments, see :mod:`jddb_plugin.inference.align`.
@@ -127,7 +128,7 @@ class TiledInference:
 
     def restore(self, band: Band, chosen: slice) -> Tensor:
         """Some tiles of a row, [t, 3, 2h, 2w] of linear camera RGB."""
-        tiles = take_tiles(band.rows, band.corners[:, chosen], band.offsets[:, chosen], self.grid.size)[0]
+        tiles = extract_tiles(band.rows, band.corners[:, chosen], band.offsets[:, chosen], self.grid.size)[0]
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             return self.net.restore(tiles, self.source.ref_idx).float()
 
@@ -207,10 +208,8 @@ def restore_frame(net: BurstNetwork, lq: Tensor, ref_idx: Optional[int] = None, 
     for burst in lq:
         alignment = make_alignment(net, TensorSource(burst, ref_idx), align, tiling, window)
         plan = make_plan(net, alignment, tiling, free=MEMORY if memory is None else memory)
-        picture = None
+        picture = torch.empty(3, *(net.upscale * side for side in burst.shape[-2:]), device=alignment.device)
         for first, rows in TiledInference(net, alignment, plan):
-            if picture is None:
-                picture = rows.new_empty(3, *(net.upscale * side for side in burst.shape[-2:]))
             picture[:, first:first + rows.shape[1]] = rows
         results.append(picture)
     return torch.stack(results)

@@ -12,7 +12,7 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
-from jddb_plugin.checks import check_choice
+from jddb_plugin.checks import OptionError, check_choice
 from jddb_plugin.ops.block_matching import Search
 from jddb_plugin.ops.edges import high_frequency_mask
 from jddb_plugin.ops.isp import process
@@ -102,6 +102,8 @@ class OneHotLoss(_Term):
     @staticmethod
     def _penalty(search: Search) -> Tensor:
         weight, valid = search.weight, search.valid
+        if weight is None:
+            raise OptionError('OneHotLoss: hard matching has no weights; it needs coarse: dpbm, while training.')
         count = valid.sum(dim=-1).to(weight.dtype)
         total = weight.sum(dim=-1)
         deviation = (weight - (total / count).unsqueeze(-1)).masked_fill(~valid, 0)

@@ -127,7 +127,7 @@ class TrainedModel(EvaluatedModel):
         ref_idx = data.get('ref_idx')
         if 'srgb' in self.batch:
             with torch.no_grad():
-                self.batch.update(synthesise_batch(self.batch, int(ref_idx[0]))._asdict())
+                self.batch.update(synthesise_batch(self.batch, int(data['ref_idx'][0]))._asdict())
             for key in _SYNTHESIS:
                 del self.batch[key]
         self.lq, self.gt = self.batch['lq'], self.batch.get('gt')
@@ -218,4 +218,4 @@ class BurstModel(HookMixin, TrainedModel):
 
     def losses(self, output: Tensor) -> OrderedDict[str, Tensor]:
         """The pixel loss, and the perceptual one if there is one."""
-        return OrderedDict(l_pix=self.pixel_loss(output, self.gt), **self.perceptual_losses(output, self.gt))
+        return OrderedDict(l_pix=self.pixel_loss(output, self.truth), **self.perceptual_losses(output, self.truth))

@@ -17,7 +17,7 @@ from basicsr.utils.dist_util import get_dist_info
 from torch import Tensor
 from tqdm import tqdm
 
-from jddb_plugin.checks import OptionError, check_choice
+from jddb_plugin.checks import DataError, OptionError, check_choice
 from jddb_plugin.inference.engine import ALIGNMENTS, restore_frame
 from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.bayer import demosaic_bilinear
@@ -71,6 +71,23 @@ class ValidationOptions:
 
 class EvaluatedModel(VideoBaseModel):
     """The part of the models of burst networks that restores whole frames and scores them."""
+
+    batch: dict[str, Any]
+    lq: Tensor
+    gt: Optional[Tensor]
+    output: Tensor
+    ref_idx: int
+
+    @property
+    def truth(self) -> Tensor:
+        """The clean picture of the batch.
+
+        Raises:
+            DataError: the data set has none.
+        """
+        if self.gt is None:
+            raise DataError("the data set gives no 'gt' to compare with.")
+        return self.gt
 
     @functools.cached_property
     def validation_options(self) -> ValidationOptions:
@@ -130,7 +147,7 @@ class EvaluatedModel(VideoBaseModel):
                 self._save_image(name, sample, current_iter)
             has_truth = self.gt is not None
             if metrics and has_truth:
-                images = {'img': self._as_image(self.output), 'img2': self._as_image(self.gt)}
+                images = {'img': self._as_image(self.output), 'img2': self._as_image(self.truth)}
                 frame = int(sample['idx'].split('/')[0])
                 for k, metric in enumerate(metrics.values()):
                     results[sample['folder']][frame, k] = float(calculate_metric(images, metric))
@@ -138,7 +155,8 @@ class EvaluatedModel(VideoBaseModel):
         progress.close()
         if tb_logger and self.opt['val'].get('pictures'):
             self._add_pictures(dataset, current_iter, tb_logger)
-        self.batch = self.lq = self.gt = self.output = None
+        for held in ('batch', 'lq', 'gt', 'output'):
+            self.__dict__.pop(held, None)
         if not metrics:
             return
         if not processes.any_of(has_truth):
@@ -178,12 +196,12 @@ class EvaluatedModel(VideoBaseModel):
         folders = np.array(dataset.data_info['folder'])
         table: dict[str, dict[str, dict[str, Any]]] = {}
         for k, metric in enumerate(self.opt['val']['metrics']):
-            per_clip = {}
+            per_clip: dict[str, dict[str, Any]] = {}
             for folder, values in results.items():
-                values = values[:, k].cpu().numpy()
-                centre = values[~border[folders == folder]]
-                per_clip[folder] = {'all': float(values.mean()), 'centre': float(centre.mean()) if len(centre) else None,
-                                    'frames': values.tolist()}
+                by_frame = values[:, k].cpu().numpy()
+                centre = by_frame[~border[folders == folder]]
+                per_clip[folder] = {'all': float(by_frame.mean()), 'centre': float(centre.mean()) if len(centre) else None,
+                                    'frames': by_frame.tolist()}
             means: dict[str, Optional[float]] = {}
             for kind in ('all', 'centre'):
                 known = [clip[kind] for clip in per_clip.values() if clip[kind] is not None]

@@ -1,6 +1,7 @@
 """How an optimisation step is taken: precision, clipping, and what happens when it goes wrong."""
 from __future__ import annotations
 
+import functools
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ def joined_loss(terms: Mapping[str, Tensor], sums: Iterable[str]) -> Tensor:
     terms) must be as many times larger.
     """
     world = dist.get_world_size() if processes.is_distributed() else 1
-    return sum(term * (world if name in sums else 1) for name, term in terms.items())
+    weighted = [term * (world if name in sums else 1) for name, term in terms.items()]
+    return functools.reduce(torch.add, weighted)
 
 
 def joined_values(values: Mapping[str, Tensor], sums: Iterable[str]) -> OrderedDict[str, float]:

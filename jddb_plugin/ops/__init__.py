@@ -7,16 +7,7 @@ Examples:
     torch.Size([3, 32, 48])
 """
 from jddb_plugin.ops.bayer import demosaic_bilinear, half_size_rgb, mosaic_rgb, pack, unpack
-from jddb_plugin.ops.block_matching import (
-    Match,
-    Search,
-    SearchWindow,
-    blend_tiles,
-    distances_along,
-    match_entropy,
-    match_tiles,
-    take_tiles,
-)
+from jddb_plugin.ops.block_matching import Match, Search, SearchWindow, distances_along, match_entropy, match_tiles
 from jddb_plugin.ops.cfa import (
     CFA_PATTERNS,
     cell_to_rggb,
@@ -56,6 +47,7 @@ from jddb_plugin.ops.optical_flow import align_burst, estimate_motion
 from jddb_plugin.ops.patch_distance import patch_distances
 from jddb_plugin.ops.stabilization import Stabilizer, noise_levels
 from jddb_plugin.ops.synthesis import RawBurst, synthesise, synthesise_batch
+from jddb_plugin.ops.tile_extraction import blend_tiles, extract_tiles
 from jddb_plugin.ops.tiling import TileGrid, make_grid
 
 #: The public names. A test holds this list, so that none is renamed or lost by accident.
@@ -63,9 +55,9 @@ __all__ = [
     'CFA_PATTERNS', 'TEST_LEVELS', 'Camera', 'Match', 'MotionField', 'RawBurst', 'Search', 'SearchWindow',
     'Stabilizer', 'TileGrid', 'add_noise', 'add_test_noise', 'align_burst', 'available_backends', 'blend_tiles',
     'camera_matrix', 'cell_to_rggb', 'deform_conv2d', 'demosaic_bilinear', 'distances_along', 'estimate_motion',
-    'estimate_noise', 'flip_mosaic', 'gather_mosaic', 'half_size_rgb', 'high_frequency_mask', 'inverse_tone_map',
+    'estimate_noise', 'extract_tiles', 'flip_mosaic', 'gather_mosaic', 'half_size_rgb', 'high_frequency_mask', 'inverse_tone_map',
     'make_grid', 'match_entropy', 'match_tiles', 'mosaic_rgb', 'noise_levels', 'noise_std', 'normalise', 'orient',
     'pack', 'parse_noise', 'patch_distances', 'process', 'red_position', 'reference_camera', 'refine_offsets',
     'replace_strays', 'restore_frame', 'sample_camera', 'sample_noise_level', 'synthesise', 'synthesise_batch',
-    'take_tiles', 'to_linear_srgb', 'to_rggb', 'tone_map', 'undo_orient', 'unpack', 'unprocess',
+    'to_linear_srgb', 'to_rggb', 'tone_map', 'undo_orient', 'unpack', 'unprocess',
 ]

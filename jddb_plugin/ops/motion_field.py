@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jddb_plugin.ops.patch_distance import cut, patch_distances
+from jddb_plugin.ops.patch_distance import extract_patches, patch_distances
 
 #: Pixels around a match among which a finer one is looked for: what lies between two positions of a search with step 4, and one.
 FINER = 3
@@ -48,7 +48,7 @@ def refine_offsets(reference: Tensor, frame: Tensor, corners: Tensor, offsets: T
     """
     images = torch.stack((reference, frame))
     index = torch.zeros(len(corners), dtype=torch.int64, device=corners.device)
-    windows = cut(images, index, corners, size)
+    windows = extract_patches(images, index, corners, size)
     side = 2 * FINER + 1
     distance = patch_distances(images, index + 1, corners + offsets, windows, (-FINER, FINER, 1)).view(-1, side, side)
     best = distance.flatten(1).argmin(dim=1)

@@ -1,7 +1,7 @@
 """Export of the refined stage: coarsely aligned tiles in, RGB out.
 
 Matching, cutting of tiles and merging depend on the frames' content and size and stay in Python; so does the noise map.
-:func:`jddb_plugin.archs.tile_walk.walk_tiles` runs an exported stage on whole frames.
+:func:`jddb_plugin.archs.tiled.process_tiles` runs an exported stage on whole frames.
 
 Formats, by the file's suffix:
     .onnx  ONNX, read by onnxruntime and others.

@@ -29,11 +29,12 @@ def save_atomically(content: Any, path: str) -> None:
 
 def _reason(error: BaseException) -> str:
     """What the system said; torch hides it behind an error of its archive writer."""
-    while error is not None:
-        if isinstance(error, OSError):
-            return 'the quota is used up' if error.errno == getattr(errno, 'EDQUOT', None) else str(error.strerror or error)
-        last, error = error, error.__context__
-    return str(last).splitlines()[0]
+    cause: Optional[BaseException] = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return 'the quota is used up' if cause.errno == getattr(errno, 'EDQUOT', None) else str(cause.strerror or cause)
+        error, cause = cause, cause.__context__
+    return str(error).splitlines()[0]
 
 
 def remove_partial(*folders: str) -> None:

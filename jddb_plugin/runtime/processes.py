@@ -85,7 +85,8 @@ def rank_info(launcher: str) -> tuple[int, int, int]:
         if not os.environ.get(name, '').isdigit():
             start = 'torchrun ... -m jddb_plugin.train' if launcher == 'pytorch' else 'srun'
             raise OptionError(f'--launcher {launcher}: the environment has no {name}; start with {start}, or without a launcher.')
-    return tuple(int(os.environ[name]) for name in _ENVIRONMENT[launcher])
+    rank, size, local_rank = (int(os.environ[name]) for name in _ENVIRONMENT[launcher])
+    return rank, size, local_rank
 
 
 def is_restart(launcher: str) -> bool:

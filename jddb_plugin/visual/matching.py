@@ -125,7 +125,8 @@ def _heat(difference: np.ndarray, brightest: float, size: tuple[int, int]) -> np
 def _direction_colour(y: float, x: float) -> tuple[int, int, int]:
     hue = (np.degrees(np.arctan2(y, x)) % 360) / 2
     colour = cv2.cvtColor(np.array([[[hue, 255, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
-    return tuple(int(c) for c in colour)
+    red, green, blue = colour.tolist()
+    return red, green, blue
 
 
 def _arrows(picture: np.ndarray, grid: TileGrid, offsets: np.ndarray) -> np.ndarray:

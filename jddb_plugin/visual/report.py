@@ -136,7 +136,7 @@ def _image(picture: np.ndarray, coding: tuple[str, tuple[int, ...]], alt: str) -
     _, data = cv2.imencode(f'.{kind}', cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR), settings)
     height, width = picture.shape[:2]
     return (f'<img width="{width}" height="{height}" alt="{alt}" draggable="false" '
-            f'src="data:image/{kind};base64,{base64.b64encode(data).decode("ascii")}">')
+            f'src="data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode("ascii")}">')
 
 
 def _table(heading: str, facts: Mapping[str, str]) -> str:

@@ -97,7 +97,7 @@ def pack_weights(checkpoint: str, name: str, version: str, folder: Path = FOLDER
         network = detect(content.state, checkpoint)
         arch, known = network.__name__, network.options_of(content.state, checkpoint)
     else:
-        arch, known = content.arch, content.options
+        arch, known = content.arch, dict(content.options or {})
     options = {**known, **{key: value for key, value in options.items() if value is not None}}
     net = build(Checkpoint(content.state, arch, options), checkpoint)
     path = folder / f'{name}.pth'

@@ -10,8 +10,8 @@ from jddb_plugin.inference.flow import FlowAlignment
 from jddb_plugin.inference.memory import Plan
 from jddb_plugin.inference.source import TensorSource
 from jddb_plugin.inference.tiling import TilingOptions
-from jddb_plugin.ops.block_matching import take_tiles
 from jddb_plugin.ops.optical_flow import align_burst
+from jddb_plugin.ops.tile_extraction import extract_tiles
 from jddb_plugin.ops.tiling import make_grid
 from jddb_plugin.restoration import Burst, Settings
 from jddb_plugin.restoration.frames import load_frames
@@ -141,7 +141,7 @@ class _Averaging(TiledInference):
     """Averages the aligned frames in place of restoring them."""
 
     def restore(self, band, chosen):
-        raw = take_tiles(band.rows, band.corners[:, chosen], band.offsets[:, chosen], self.grid.size)[0][:, :, :3].mean(dim=1)
+        raw = extract_tiles(band.rows, band.corners[:, chosen], band.offsets[:, chosen], self.grid.size)[0][:, :, :3].mean(dim=1)
         return raw.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jddb_plugin.archs.tile_walk import walk_tiles
+from jddb_plugin.archs.tiled import process_tiles
 from jddb_plugin.checks import OptionError, ShapeError
 from jddb_plugin.inference.engine import TiledInference, default_alignment, make_alignment, restore_frame
 from jddb_plugin.inference.memory import Plan, make_plan
@@ -141,7 +141,7 @@ def test_walk_tiles_is_the_oracle_of_the_network():
     net = make_net(coarse='none')
     lq = torch.rand(1, 2, 8, 24, 28)
     grid = make_grid(24, 28, tile=16, overlap=4, multiple=4)
-    expected = walk_tiles(lq, grid, lambda t: net.refine(t, 1).restored, coarse=None, tile_batch=1, ref_idx=1)
+    expected = process_tiles(lq, grid, lambda t: net.refine(t, 1).restored, coarse=None, tile_batch=1, ref_idx=1)
     torch.testing.assert_close(net(lq, tile=16), expected)
 
 

@@ -4,7 +4,8 @@ import torch.nn.functional as F
 
 from jddb_plugin.checks import OptionError, ShapeError
 from jddb_plugin.ops import patch_distance
-from jddb_plugin.ops.block_matching import SearchWindow, blend_tiles, distances_along, match_tiles, take_tiles
+from jddb_plugin.ops.block_matching import SearchWindow, distances_along, match_tiles
+from jddb_plugin.ops.tile_extraction import blend_tiles, extract_tiles
 
 from . import block_matching_oracle as oracle
 
@@ -38,7 +39,7 @@ def test_agrees_with_nested_loops(case, temperature):
         f = others.index(frame)
         assert tuple(match.offset[b, t, frame].tolist()) == offset
         for search, (centre, distance, weight) in zip((match.coarse, match.fine), searches):
-            assert tuple(search.centre[b, t, f].tolist()) == centre
+            assert tuple(search.center[b, t, f].tolist()) == centre
             assert search.valid[b, t, f].tolist() == [d is not None for d in distance]
             flat = torch.stack([torch.zeros((), dtype=torch.float64) if d is None else d for d in distance])
             torch.testing.assert_close(search.distance[b, t, f], flat, rtol=1e-10, atol=1e-12)
@@ -91,7 +92,7 @@ def test_soft_matching_becomes_one_hot_as_the_temperature_falls():
     assert (soft.fine.weight.amax(dim=-1) > 1 - 1e-6).all()
     frames = torch.rand(2, 5, 3, 44, 52, dtype=torch.float64)
     blended = blend_tiles(frames, positions * 4, soft, (16, 16), ref_idx=2, window=SearchWindow(4, 2), scale=4)
-    torch.testing.assert_close(blended, take_tiles(frames, positions * 4, hard.offset * 4, (16, 16)))
+    torch.testing.assert_close(blended, extract_tiles(frames, positions * 4, hard.offset * 4, (16, 16)))
 
 
 def test_blending_is_the_weighted_sum_of_candidates():
@@ -106,7 +107,7 @@ def test_blending_is_the_weighted_sum_of_candidates():
                 total = torch.zeros(3, 16, 16, dtype=torch.float64)
                 for index, (dy, dx) in enumerate(oracle.steps(*window.fine)):
                     if match.fine.valid[b, t, f, index]:
-                        y, x = (match.fine.centre[b, t, f] + torch.tensor([dy, dx])).mul(4).tolist()
+                        y, x = (match.fine.center[b, t, f] + torch.tensor([dy, dx])).mul(4).tolist()
                         total += match.fine.weight[b, t, f, index] * frames[b, frame, :, y:y + 16, x:x + 16]
                 torch.testing.assert_close(blended[b, t, frame], total)
             y, x = (positions[b, t] * 4).tolist()
