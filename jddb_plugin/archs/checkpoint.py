@@ -1,6 +1,6 @@
 """From a checkpoint to a network: which one it is of, and its options, are read off the tensors.
 
-Every burst network says itself which state dicts are its own and what their shapes tell (:meth:`BurstNetwork.detect` and
+Every burst network says itself which state dicts are its own and what their shapes show (:meth:`BurstNetwork.detect` and
 :meth:`BurstNetwork.options_of`); a file of packed weights (:mod:`jddb_plugin.weights`) states both.
 """
 from __future__ import annotations
@@ -77,7 +77,7 @@ def detect(state: State, where: str) -> type[BurstNetwork]:
         CheckpointError: none, or several; names what they would expect.
     """
     known = networks()
-    # Those that look at some keys first: the others have to be built.
+    # Networks that compare some keys come first: the others have to be built.
     by_building = inspect.getattr_static(BurstNetwork, 'detect')
     by_keys = {network for network in known.values() if inspect.getattr_static(network, 'detect') is not by_building}
     for group in (by_keys, set(known.values()) - by_keys):
@@ -100,7 +100,7 @@ def build(checkpoint: Checkpoint, where: str, **options: Any) -> BurstNetwork:
     Args:
         checkpoint: of :func:`unwrap`.
         where: its name in messages.
-        options: arguments of the network that no shape tells; those that are None are left to the checkpoint.
+        options: arguments of the network that no shape shows; those that are None are left to the checkpoint.
 
     Raises:
         CheckpointError: incomplete, or of another network.

@@ -15,7 +15,7 @@ from jddb_plugin.checks import CheckpointError, OptionError
 from jddb_plugin.options import check_call, registered
 
 _PARTS = ('denoiser', 'demosaicker')
-#: Networks that a checkpoint's parts are told as.
+#: Networks that the parts of a checkpoint may belong to.
 _NETWORKS = (KPN, EDVRBurst, RViDeNet, DemosaicNet)
 
 

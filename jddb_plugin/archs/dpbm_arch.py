@@ -46,9 +46,9 @@ class DPBM(nn.Module):
         num_feat: features of the downsampler.
         features: 'learned' for the paper's downsampler; 'bicubic' for plain block matching on a bicubically
             downsampled burst (the paper's "w/o E2E"), which has no parameters and is always hard.
-        radius: reach of the first search in feature pixels (1/4 of the input's).
+        radius: largest displacement of the first search in feature pixels (1/4 of the input's).
         stride: its step.
-        window: 'symmetric' or 'published', see :class:`SearchWindow`.
+        window: 'symmetric' or 'released', see :class:`SearchWindow`.
         temperature: T of eq. (2) while training; evaluation is always hard. State of the module that a hook
             changes through :attr:`temperature`.
 
@@ -84,7 +84,7 @@ class DPBM(nn.Module):
         return (features - mean[..., None, None]) * scale[..., None, None]
 
     def convolve(self, frames: Tensor) -> Tensor:
-        """:meth:`extract` without its last step, the norm over each whole frame. Looks :data:`CONTEXT` pixels around."""
+        """:meth:`extract` without its last step, the norm over each whole frame. Its context is :data:`CONTEXT` pixels."""
         check_ndim(frames, 'B N C H W', 'frames')
         if frames.shape[2] < self.match_channels or frames.shape[3] % SCALE or frames.shape[4] % SCALE:
             raise ShapeError(f'DPBM: expected frames [B, N, C >= {self.match_channels}, H, W] with H and W multiples of '

@@ -1,7 +1,7 @@
 """GCP-Net: joint denoising and demosaicking with the green channel prior (Guo, Liang, Zhang, 2021, arXiv 2101.09870).
 
 The green planes are sampled twice as densely as the others and are less noisy. A branch of their own guides everything else:
-it scales and shifts the features within each frame, tells the offsets between frames, and modulates the merged features.
+it scales and shifts the features within each frame, predicts the offsets between frames, and modulates the merged features.
 
 Deviation:
     ``init: passthrough`` starts as a demosaicked reference, as that of TwoStageJDDB does, and is for short trainings.
@@ -116,7 +116,7 @@ class GCPNet(BurstNetwork):
         self.extract = _convs(8, num_feat, 5)
         self.refine = nn.ModuleList(GuidedAttentionBlock(num_feat) for _ in range(_GUIDED))
         self.pyramid = FeaturePyramid(num_feat)
-        # The published network has no activation after the first convolution of the finest level.
+        # The released network has no activation after the first convolution of the finest level.
         self.align = GuidedAlign(num_feat, deformable_groups, num_feat // 2, guided_cascade=False, activate_finest=False)
         self.merge = conv(num_frame * num_feat, num_feat)
         self.up = nn.ConvTranspose2d(num_feat, num_feat, 2, 2)

@@ -175,7 +175,7 @@ class TwoStageJDDB(BurstNetwork):
         """
         coarse = options.get('coarse')
         if coarse is None:
-            raise OptionError(f'{where}: holds no matching features, so its coarse stage cannot be told; give --coarse '
+            raise OptionError(f'{where}: holds no matching features, so its coarse stage is unknown; give --coarse '
                               'block_matching or --coarse none, as in its training.')
         if coarse == 'dpbm' and not _has_features(state):
             raise CheckpointError(f"{where}: holds no matching features ('coarse.downsample...'), which coarse: dpbm needs; "

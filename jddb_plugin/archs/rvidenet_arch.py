@@ -1,7 +1,7 @@
 """RViDeNet: raw video denoising (Yue et al., CVPR 2020, arXiv 2003.14013), and RViDeNet* of the paper's tables.
 
 Every frame is denoised by a U-Net first. The four planes then go separately through the same weights: features of the noisy
-plane, aligned by offsets that the denoised one tells, non-local attention, temporal fusion. Their fused features are
+plane, aligned by offsets predicted from the denoised one, non-local attention, temporal fusion. Their fused features are
 concatenated and become the picture.
 
 Deviations:

@@ -1,4 +1,4 @@
-"""Walk over whole frames in memory, tile by tile: align, process, merge.
+"""Whole frames in memory, tile by tile: align, process, merge.
 
 Differentiable, and the plain form of what :mod:`jddb_plugin.inference` does by bands of rows.
 """

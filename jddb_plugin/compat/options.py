@@ -224,7 +224,7 @@ def _check_training(opt: dict[str, Any], model: type) -> None:
         if key.endswith('_opt') and isinstance(train[key], Mapping):
             loss, arguments = registered(LOSS_REGISTRY, train[key], f'train.{key}')
             check_call(loss, arguments, f'train.{key}')
-    _check_optimisation(train, ours=hasattr(model, 'check_options'))
+    _check_optimization(train, ours=hasattr(model, 'check_options'))
     if hasattr(model, 'check_hooks'):
         model.check_hooks(opt)
     else:
@@ -235,8 +235,8 @@ def _check_training(opt: dict[str, Any], model: type) -> None:
                                   'HookedVideoBaseModel or HookedSRModel, or put HookMixin in front of your own model.')
 
 
-def _check_optimisation(train: Mapping[str, Any], *, ours: bool) -> None:
-    """Optimiser and scheduler: their types and keys."""
+def _check_optimization(train: Mapping[str, Any], *, ours: bool) -> None:
+    """Optimizer and scheduler: their types and keys."""
     for key in ('optim_g', 'scheduler'):
         if not isinstance(train.get(key), Mapping) or 'type' not in train[key]:
             raise OptionError(f"train.{key}: expected a mapping with a 'type'.")

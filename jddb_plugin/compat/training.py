@@ -16,7 +16,7 @@ from jddb_plugin.runtime.preemption import shield_children
 
 
 def optimizer_class(optim_type: str) -> type:
-    """Optimiser of torch.optim by its name.
+    """Optimizer of torch.optim by its name.
 
     Raises:
         OptionError: there is none of that name.

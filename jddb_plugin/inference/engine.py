@@ -56,8 +56,8 @@ def make_alignment(net: BurstNetwork, source: RowSource, name: Optional[str], ti
     check_choice(name, ALIGNMENTS, 'align')
     multiple = math.lcm(net.multiple, SCALE) if name in ('tiles', 'smooth') else net.multiple
     tiling.check(multiple)
-    if name != 'tiles' and tiling.layout == 'published' and name != 'none':
-        raise OptionError(f"align: '{name}' moves pixels, and layout: published pads frames by zeros, which must not be moved; "
+    if name != 'tiles' and tiling.layout == 'released' and name != 'none':
+        raise OptionError(f"align: '{name}' moves pixels, and layout: released pads frames by zeros, which must not be moved; "
                           'use align: tiles, or layout: inside.')
     device = next(net.parameters()).device
     if name == 'none':

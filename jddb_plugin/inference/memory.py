@@ -74,7 +74,7 @@ def release_memory() -> None:
 
 
 def peak_bytes(function: Callable[[], Any], device: torch.device) -> Optional[int]:
-    """Most memory that a call holds beyond what was held before it, its result included; None where it can't be told.
+    """Most memory that a call holds beyond what was held before it, its result included; None where the system does not say.
 
     On a CPU this is the process's resident memory, so that what other libraries allocate counts too.
     """
@@ -170,9 +170,9 @@ def _measure(net: BurstNetwork, count: int, device: torch.device) -> float:
         held = torch.cuda.memory_allocated(device)
         net.restore(tiles, count // 2)
         return (torch.cuda.max_memory_allocated(device) - held) / side ** 2 + tiles[..., 0, 0].nbytes
-    with _Allocations([tiles, *net.parameters(), *net.buffers()]) as seen:
+    with _Allocations([tiles, *net.parameters(), *net.buffers()]) as counted:
         type(net).restore(net, tiles, count // 2)  # not a compiled form of it
-    return seen.peak / side ** 2 + tiles[..., 0, 0].nbytes
+    return counted.peak / side ** 2 + tiles[..., 0, 0].nbytes
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The loss terms of section 3.5, each a class in the toolbox's loss registry.
 
-The total, eq. (9), is their sum: every term multiplies its own ``loss_weight``. The published losses are sums
-over pixels, candidates and samples, which is what the published weights were tuned for; with
+The total, eq. (9), is their sum: every term multiplies its own ``loss_weight``. The released losses are sums
+over pixels, candidates and samples, which is what the released weights were tuned for; with
 ``reduction: mean`` the weights need rescaling.
 """
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ReconstructionLoss(_Term):
 
     Args:
         loss_weight: factor.
-        reduction: 'sum' (published) or 'mean' over pixels and channels.
+        reduction: 'sum' (as released) or 'mean' over pixels and channels.
         eps: of the Charbonnier penalty.
     """
 
@@ -56,7 +56,7 @@ class ReconstructionLoss(_Term):
                 rgb_gain: Optional[Tensor] = None) -> Tensor:
         """Loss of ``restored`` against ``gt``, both linear camera RGB [B, 3, H, W]; gains [B], cam2rgb [B, 3, 3].
 
-        ``rgb_gain`` is not used: the published training leaves the brightness as the sensor has it.
+        ``rgb_gain`` is not used: the released training leaves the brightness as the sensor has it.
         """
         camera = {'red_gain': red_gain, 'blue_gain': blue_gain, 'cam2rgb': cam2rgb}
         linear = charbonnier(restored, gt, self.eps)
@@ -66,11 +66,11 @@ class ReconstructionLoss(_Term):
 
 @LOSS_REGISTRY.register()
 class InterpolationLoss(_Term):
-    """Charbonnier penalty of the reference interpolated from its neighbours, on high frequencies (eq. 7).
+    """Charbonnier penalty of the reference interpolated from its neighbors, on high frequencies (eq. 7).
 
     Args:
         loss_weight: beta of eq. (9).
-        reduction: 'sum' (published) or 'mean' over pixels and channels.
+        reduction: 'sum' (as released) or 'mean' over pixels and channels.
         eps: of the Charbonnier penalty.
     """
 
@@ -92,7 +92,7 @@ class OneHotLoss(_Term):
 
     Args:
         loss_weight: rho of eq. (9), 1e5 in the paper.
-        reduction: 'sum' (published) or 'mean' over searches.
+        reduction: 'sum' (as released) or 'mean' over searches.
     """
 
     def forward(self, *searches: Search) -> Tensor:
@@ -119,7 +119,7 @@ class BlockMatchingLoss(_Term):
 
     Args:
         loss_weight: eta of eq. (9), 1e3 in the paper during the first 200,000 iterations, then 0.
-        reduction: 'sum' (published) or 'mean' over candidates.
+        reduction: 'sum' (as released) or 'mean' over candidates.
     """
 
     def forward(self, distances: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:

@@ -124,7 +124,7 @@ class EvaluatedModel(VideoBaseModel):
     def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Restore every frame of the data set; PSNR and SSIM after the ISP, in floating point (section 4.2).
 
-        A clip's score is the mean over its frames ("all"), and over those that have real neighbours on both sides
+        A clip's score is the mean over its frames ("all"), and over those that have real neighbors on both sides
         ("centre"). Clips count equally. Frames are shared out among the ranks, of which some may have none.
         """
         dataset = dataloader.dataset

@@ -23,7 +23,7 @@ _DRAWN_TILE = 64
 
 
 class HookMixin(_Host):
-    """Runs the hooks listed under ``train: hooks:`` around every optimisation step.
+    """Runs the hooks listed under ``train: hooks:`` around every optimization step.
 
     With ``val: matching_figure: true``, validation also draws the matching of one burst of each clip for TensorBoard;
     the network must have a coarse stage (TwoStageJDDB, CoarseAligned, DPBM).

@@ -53,7 +53,7 @@ class _TwoStageStep(TrainedModel):
         return output._replace(restored=output.restored.float(), interpolated=output.interpolated.float()), positions
 
     def observations(self, output: tuple[TileOutput, Tensor]) -> dict[str, Tensor]:
-        """What tells whether the alignment goes well: mean size of the offsets (px of their level), entropy of the match."""
+        """What shows whether the alignment works: mean size of the offsets (px of their level), entropy of the match."""
         result, _ = output
         values = {f'dcn_offset_l{level}': size for level, size in enumerate(result.offset_size, start=1)}
         if result.match is not None and result.match.coarse.weight is not None:

@@ -1,4 +1,4 @@
-"""How an optimisation step is taken: precision, clipping, and what happens when it goes wrong."""
+"""How an optimization step is taken: precision, clipping, and what happens when it goes wrong."""
 from __future__ import annotations
 
 import functools
@@ -25,7 +25,7 @@ class StepOptions(Options):
             sampling of the deformable convolutions and the losses stay in float32, and so does validation.
         compile: run the refined stage through torch.compile.
         max_grad_norm: clip the gradients of the network, and those of its coarse stage, to this norm each: the matching's
-            losses are far larger than the others, and would be the measure of all. Default: none.
+            losses are far larger than the others, and would dominate the norm. Default: none.
         max_skipped: steps in a row that may be skipped for a loss or gradient that is not finite.
     """
 

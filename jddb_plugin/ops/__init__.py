@@ -33,7 +33,7 @@ from jddb_plugin.ops.isp import (
     tone_map,
     unprocess,
 )
-from jddb_plugin.ops.motion_field import MotionField, refine_offsets, replace_strays
+from jddb_plugin.ops.motion_field import MotionField, refine_offsets, replace_outliers
 from jddb_plugin.ops.noise import (
     TEST_LEVELS,
     add_noise,
@@ -58,6 +58,6 @@ __all__ = [
     'estimate_noise', 'extract_tiles', 'flip_mosaic', 'gather_mosaic', 'half_size_rgb', 'high_frequency_mask', 'inverse_tone_map',
     'make_grid', 'match_entropy', 'match_tiles', 'mosaic_rgb', 'noise_levels', 'noise_std', 'normalise', 'orient',
     'pack', 'parse_noise', 'patch_distances', 'process', 'red_position', 'reference_camera', 'refine_offsets',
-    'replace_strays', 'restore_frame', 'sample_camera', 'sample_noise_level', 'synthesise', 'synthesise_batch',
+    'replace_outliers', 'restore_frame', 'sample_camera', 'sample_noise_level', 'synthesise', 'synthesise_batch',
     'to_linear_srgb', 'to_rggb', 'tone_map', 'undo_orient', 'unpack', 'unprocess',
 ]

@@ -6,7 +6,7 @@ Convention:
     M candidates; the candidates of a window are numbered row by row, from the top left.
 
 Matching is progressive in two ways: each frame is searched with a stride, then with stride 1 around the best
-match; and frames walk outward from the reference, the center of each search being the last match in that
+match; and frames are searched outward from the reference, the center of each search being the last match in that
 direction.
 """
 from __future__ import annotations
@@ -26,9 +26,9 @@ class SearchWindow:
     """The candidates of the two searches, relative to their center.
 
     Attributes:
-        radius: reach of the first search in feature pixels, the paper's maximal search range.
-        stride: step of the first search; the second one reaches as far with step 1.
-        kind: 'symmetric' is the paper's: -radius .. radius, then -stride .. stride. 'published' is what the
+        radius: largest displacement of the first search in feature pixels, the paper's maximal search range.
+        stride: step of the first search; the second one covers as many feature pixels around its match, with step 1.
+        kind: 'symmetric' is the paper's: -radius .. radius, then -stride .. stride. 'released' is what the
             released code does: upper ends are excluded, and so is a candidate that touches the frame's last
             row or column.
     """
@@ -38,31 +38,31 @@ class SearchWindow:
     kind: str = 'symmetric'
 
     def __post_init__(self) -> None:
-        check_choice(self.kind, ('symmetric', 'published'), 'window')
+        check_choice(self.kind, ('symmetric', 'released'), 'window')
         if self.radius < 0 or self.stride < 1:
             raise OptionError(f'search window: radius must be >= 0 and stride >= 1, got {self.radius}, {self.stride}.')
 
     @property
     def coarse(self) -> tuple[int, int, int]:
         """(first, last, step) of the strided search along one axis."""
-        if self.kind == 'published':
+        if self.kind == 'released':
             last = (2 * self.radius - 1) // self.stride * self.stride - self.radius
             return -self.radius, max(last, 0), self.stride
-        reach = self.radius // self.stride * self.stride
-        return -reach, reach, self.stride
+        last = self.radius // self.stride * self.stride
+        return -last, last, self.stride
 
     @property
     def fine(self) -> tuple[int, int, int]:
         """(first, last, step) of the search around the strided match along one axis."""
-        return -self.stride, self.stride - (self.kind == 'published'), 1
+        return -self.stride, self.stride - (self.kind == 'released'), 1
 
     @property
     def margin(self) -> int:
         """Rows and columns at the frame's end that candidates must not touch."""
-        return int(self.kind == 'published')
+        return int(self.kind == 'released')
 
     def max_displacement(self, frames: int, ref_idx: int) -> int:
-        """How far, in feature pixels, a match in one of so many frames can lie from its tile: frames walk outward."""
+        """How far, in feature pixels, a match in one of so many frames can lie from its tile: searches add up outward."""
         steps = max(ref_idx, frames - 1 - ref_idx)
         return steps * sum(max(-axis[0], axis[1]) for axis in (self.coarse, self.fine)) + self.margin
 
@@ -284,7 +284,7 @@ def _search(frames: Tensor, index: Tensor, reference: Tensor, center: Tensor, ax
 
 def distances_along(features: Tensor, positions: Tensor, size: tuple[int, int], match: Match, *, ref_idx: int,
                     window: SearchWindow) -> tuple[Tensor, Tensor]:
-    """Distances of other features for the very candidates that ``match`` looked at.
+    """Distances of other features for the candidates of ``match``.
 
     Eq. (6) compares the distances of learned features with those of the clean burst, candidate by candidate.
 

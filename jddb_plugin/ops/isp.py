@@ -69,7 +69,7 @@ def camera_matrix(xyz_to_cam: Tensor) -> Tensor:
 
 
 def reference_camera() -> Camera:
-    """Metadata of the published test protocol: the first matrix, gains 1.0, 2.0 and 1.7.
+    """Metadata of the released test protocol: the first matrix, gains 1.0, 2.0 and 1.7.
 
     Examples:
         >>> reference_camera().red_gain

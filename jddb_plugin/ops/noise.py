@@ -76,7 +76,7 @@ def add_noise(clean: Tensor, shot: Level, read: Level, *, generator: Optional[to
 
 
 def add_test_noise(clean: Tensor, shot: float, read: float, *, frame_number: int) -> Tensor:
-    """Reproducible noise of the published test protocol.
+    """Reproducible noise of the released test protocol.
 
     The k-th frame of a clip, counted from 1 in sorted order, is drawn by a CPU generator seeded with k, in one
     ``torch.normal`` call on the standard deviation laid out as (H, W, 4). The draw belongs to the processed

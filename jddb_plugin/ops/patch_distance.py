@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: Working memory by device type: on a CPU the differences stay in its cache, on a GPU a launch has enough to do.
+#: Working memory by device type: on a CPU the differences stay in its cache, on a GPU a launch keeps it busy.
 CHUNK_BYTES = {'cpu': 8 << 20, 'cuda': 128 << 20}
 
 
@@ -70,7 +70,7 @@ def patch_distances(images: Tensor, index: Tensor, corner: Tensor, reference: Te
     Args:
         images: [L, H, W, C], float32 or float64.
         index: [S], int64, the image that each tile is searched in.
-        corner: [S, 2], int64, the centre of each search.
+        corner: [S, 2], int64, the center of each search.
         reference: [S, height, width, C], the tiles.
         axis: (first, last, step) of the displacements, the same along both axes; M = count * count candidates.
 
@@ -93,7 +93,7 @@ def patch_distances(images: Tensor, index: Tensor, corner: Tensor, reference: Te
 
 
 def _region(images: Tensor, index: Tensor, corner: Tensor, size: tuple[int, int], axis: tuple[int, int, int]) -> Tensor:
-    """Everything that the searches can see."""
+    """Everything that the searches cover."""
     first, last, _ = axis
     return extract_patches(images, index, corner + first, (size[0] + last - first, size[1] + last - first))
 

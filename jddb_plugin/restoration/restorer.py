@@ -200,8 +200,8 @@ class Restorer:
                              '18 x 18 samples.')
         small = burst.is_video and frames.size[0] * frames.size[1] <= _SMALL_FRAME
         tile, overlap, radius = _SMALL if small else _LARGE
-        published = settings.window == 'published'
-        tiling = TilingOptions(settings.tile, settings.overlap, 'published' if published else 'inside', (tile, overlap))
+        published = settings.window == 'released'
+        tiling = TilingOptions(settings.tile, settings.overlap, 'released' if published else 'inside', (tile, overlap))
         window = SearchWindow(radius if settings.radius is None else settings.radius, _STRIDE, settings.window)
         align = 'tiles' if settings.align is None and published and self.net.aligned_input else settings.align
         return tiling, make_alignment(self.net, FramesSource(frames), align, tiling, window)

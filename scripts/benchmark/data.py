@@ -52,9 +52,9 @@ def read_frames(folder: Optional[Path]) -> list[np.ndarray]:
 def plain_sample(root: Path, keys: list[str], rng: np.random.Generator) -> dict[str, torch.Tensor]:
     """One sample as one writes it first."""
     generator = torch.Generator().manual_seed(int(rng.integers(2 ** 31)))
-    centre = int(rng.integers(2, len(keys) - 2))
+    center = int(rng.integers(2, len(keys) - 2))
     camera, (shot, read) = sample_camera(generator), sample_noise_level(generator)
-    frames = [decode_srgb(read_value(root, keys[k]), keys[k]) for k in range(centre - 2, centre + 3)]
+    frames = [decode_srgb(read_value(root, keys[k]), keys[k]) for k in range(center - 2, center + 3)]
     y, x = (int(rng.integers(0, side - GT_SIZE + 1)) for side in frames[0].shape[:2])
     lq = []
     for k, frame in enumerate(frames):

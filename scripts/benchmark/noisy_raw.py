@@ -35,11 +35,11 @@ def some_photograph() -> np.ndarray:
 
 
 def camera() -> CameraMetadata:
-    """Of the published test protocol."""
-    colours = reference_camera()
+    """Of the released test protocol."""
+    colors = reference_camera()
     return CameraMetadata(
         cfa='rggb', bits=16, black_level=(0.0,) * 4, white_level=(float(_WHITE),) * 4,
-        white_balance=(float(colours.red_gain), 1.0, float(colours.blue_gain)), color_matrix=REFERENCE_XYZ_TO_CAM,
+        white_balance=(float(colors.red_gain), 1.0, float(colors.blue_gain)), color_matrix=REFERENCE_XYZ_TO_CAM,
         noise_shot=(LEVEL[0],) * 4, noise_read=(LEVEL[1],) * 4, source='benchmark')
 
 

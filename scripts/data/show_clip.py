@@ -1,8 +1,8 @@
-"""Develop a frame of a clip of mosaics into a picture, to see that levels, pattern and colours are right.
+"""Develop a frame of a clip of mosaics into a picture, to see that levels, pattern and colors are right.
 
 python scripts/data/show_clip.py LMDB -o picture.png [--clip NAME] [--frame 0]
 
-Bilinear demosaicking, the clip's white balance and colour matrix, a brightness that suits the frame, gamma and tone
+Bilinear demosaicking, the clip's white balance and color matrix, a brightness that suits the frame, gamma and tone
 curve; turned upright as the metadata say. Nothing is denoised.
 """
 from __future__ import annotations

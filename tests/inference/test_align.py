@@ -173,15 +173,15 @@ def test_frames_smaller_than_a_tile_and_any_alignment():
             assert restored.shape == (1, 3, 34, 38) and torch.isfinite(restored).all()
 
 
-def test_published_padding_is_not_moved():
+def test_released_padding_is_not_moved():
     net = make_net(dpbm={'radius': 2})
     lq = torch.rand(1, 2, 8, 32, 40)
-    tiling = TilingOptions(16, 4, 'published')
+    tiling = TilingOptions(16, 4, 'released')
     for align in ('smooth', 'flow'):
-        with pytest.raises(OptionError, match='layout: published pads frames by zeros'):
+        with pytest.raises(OptionError, match='layout: released pads frames by zeros'):
             restore_frame(net, lq, align=align, tiling=tiling)
     assert restore_frame(net, lq, align='tiles', tiling=tiling).shape == (1, 3, 64, 80)
-    with pytest.raises(OptionError, match='^align: smooth does not go with window published, which moves whole tiles'):
-        Settings(window='published', align='smooth')
+    with pytest.raises(OptionError, match='^align: smooth does not go with window released, which moves whole tiles'):
+        Settings(window='released', align='smooth')
     with pytest.raises(OptionError, match='^align'):
         Settings(align='smoth')

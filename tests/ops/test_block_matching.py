@@ -13,7 +13,7 @@ CASES = {
     'middle reference': dict(frames=5, ref_idx=2, size=(4, 4), window=SearchWindow(4, 2)),
     'first frame, rectangular tile': dict(frames=3, ref_idx=0, size=(3, 5), window=SearchWindow(3, 2)),
     'last frame, stride 3': dict(frames=4, ref_idx=3, size=(4, 3), window=SearchWindow(6, 3)),
-    'published window': dict(frames=3, ref_idx=1, size=(4, 4), window=SearchWindow(4, 2, 'published')),
+    'released window': dict(frames=3, ref_idx=1, size=(4, 4), window=SearchWindow(4, 2, 'released')),
     'window larger than the frame': dict(frames=3, ref_idx=1, size=(6, 8), window=SearchWindow(20, 2)),
     'tile as large as the frame': dict(frames=3, ref_idx=1, size=(11, 13), window=SearchWindow(2, 2)),
     'stride 1': dict(frames=3, ref_idx=1, size=(4, 4), window=SearchWindow(2, 1)),
@@ -155,9 +155,9 @@ def test_of_equally_good_periods_the_nearest_wins():
 
 
 def test_without_a_valid_candidate_the_tile_stays():
-    """The published rule leaves a tile as large as the frame no candidate at all."""
+    """The released rule leaves a tile as large as the frame no candidate at all."""
     features, positions = _setup(3, (11, 13))
-    match = match_tiles(features, positions, (11, 13), ref_idx=1, window=SearchWindow(2, 2, 'published'), temperature=1e-2)
+    match = match_tiles(features, positions, (11, 13), ref_idx=1, window=SearchWindow(2, 2, 'released'), temperature=1e-2)
     assert (match.offset == 0).all()
     assert (match.fine.valid.sum(dim=-1) == 1).all()
     assert (match.fine.weight.amax(dim=-1) == 1).all()
@@ -215,8 +215,8 @@ def test_windows_are_those_of_the_paper_and_of_the_release():
     assert SearchWindow(6, 2).coarse == (-6, 6, 2)
     assert SearchWindow(7, 2).coarse == (-6, 6, 2)
     assert SearchWindow(6, 2).fine == (-2, 2, 1)
-    assert SearchWindow(6, 2, 'published').coarse == (-6, 4, 2)
-    assert SearchWindow(6, 2, 'published').fine == (-2, 1, 1)
+    assert SearchWindow(6, 2, 'released').coarse == (-6, 4, 2)
+    assert SearchWindow(6, 2, 'released').fine == (-2, 1, 1)
 
 
 def test_wrong_input_is_named():

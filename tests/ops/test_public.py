@@ -17,7 +17,7 @@ PUBLIC = [
     'estimate_noise', 'extract_tiles', 'flip_mosaic', 'gather_mosaic', 'half_size_rgb', 'high_frequency_mask', 'inverse_tone_map',
     'make_grid', 'match_entropy', 'match_tiles', 'mosaic_rgb', 'noise_levels', 'noise_std', 'normalise', 'orient',
     'pack', 'parse_noise', 'patch_distances', 'process', 'red_position', 'reference_camera', 'refine_offsets',
-    'replace_strays', 'restore_frame', 'sample_camera', 'sample_noise_level', 'synthesise', 'synthesise_batch',
+    'replace_outliers', 'restore_frame', 'sample_camera', 'sample_noise_level', 'synthesise', 'synthesise_batch',
     'to_linear_srgb', 'to_rggb', 'tone_map', 'undo_orient', 'unpack', 'unprocess',
 ]
 MODULES = ['jddb_plugin.ops', *(module.name for module in pkgutil.iter_modules(ops.__path__, 'jddb_plugin.ops.'))]

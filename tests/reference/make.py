@@ -17,8 +17,8 @@ ROWS, SAMPLES = 16, 64
 #: Frames, and rows and columns of the features that the upper left tile is searched in.
 FRAMES, SIDE = (0, 1, 2), 28
 FILE = Path(__file__).with_name('numbers.npz')
-NETWORK = {'num_feat': 8, 'deformable_groups': 2, 'dpbm': {'radius': 2, 'window': 'published'}}
-TILES = {'tile': 16, 'overlap': 4, 'layout': 'published'}
+NETWORK = {'num_feat': 8, 'deformable_groups': 2, 'dpbm': {'radius': 2, 'window': 'released'}}
+TILES = {'tile': 16, 'overlap': 4, 'layout': 'released'}
 
 
 def samples(values):

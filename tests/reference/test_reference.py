@@ -48,7 +48,7 @@ def test_isp_with_other_gains(numbers):
 def test_offsets_of_the_first_tile(numbers):
     features = torch.from_numpy(numbers['features']).float()[None]
     match = match_tiles(features, torch.zeros(1, 1, 2, dtype=torch.long), (18, 18), ref_idx=2,
-                        window=SearchWindow(6, 2, 'published'))
+                        window=SearchWindow(6, 2, 'released'))
     assert match.offset[0, 0].tolist() == numbers['offsets'].tolist()
     assert numbers['offsets'].any()
 

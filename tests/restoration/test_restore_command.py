@@ -125,7 +125,7 @@ def test_options_reach_the_picture(tmp_path, weights, capfd):
         return cv2.imread(str(tmp_path / 'a.png')).astype(int)
 
     plain = picture('--reference', 'middle')
-    for other in (['--reference', '0'], ['--noise', '0.2,0.2'], ['--gain', '3'], ['--coarse', 'none'], ['--window', 'published'],
+    for other in (['--reference', '0'], ['--noise', '0.2,0.2'], ['--gain', '3'], ['--coarse', 'none'], ['--window', 'released'],
                   ['--noise', 'estimate'], ['--precision', 'bf16'], ['--frames', '2']):
         assert (picture('--reference', 'middle', *other) != plain).any(), other
     capfd.readouterr()
