@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from jddb_plugin.checks import DataError
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
-from jddb_plugin.data.images import decode_srgb, list_images
+from jddb_plugin.data.images import IMAGE_SUFFIXES, decode_srgb, in_order
 from jddb_plugin.data.photographs import moving_camera
 from jddb_plugin.data.source_clips import find_clips
 
@@ -53,13 +53,14 @@ class ClipSet:
 
 #: Fewest and most RGB px a frame. Sides of 96 and 128 packed px are multiples of what every network needs.
 _TEST_SPEEDS = {'small_shift': (1.0, 2.0), 'medium_shift': (8.0, 12.0), 'large_shift': (30.0, 40.0)}
-#: Scenes that trainings validate on.
+#: Held-out photographs that are filmed for each test set, and those that trainings validate on.
+_TESTED = 16
 _VALIDATED = 2
 
 
 def _tests(side: int) -> tuple[ClipSet, ...]:
     """The test sets, and a few of their scenes to validate on."""
-    sets = tuple(ClipSet(name, speed, side, test=True) for name, speed in _TEST_SPEEDS.items())
+    sets = tuple(ClipSet(name, speed, side, test=True, limit=_TESTED) for name, speed in _TEST_SPEEDS.items())
     return (*sets, ClipSet('val', _TEST_SPEEDS['medium_shift'], side, test=True, limit=_VALIDATED))
 
 
@@ -73,7 +74,7 @@ def prepare(root: Path, sets: Sequence[ClipSet], photographs: Optional[Path], cl
     Args:
         root: for NAME.lmdb of every set and, with clips, real.lmdb.
         sets: what to film.
-        photographs: folder of images.
+        photographs: folder of images, searched with all its subfolders.
         clips: folder of videos, or of folders of images, that are tested on alone.
         real_side: side of the middle that is cut of their frames, which are halved first.
 
@@ -86,7 +87,7 @@ def prepare(root: Path, sets: Sequence[ClipSet], photographs: Optional[Path], cl
         return
     if photographs is None:
         raise DataError(f'{root}: is not built yet; give --photographs FOLDER once (and --clips FOLDER for real clips).')
-    files = list_images(photographs) if photographs.is_dir() else []
+    files = in_order((file for file in photographs.rglob('*') if file.is_file()), IMAGE_SUFFIXES)
     real = find_clips(clips) if clips is not None else []
     sources = {'photographs': [file.name for file in files], 'clips': [clip.name for clip in real],
                'sets': [json.loads(json.dumps(asdict(clip_set))) for clip_set in sets]}
