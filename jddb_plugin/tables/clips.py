@@ -112,13 +112,15 @@ def _film(path: Path, files: Sequence[Path], clip_set: ClipSet, needed: int, see
     with BurstLmdbWriter(str(path), overwrite=True, encoding='png' if clip_set.test else 'tiff') as writer:
         for file in tqdm(files, unit='photograph', desc=f'Write {path.name}'):
             image = decode_srgb(file.read_bytes(), str(file))
-            if min(image.shape[:2]) < needed or written == clip_set.limit:
+            if min(image.shape[:2]) < needed:
                 continue
             for k in range(clip_set.each):
                 size = (clip_set.side, clip_set.side)
                 for index, frame in enumerate(moving_camera(image, rng, size=size, frames=FRAMES, speed=clip_set.speed)):
                     writer.put_image(f'{file.stem}_{k}', index, frame)
             written += 1
+            if written == clip_set.limit:
+                break
         if not written:
             raise DataError(f'{path.name}: none of {len(files)} photographs has at least {needed} px on each side; give more, or '
                             'larger ones, with --photographs.')
