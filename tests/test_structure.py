@@ -77,8 +77,9 @@ def test_ops_know_no_option_registry_or_file():
 
 
 def test_files_are_small_and_do_not_assert():
+    for path in (*FILES, *(ROOT / 'scripts').rglob('*.py'), *(ROOT / 'tests').rglob('*.py')):
+        assert len(path.read_text().splitlines()) <= 350, path.name
     for path in FILES:
-        assert len(path.read_text().splitlines()) <= 400, path.name
         assert not [node for node in ast.walk(_tree(path)) if isinstance(node, ast.Assert)], path.name
 
 
