@@ -59,7 +59,8 @@ class DenoiseThenDemosaic(BurstNetwork):
             own = {key[len(part) + 1:]: value for key, value in state.items() if key.startswith(f'{part}.')}
             network = next((network for network in _NETWORKS if network.detect(own)), None)
             if network is None:
-                raise CheckpointError(f'{where}: its {part} is none of {", ".join(n.__name__ for n in _NETWORKS)}.')
+                raise CheckpointError(f'{where}: its {part} is of an unknown network; expected one of '
+                                      f'{", ".join(n.__name__ for n in _NETWORKS)}.')
             options[part] = {'type': network.__name__, **network.options_of(own, where)}
         return options
 

@@ -153,7 +153,7 @@ def _check_device(opt: dict[str, Any], launcher: str) -> None:
 
 
 def _share_batch(opt: Mapping[str, Any], launcher: str) -> None:
-    """Divide ``datasets.train.batch_size`` among the processes, so that a run may go on with another number of them."""
+    """Divide ``datasets.train.batch_size`` among the processes, so that a run may resume with another number of them."""
     train = opt['datasets'].get('train')
     batch = train.pop('batch_size', None) if isinstance(train, dict) else None
     if batch is None:

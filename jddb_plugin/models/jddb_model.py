@@ -102,7 +102,7 @@ def tile_of(opt: Mapping[str, Any]) -> int:
     """
     tile = opt['train'].get('tile', 64)
     if not isinstance(tile, int) or isinstance(tile, bool) or tile < SCALE or tile % SCALE:
-        raise OptionError(f'train.tile: expected multiples of the matching scale {SCALE}, got {tile!r}.')
+        raise OptionError(f'train.tile: expected a multiple of the matching scale {SCALE}, got {tile!r}.')
     return tile
 
 
@@ -138,7 +138,7 @@ def _complete_region(opt: Mapping[str, Any]) -> None:
     if reach == 'auto':
         data['reach'] = reach = needed
     if isinstance(reach, int) and reach < needed:
-        raise OptionError(f'datasets.train.reach: is {reach}, but the search goes {needed} packed px far; use reach: {needed}, '
+        raise OptionError(f'datasets.train.reach: is {reach}, but the search spans {needed} packed px; use reach: {needed}, '
                           'or auto.')
 
 

@@ -98,6 +98,6 @@ class SkipCounter:
         self.in_all += 1
         if self.in_a_row > self.allowed:
             raise TrainingError(f'iteration {iteration}: training has diverged, {self.in_a_row} steps in a row were skipped. Not '
-                                f'finite: {", ".join(wrong)}. The checkpoints are from before; lower the learning rate or set '
-                                'train.max_grad_norm, and go on with --auto_resume.')
+                                f'finite: {", ".join(wrong)}. Checkpoints are unaffected: lower the learning rate or set '
+                                'train.max_grad_norm, and resume with --auto_resume.')
         return False

@@ -24,7 +24,7 @@ def save_atomically(content: Any, path: str) -> None:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f'{path}: the checkpoint could not be written ({_reason(error)}); earlier ones are complete. '
-                              'Free some space, or keep fewer by logger.keep_last, and go on with --auto_resume.') from error
+                              'Free some space, or keep fewer by logger.keep_last, and resume with --auto_resume.') from error
 
 
 def _reason(error: BaseException) -> str:

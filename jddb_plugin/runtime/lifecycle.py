@@ -67,7 +67,7 @@ class TrainingLifecycleMixin(_Host):
         if self._saved_at != current_iter:
             self.save(RUN_STATE.epoch_of(current_iter), current_iter)
         signal = preemption.received() or 'a signal to another process'
-        raise preemption.Preempted(f'{signal}: saved iteration {current_iter} and stopped; go on with --auto_resume.')
+        raise preemption.Preempted(f'{signal}: saved iteration {current_iter} and stopped; resume with --auto_resume.')
 
     def get_current_log(self) -> dict[str, Any]:
         """The model's log, then speed and memory; rank 0 also keeps them as data, for ``jddb plot``."""

@@ -155,7 +155,7 @@ def start_slurm(backend: str = 'nccl', port: Optional[int] = None, **_: Any) -> 
         raise OptionError(f"MASTER_PORT: expected the number of a port, got '{given}'.")
     ports = slurm_ports(environment) if given is None else [int(given)]
     address = environment.get('MASTER_ADDR') or slurm_address(environment)
-    # A job that was put back into the queue starts its steps anew, and their numbers, too.
+    # A job that was put back into the queue starts its steps and their numbers again.
     step = 'jddb_plugin/' + '.'.join(environment.get(name, '') for name in (
         'SLURM_JOB_ID', 'SLURM_STEP_ID', 'SLURM_RESTART_COUNT'))
     store = meet(address, ports, step, rank, size, 60 * _options.start_minutes)

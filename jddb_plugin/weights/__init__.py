@@ -50,9 +50,9 @@ def read_weights(name_or_path: Union[str, Path]) -> Checkpoint:
         raise CheckpointError(f"'{text}': neither a file nor the name of weights; {nearest(text, known)}")
     path = FOLDER / f'{text}.pth'
     if not path.is_file():
-        raise CheckpointError(f'{path}: is missing; install the package anew, or give the path of a checkpoint.')
+        raise CheckpointError(f'{path}: is missing; reinstall the package, or give the path of a checkpoint.')
     if _digest(path) != known[text]['sha256']:
-        raise CheckpointError(f'{path}: damaged, its SHA-256 is not that of {_INDEX}; install the package anew.')
+        raise CheckpointError(f'{path}: damaged, its SHA-256 is not that of {_INDEX}; reinstall the package.')
     return unwrap(load_checkpoint(str(path)), str(path))
 
 

@@ -124,7 +124,7 @@ def test_too_few_samples_for_a_batch_is_an_error(texture_lmdb, capsys):
     ({'network_g.dpbm.radius': 6.5}, 'network_g.dpbm.radius: expected an integer, got 6.5'),
     ({'train.bm_opt.loss_weight': 'heavy'}, "train.bm_opt.loss_weight: expected a number, got 'heavy'"),
     ({'datasets.train.tile': 12}, 'datasets.train.tile: is 12, but train.tile is 16'),
-    ({'datasets.train.tile': 16, 'datasets.train.reach': 8}, 'but the search goes 48 packed px far'),
+    ({'datasets.train.tile': 16, 'datasets.train.reach': 8}, 'but the search spans 48 packed px'),
     ({'datasets.train.synthesis': 'gpu'}, "synthesis: 'gpu' is not a valid choice"),
     ({'datasets.train.synthesis': 'device', 'model_type': 'SRModel'}, 'makes no raw bursts'),
     ({'model_type': 'SRModel', 'train.optim_g.lr_coarse': 1}, "unknown key 'lr_coarse'"),

@@ -85,7 +85,7 @@ def test_a_signal_saves_and_the_run_goes_on_later(texture_lmdb, tmp_path, monkey
     output = ''.join(lines) + run.communicate(timeout=60)[0]
     assert run.returncode == preemption.EXIT_STATUS, output[-2000:]
     done = [int(n) for n in re.findall(r'iter: +(\d+),', output)]
-    saved = int(re.search(rf'{number.name}: saved iteration (\d+) and stopped; go on with --auto_resume', output).group(1))
+    saved = int(re.search(rf'{number.name}: saved iteration (\d+) and stopped; resume with --auto_resume', output).group(1))
     assert saved in (done[-1], done[-1] + 1) and 3 <= saved < 200  # the iteration it was in, and no other
     stopped = tmp_path / 'stopped' / 'experiments' / 'small'
     assert [p.stem for p in (stopped / 'training_states').iterdir()] == [str(saved)]
