@@ -110,7 +110,7 @@ def test_too_few_samples_for_a_batch_is_an_error(texture_lmdb, capsys):
 
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'datasets.train.dataroot_gt': 'nowhere.lmdb'}, 'nowhere.lmdb: no such folder'),
-    ({'train.tile': 18}, 'multiples of the matching scale 4, got 18'),
+    ({'train.tile': 18}, 'a multiple of the matching scale 4, got 18'),
     ({'train.tile': 32}, 'datasets.train: what is cut from clip a, 48 x 48, is smaller than a tile of 64 RGB px'),
     ({'train.tile': 64, 'datasets.train.gt_size': 96}, 'from clip a, 96 x 96, is smaller than a tile of 128'),
     ({'network_g.coarse': 'none'}, "one_hot_opt and bm_opt train the matching of 'coarse: dpbm'"),
