@@ -61,6 +61,7 @@ def blend_tiles(frames: Tensor, positions: Tensor, match: Match, size: tuple[int
         Section 3.2: P_BM = sum_i w_i P_i.
 
     Examples:
+        >>> from jddb_plugin.ops import match_tiles
         >>> burst, corner, window = torch.rand(1, 3, 2, 16, 16), torch.tensor([[[4, 4]]]), SearchWindow(radius=2, stride=1)
         >>> match = match_tiles(burst, corner, (4, 4), ref_idx=1, window=window, temperature=0.01)
         >>> blend_tiles(burst, corner, match, (4, 4), ref_idx=1, window=window, scale=1).shape
