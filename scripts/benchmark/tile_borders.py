@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from common import table
 
-import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
+import jddb_plugin  # noqa: F401  (before basicsr, which it patches)
 from jddb_plugin.checks import one_line_errors
 from jddb_plugin.data.raw_burst_dataset import colours
 from jddb_plugin.data.raw_reader import RawFrame

@@ -33,7 +33,7 @@ from common import machine, megabytes, peak_bytes, synchronize, table, write_jso
 from data import read_frames
 from tqdm import tqdm
 
-import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
+import jddb_plugin  # noqa: F401  (before basicsr, which it patches)
 
 # isort: split
 import basicsr.train as trainer

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures('workplace')
 
 
 def test_1_random_numbers_do_not_repeat_and_survive_a_resume(train):
-    """Without the mend a worker draws the same in every epoch, and again after a resume."""
+    """Without the patch a worker draws the same in every epoch, and again after a resume."""
     assert train(**{'train.total_iter': 6}) == 0  # two epochs of three iterations
     whole = weights('experiments/edvr', 'net_g_6.pth'), weights('experiments/edvr', 'net_g_6.pth', 'params_ema')
     draws = read_draws()[:12]  # and a batch that was one too many
@@ -44,7 +44,7 @@ def test_1_random_numbers_do_not_repeat_and_survive_a_resume(train):
 
 
 def test_2_a_full_disk_stops_the_run_and_leaves_the_last_pair(train, monkeypatch, capsys):
-    """Without the mend every checkpoint is truncated, the exit status is 0, and auto_resume dies of them."""
+    """Without the patch every checkpoint is truncated, the exit status is 0, and auto_resume dies of them."""
     sync, files = os.fsync, []
 
     def full(handle):
