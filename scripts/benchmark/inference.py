@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 
 import torch
-from basicsr.archs import build_network
 from common import machine, table, write_json
 from noisy_raw import LEVEL, moving_burst
 from tqdm import tqdm
@@ -51,7 +50,7 @@ def read_networks(args: argparse.Namespace) -> Iterator[tuple[str, BurstNetwork]
     for name in args.network:
         check_choice(name, networks(), '--network')
         torch.manual_seed(0)
-        yield name, build_network({'type': name}).eval().requires_grad_(False)
+        yield name, networks()[name]().eval().requires_grad_(False)
 
 
 def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
