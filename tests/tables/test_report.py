@@ -254,14 +254,15 @@ def test_cost_counts_all_tiles(tiny):
 
 
 def test_seconds_are_extrapolated_where_tiles_were_left_out(tiny, monkeypatch):
-    """By a clock that moves by 1 whenever it is read: 2 for a restored tile, and as much for each aligning submodule."""
+    """By a clock that moves by 1 whenever it is read: a restored tile takes 3, of which its aligning submodule takes 1."""
     clock = iter(range(10 ** 6))
     monkeypatch.setattr(cost, 'now', lambda device: float(next(clock)))
     found = {tiles: tiny(_Toy(), tiles=tiles) for tiles in (None, 1, 2)}
     assert [found[tiles].timed for tiles in (None, 1, 2)] == [6, 1, 2]
-    assert {cost.refined for cost in found.values()} == {6.0}  # one reading before and one after, in each of six tiles
-    assert {cost.rest for cost in found.values()} == {6 * 2.0 + 2.0}  # and one around each of two rows
-    assert {cost.coarse for cost in found.values()} == {3.0}
+    assert [found[tiles].refined for tiles in (None, 1, 2)] == [6.0] * 3
+    # Two for each of six tiles; what is spent between tiles, 1 for each of two rows and for each restored tile, is as it was.
+    assert [found[tiles].rest for tiles in (None, 1, 2)] == [12.0 + 2 + count for count in (6, 1, 2)]
+    assert len({found[tiles].coarse for tiles in (None, 1, 2)}) == 1
 
 
 def test_cost_of_the_two_stage_network_has_its_matching(tiny, monkeypatch):
