@@ -56,10 +56,10 @@ def start(arguments, cwd, **env):
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def torchrun(processes, arguments, cwd, module='jddb_plugin.train', timeout=240):
+def torchrun(processes, arguments, cwd):
     """Run in several processes on the CPU; returns (exit status, output)."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes), '-m', module,
-               *arguments, '--launcher', 'pytorch']
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes), '-m',
+               'jddb_plugin.train', *arguments, '--launcher', 'pytorch']
     result = subprocess.run(command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            timeout=timeout)
+                            timeout=240)
     return result.returncode, result.stdout
