@@ -237,6 +237,7 @@ class TestOptions:
     io_backend: dict = field(default_factory=lambda: {'type': 'lmdb'})
     clips: Optional[list[str]] = None
     num_frame: int = 5
+    references: str = 'all'
     padding: str = 'reflection_circle'
     crop: Optional[list[int]] = None
     stage_dir: Optional[str] = None
@@ -253,6 +254,7 @@ class UnprocessedBurstTestDataset(Dataset):
             io_backend (dict): ``{type: lmdb}`` (default) or ``{type: disk}``.
             clips (list[str]): clips to use. Default: all.
             num_frame (int): frames per burst, odd. Default: 5.
+            references (str): 'all' frames of a clip, or 'middle': one burst of the first ``num_frame`` frames. Default: 'all'.
             padding (str): where missing neighbours at a clip's ends come from, see the toolbox's
                 ``generate_frame_indices``. Default: 'reflection_circle' (the other side).
             crop (list[int]): [y, x, height, width] in RGB pixels, even, the same for all frames. Noise is drawn for the
@@ -272,12 +274,14 @@ class UnprocessedBurstTestDataset(Dataset):
         self.opt = opt
         self.options = options = read_options(TestOptions, opt, where, ignore=HOST_KEYS)
         _check_num_frame(options.num_frame, where)
+        check_choice(options.references, ('all', 'middle'), f'{where}.references')
         check_choice(options.padding, ('replicate', 'reflection', 'reflection_circle', 'circle'), f'{where}.padding')
         self.shot, self.read = _noise_level(options.noise, where)
         self.camera = reference_camera()
         self.source = FrameSource(options.dataroot_gt, options.io_backend, where, stage_dir=options.stage_dir)
         clips = self.source.select(options.clips, (), where)
-        self.samples, self.data_info = index_test_clips(clips, options.num_frame, self.source.root)
+        self.samples, self.data_info = index_test_clips(clips, options.num_frame, self.source.root,
+                                                        middle=options.references == 'middle')
         for clip in clips:
             self._check_crop(clip, where)
         self._recent: OrderedDict[tuple[str, int], tuple[Tensor, Tensor]] = OrderedDict()
