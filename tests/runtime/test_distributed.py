@@ -38,7 +38,7 @@ def _in_groups(*groups, modules=()):
     except subprocess.TimeoutExpired:
         os.killpg(run.pid, signal.SIGKILL)
         raise
-    logs = [path.read_text() for path in (Path(folder) / 'log.txt' for _, folder, *_ in groups) if path.is_file()]
+    logs = [Path(group[1], f'log{index}.txt').read_text() for index, group in enumerate(groups)]
     assert statuses == [[0] * group[0] for group in groups], logs[-1][-3000:]
     return logs
 
