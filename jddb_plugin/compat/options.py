@@ -204,7 +204,6 @@ def _check_training(opt: dict[str, Any], model: type) -> None:
     train, logger = _section(opt, 'train'), _section(opt, 'logger')
     check_keys(logger, _LOGGER, 'logger')
     check_wandb(opt)
-    check_wandb(opt)
     for section, key in (('train', 'total_iter'), ('logger', 'print_freq'), ('logger', 'save_checkpoint_freq')):
         # The toolbox's own files write 6e5-like numbers as !!float.
         value = opt[section].get(key)

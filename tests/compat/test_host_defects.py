@@ -65,12 +65,15 @@ def test_2_a_full_disk_stops_the_run_and_leaves_the_last_pair(train, monkeypatch
     assert 'iter: 1.' in read_log() and Path('experiments/edvr/models/net_g_3.pth').is_file()
 
 
-def test_2_a_truncated_pair_is_passed_over(train, caplog):
+def test_2_a_truncated_pair_is_passed_over_and_what_a_kill_left_is_removed(train, caplog):
     assert train() == 0
     network = Path('experiments/edvr/models/net_g_2.pth')
     network.write_bytes(network.read_bytes()[:1000])
+    for name in ('models/net_g_9.pth', 'training_states/9.state', 'validation.jsonl'):  # that no later save replaces
+        Path(f'experiments/edvr/{name}.partial').write_bytes(b'half')
     assert train('--auto_resume') == 0
     assert re.search(r'auto_resume skips iteration 2: \S*net_g_2.pth: truncated', caplog.text)
+    assert not list(Path('experiments').rglob('*.partial'))
 
 
 def test_2_a_quota_is_named(tmp_path, monkeypatch):
