@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, frame_key, metadata_key
-from jddb_plugin.data.folders import tell_once
+from jddb_plugin.data.folders import log_once
 from jddb_plugin.data.images import image_header, to_tiff
 from jddb_plugin.data.metadata import CameraMetadata, parse_metadata
 from jddb_plugin.data.source_clips import EncodedFrame, SourceClip, Task, image_clip
@@ -97,7 +97,7 @@ def _write(writer: BurstLmdbWriter, clips: Sequence[SourceClip], workers: int, e
             tqdm(total=total, initial=done, unit='frame', desc=f'Write {writer.path.name}') as progress:
         for clip, indices in missing:
             first = _Likeness.stored(writer, clip) if indices[0] else None
-            told: set[str] = set()
+            logged: set[str] = set()
             for index in indices:
                 frame = next(results)
                 here = _Likeness(image_header(frame.image, clip.where), frame.metadata)
@@ -110,7 +110,7 @@ def _write(writer: BurstLmdbWriter, clips: Sequence[SourceClip], workers: int, e
                 if here.differs(first):
                     writer.put_metadata(clip.name, frame.metadata, index)
                 writer.put(clip.name, index, frame.image)
-                tell_once(frame.notes, told)
+                log_once(frame.notes, logged)
                 progress.update()
 
 

@@ -49,10 +49,10 @@ def frames_of_folder(folder: Path) -> tuple[list[Path], bool]:
     return (mosaics, True) if mosaics else (pictures, False)
 
 
-def tell_once(notes: Iterable[str], told: set[str]) -> None:
-    """Write notes to the log, 'FILE: what' each, and what was told already of another file of the burst not again."""
+def log_once(notes: Iterable[str], logged: set[str]) -> None:
+    """Log notes, 'FILE: what' each, unless the same was logged of another file of the burst."""
     for note in notes:
         text = note.rpartition(': ')[2]
-        if text not in told:
-            told.add(text)
+        if text not in logged:
+            logged.add(text)
             _logger.warning('%s', note)

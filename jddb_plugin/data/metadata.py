@@ -1,7 +1,7 @@
-"""Camera metadata of a clip: what turns the numbers of a mosaic into light, and light into a picture.
+"""Camera metadata of a clip: how the numbers of a mosaic become normalized raw, and normalized raw a picture.
 
-It is stored as JSON under the key ``clip/metadata`` of a burst LMDB, see docs/data.md. Values of sensors (levels,
-noise) belong to the 2x2 cell at the top left of the stored mosaic, row by row, whatever its colours are.
+It is stored as JSON under the key ``clip/metadata`` of a burst LMDB, see docs/data.md. Values of the sensor (levels,
+noise) belong to the 2x2 cell at the top left of the stored mosaic, row by row, whatever its colors are.
 """
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from jddb_plugin.checks import DataError, nearest
-from jddb_plugin.ops.cfa import CFA_PATTERNS
+from jddb_plugin.ops.bayer import demosaic_bilinear, pack
+from jddb_plugin.ops.camera import Camera, camera_matrix, exposure_stride
+from jddb_plugin.ops.cfa import CFA_PATTERNS, cell_to_rggb, normalize, orient, restore_frame, to_rggb
+from jddb_plugin.ops.noise import NoiseModel
 
 FORMAT_VERSION = 1
 _LARGEST = 1e6  # no gain or matrix entry of a camera comes near
@@ -22,13 +27,13 @@ _WHITE = np.array((0.9505, 1.0, 1.0888))  # XYZ of D65
 
 @dataclass(frozen=True)
 class CameraMetadata:
-    """Of one clip of Bayer mosaics.
+    """What the camera of a clip of Bayer mosaics states.
 
     Attributes:
         cfa: pattern of the stored mosaic, one of :data:`CFA_PATTERNS`.
         bits: bits per sample, 8 to 16; samples are stored as they are, not scaled up.
         black_level, white_level: of the four samples of a cell, in sample values; black < white < 2 ** bits.
-        white_balance: gains of red, green and blue that make grey neutral, green usually 1.
+        white_balance: gains of red, green and blue that make gray neutral, green usually 1.
         color_matrix: 3 x 3, from XYZ to the camera's RGB, as a DNG's ColorMatrix.
         noise_shot, noise_read: noise of the four samples of a cell on the scale where black is 0 and white is 1:
             variance = shot * x + read ** 2. None if the source says nothing.
@@ -52,8 +57,43 @@ class CameraMetadata:
     crop: Optional[tuple[int, ...]] = None
 
     def to_json(self) -> str:
-        """As it is stored."""
+        """JSON text, as it is stored."""
         return json.dumps({'format_version': FORMAT_VERSION, 'kind': 'bayer', **dataclasses.asdict(self)})
+
+    def camera(self) -> Camera:
+        """Gains relative to green, scalars, and cam2rgb [3, 3], all float32; the brightness gain is 1."""
+        red, green, blue = self.white_balance
+        return Camera(torch.tensor(1.0), torch.tensor(red / green), torch.tensor(blue / green),
+                      camera_matrix(torch.tensor(self.color_matrix, dtype=torch.float64)))
+
+    def noise(self) -> Optional[NoiseModel]:
+        """Noise of the planes R, Gr, Gb, B: levels [4], float32; None if it is not stated."""
+        if self.noise_shot is None or self.noise_read is None:
+            return None
+        return NoiseModel(*(torch.tensor(cell_to_rggb(level, self.cfa)) for level in (self.noise_shot, self.noise_read)))
+
+    def normalize(self, mosaic: Tensor) -> Tensor:
+        """Mosaics [..., H, W] of pattern rggb, even sides, in sample values -> packed raw [..., 4, H / 2, W / 2] in [0, 1]."""
+        black, white = (cell_to_rggb(level, self.cfa) for level in (self.black_level, self.white_level))
+        return normalize(pack(mosaic), black, white)
+
+    def preview(self, mosaic: Tensor) -> Tensor:
+        """A picture of a mosaic as it is: demosaicked bilinearly, not denoised.
+
+        Args:
+            mosaic: [H, W], as stored, in sample values.
+
+        Returns:
+            sRGB with tone curve [3, H, W] in [0, 1], upright (height and width may be swapped); its brightness is chosen so
+            that 1 % of the samples are white.
+        """
+        cropped, origin = to_rggb(mosaic, self.cfa)
+        raw = self.normalize(cropped)
+        stride = exposure_stride(*raw.shape[-2:])
+        camera = self.camera()
+        camera = camera.with_gain(camera.auto_exposure(raw[:, ::stride, ::stride]))
+        picture = camera.develop(demosaic_bilinear(raw), tone_curve=True)
+        return orient(restore_frame(picture, origin, (mosaic.shape[0], mosaic.shape[1])), self.orientation)
 
     def check(self, where: str) -> CameraMetadata:
         """Return itself.

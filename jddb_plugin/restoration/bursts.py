@@ -17,8 +17,8 @@ from jddb_plugin.data.raw_camera import check_number, count_frames
 from jddb_plugin.data.raw_reader import CAMERA_SUFFIXES, RAW_SUFFIXES, RawFrame, list_raw_files, read_raw
 from jddb_plugin.data.source_clips import VIDEO_SUFFIXES, frames_of_folder
 from jddb_plugin.ops.bayer import mosaic_rgb, unpack
-from jddb_plugin.ops.isp import REFERENCE_XYZ_TO_CAM, reference_camera, unprocess
-from jddb_plugin.ops.noise import add_test_noise
+from jddb_plugin.ops.camera import REFERENCE_XYZ_TO_CAM, reference_camera
+from jddb_plugin.ops.noise import NoiseModel
 
 _WHITE = 65535
 
@@ -212,7 +212,8 @@ def noisy_frame(image: np.ndarray, index: int, noise: Optional[tuple[float, floa
     height, width = image.shape[:2]
     # A side of odd length gets one more line while the mosaic is made of whole cells.
     image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
-    packed = add_test_noise(mosaic_rgb(unprocess(to_float(image), reference_camera())), shot, read, frame_number=index + 1)
+    clean = mosaic_rgb(reference_camera().unprocess(to_float(image)))
+    packed = NoiseModel.of(shot, read).sample_test_frame(clean, frame_number=index + 1)
     mosaic = (unpack(packed) * _WHITE).round().numpy().astype(np.uint16)[:height, :width]
     return RawFrame(mosaic, _video_metadata(shot, read, where))
 

@@ -1,4 +1,4 @@
-"""The frames of a burst as the network wants them: which one is the reference, whether they belong together, and light."""
+"""The frames of a burst as the network needs them: which one is the reference, whether they belong together, and their raw."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,16 +12,15 @@ from torch import Tensor
 
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.data.dng_opcodes import Shading
-from jddb_plugin.data.folders import tell_once
+from jddb_plugin.data.folders import log_once
 from jddb_plugin.data.metadata import CameraMetadata
-from jddb_plugin.data.raw_burst_dataset import to_light
+from jddb_plugin.data.mosaic_source import stack_noise
 from jddb_plugin.data.raw_reader import RawFrame
-from jddb_plugin.ops.cfa import cell_to_rggb, red_position
-from jddb_plugin.ops.noise import noise_std
-from jddb_plugin.ops.noise_estimate import estimate_noise
+from jddb_plugin.noise_option import Noise
+from jddb_plugin.ops.cfa import red_position
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.restoration.bursts import Burst
 from jddb_plugin.restoration.rows import Rows, spool_folder
-from jddb_plugin.restoration.settings import Noise
 
 #: Shares of samples from which on a frame is called black or over-exposed.
 _CLIPPED = 0.98
@@ -41,8 +40,8 @@ class Frames:
         names: of each, for messages.
         ref_idx: place of the reference among them.
         mosaics: as they were stored, [H, W] each.
-        metadata: of each; cfa and colours are the same.
-        noise: (shot, read) of each in the order R, Gr, Gb, B: [N, 4] both.
+        metadata: of each; cfa and colors are the same.
+        noise: levels [N, 4] of each frame and plane (R, Gr, Gb, B).
         numbers: of each, its place in the burst.
         sharpness: of each, relative to the sharpest; empty if the reference was given.
         shading: lens shading of the reference, which is corrected in its picture; None if there is none.
@@ -52,35 +51,31 @@ class Frames:
     ref_idx: int
     mosaics: tuple[Rows, ...]
     metadata: tuple[CameraMetadata, ...]
-    noise: tuple[Tensor, Tensor]
+    noise: NoiseModel
     numbers: tuple[int, ...]
     sharpness: tuple[float, ...] = ()
     shading: Optional[Shading] = None
 
     @property
-    def camera(self) -> CameraMetadata:
+    def reference(self) -> CameraMetadata:
         """Metadata of the reference."""
         return self.metadata[self.ref_idx]
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the mosaics."""
-        return self.mosaics[0].shape
+        height, width = self.mosaics[0].shape
+        return height, width
 
     @property
     def packed_size(self) -> tuple[int, int]:
         """(height, width) of the packed raw, after at most a row and a column were cropped to reach rggb."""
-        y, x = red_position(self.camera.cfa)
+        y, x = red_position(self.reference.cfa)
         return (self.size[0] - y) // 2, (self.size[1] - x) // 2
 
-    def light(self, index: int, first: int, last: int) -> Tensor:
+    def raw(self, index: int, first: int, last: int) -> Tensor:
         """Packed rows ``first`` to ``last - 1`` of one frame, [4, rows, W] in [0, 1]."""
-        return _light(self.mosaics[index], self.metadata[index], first, last)
-
-    def noise_map(self, light: Tensor) -> Tensor:
-        """Standard deviation of the noise of ``light`` [..., N, 4, H, W] of all frames."""
-        shot, read = (level.to(light)[:, :, None, None] for level in self.noise)
-        return noise_std(light, shot, read)
+        return _read_raw(self.mosaics[index], self.metadata[index], first, last)
 
     def close(self) -> None:
         """Give memory and disk back."""
@@ -88,11 +83,11 @@ class Frames:
             mosaic.close()
 
 
-def _light(mosaic: Rows, metadata: CameraMetadata, first: int, last: int) -> Tensor:
+def _read_raw(mosaic: Rows, metadata: CameraMetadata, first: int, last: int) -> Tensor:
     y, x = red_position(metadata.cfa)
     width = (mosaic.shape[1] - x) // 2 * 2
     rows = mosaic.read(y + 2 * first, y + 2 * last)[:, x:x + width]
-    return to_light(torch.from_numpy(rows.astype(np.float32)), metadata)
+    return metadata.normalize(torch.from_numpy(rows.astype(np.float32)))
 
 
 def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int], noise: Noise,
@@ -128,7 +123,7 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
     metadata: dict[int, CameraMetadata] = {}
     try:
         first, brightness, sharpness, shading = wanted[0], {}, {}, {}
-        told: set[str] = set()
+        logged: set[str] = set()
         for index in wanted:
             frame = burst.read(index)
             if index != first:
@@ -137,7 +132,7 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
             mosaics[index] = Rows(frame.mosaic.shape, np.uint16, folder=None if fits else spool or spool_folder())
             mosaics[index].write(0, frame.mosaic)
             metadata[index], shading[index] = frame.metadata, frame.shading
-            tell_once(frame.notes, told)
+            log_once(frame.notes, logged)
             y, x = red_position(frame.metadata.cfa)
             if min(frame.mosaic.shape[0] - y, frame.mosaic.shape[1] - x) < 2:
                 raise DataError(f'{burst.where}: {burst.frames[index]}: too small, {list(frame.mosaic.shape)}.')
@@ -175,7 +170,7 @@ def _check_alike(burst: Burst, index: int, frame: RawFrame, first: int, size: tu
         raise DataError(f'{where}: {frame.mosaic.shape[1]} x {frame.mosaic.shape[0]} samples, but {other} has '
                         f'{size[1]} x {size[0]}; a burst has frames of one size.')
     if frame.metadata.cfa != known.cfa or not np.allclose(frame.metadata.color_matrix, known.color_matrix, atol=1e-3):
-        raise DataError(f'{where}: pattern {frame.metadata.cfa} and colour matrix are not those of {other} ({known.cfa}); '
+        raise DataError(f'{where}: pattern {frame.metadata.cfa} and color matrix are not those of {other} ({known.cfa}); '
                         'a burst has frames of one camera.')
 
 
@@ -190,7 +185,7 @@ def _cells(frame: RawFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _brightness(frame: RawFrame, where: str) -> float:
-    """Mean light of a frame.
+    """Mean normalized level of a frame.
 
     Raises:
         DataError: nearly all of it is black, or white.
@@ -234,35 +229,35 @@ def _sharpest(sharpness: dict[int, float], total: int) -> int:
 
 
 def _noise(burst: Burst, noise: Noise, chosen: range, mosaics: tuple[Rows, ...],
-           metadata: tuple[CameraMetadata, ...]) -> tuple[Tensor, Tensor]:
-    """(shot, read), [N, 4] both, R, Gr, Gb, B."""
+           metadata: tuple[CameraMetadata, ...]) -> NoiseModel:
+    """Levels [N, 4]."""
     if noise == 'metadata':
         for index, known in zip(chosen, metadata):
-            if known.noise_shot is None:
+            if known.noise() is None:
                 raise DataError(f'{burst.where}: {burst.frames[index]}: states no noise profile; give --noise SHOT,READ, or '
                                 '--noise estimate to fit one to the burst.')
-        return tuple(torch.tensor([cell_to_rggb(values, known.cfa) for known in metadata for values in [getattr(known, name)]])
-                     for name in ('noise_shot', 'noise_read'))
-    if noise == 'estimate':
-        shot, read = _estimate(mosaics, metadata)
-        if float(read.max()) == 0 and float(shot.max()) == 0:
-            raise DataError(f'{burst.where}: no noise can be estimated (frames without noise, or black, or white); give --noise '
-                            'SHOT,READ.')
+        return stack_noise(metadata)
+    if isinstance(noise, str):
+        level = _estimate(burst, mosaics, metadata)
+        if float(level.read.max()) == 0 and float(level.shot.max()) == 0:
+            raise DataError(f'{burst.where}: its noise cannot be estimated (frames without noise, or black, or white); give '
+                            '--noise SHOT,READ.')
     else:
-        shot, read = (torch.full((4,), float(level)) for level in noise)
-    return shot.expand(len(mosaics), 4), read.expand(len(mosaics), 4)
+        shot, read = noise
+        level = NoiseModel(torch.full((4,), shot), torch.full((4,), read))
+    return NoiseModel(level.shot.expand(len(mosaics), 4), level.read.expand(len(mosaics), 4))
 
 
-def _estimate(mosaics: tuple[Rows, ...], metadata: tuple[CameraMetadata, ...]) -> tuple[Tensor, Tensor]:
-    """Noise [4] of bands of rows, spread over the frames: all of small ones, a part of large ones."""
+def _estimate(burst: Burst, mosaics: tuple[Rows, ...], metadata: tuple[CameraMetadata, ...]) -> NoiseModel:
+    """Noise [4] of bands of rows, spread over the frames: all rows of small frames, a part of large ones."""
     y, x = red_position(metadata[0].cfa)
     height, width = (mosaics[0].shape[0] - y) // 2, (mosaics[0].shape[1] - x) // 2
     if min(height, width) < 8:
-        raise DataError(f'frames of {mosaics[0].shape[1]} x {mosaics[0].shape[0]} are too small to estimate their noise; give '
-                        '--noise SHOT,READ.')
+        raise DataError(f'{burst.where}: frames of {mosaics[0].shape[1]} x {mosaics[0].shape[0]} are too small to estimate their '
+                        'noise; give --noise SHOT,READ.')
     band = min(64, height)
     bands = max(1, min(height // band, _ESTIMATED_PIXELS // (len(mosaics) * band * width)))
     firsts = np.linspace(0, height - band, bands).astype(int)
-    return estimate_noise(torch.stack([
-        torch.cat([_light(mosaic, known, first, first + band) for first in firsts], dim=1)
+    return NoiseModel.estimate(torch.stack([
+        torch.cat([_read_raw(mosaic, known, first, first + band) for first in firsts], dim=1)
         for mosaic, known in zip(mosaics, metadata)]))

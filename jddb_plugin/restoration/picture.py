@@ -72,7 +72,7 @@ def check_suffix(path: Path, name: str) -> None:
         raise OptionError(f'{path}: the suffix of format {name} is {suffix}.')
 
 
-def quantise(image: np.ndarray, dtype: type) -> np.ndarray:
+def quantize(image: np.ndarray, dtype: type) -> np.ndarray:
     """Values in [0, 1] as ``dtype``: rounded integers, or floats as they are."""
     if np.dtype(dtype).kind == 'f':
         return image.astype(dtype)

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from jddb_plugin.inference.memory import peak_memory
 from jddb_plugin.ops.cfa import TURNS, orient
+from jddb_plugin.restoration.developing import auto_exposure, develop_srgb, noisy_rows
 from jddb_plugin.restoration.exif import facts
 from jddb_plugin.restoration.frames import Frames
-from jddb_plugin.restoration.restorer import Restored, Settings, brightness, develop_srgb, noisy_rows
+from jddb_plugin.restoration.restorer import Restored
+from jddb_plugin.restoration.settings import Settings
 from jddb_plugin.visual.matching import draw_offsets
 from jddb_plugin.visual.report import BurstReport
 
@@ -76,7 +78,7 @@ class Reporter:
     def start(self, frames: Frames, gain: float) -> None:
         """Make the pictures of the noisy reference, before the frames are restored and closed."""
         if self.settings.format.startswith('linear'):
-            gain = brightness(frames)  # the file has none, but the page is to look at
+            gain = auto_exposure(frames)  # the file has no brightness gain, but the page is looked at
         first = Preview(frames, gain, (0, 0))
         _show_noisy(first)
         self.before, self.after = (Preview(frames, gain, _interesting(first)) for _ in range(2))
@@ -90,7 +92,7 @@ class Reporter:
     def report(self, name: str, result: Restored, where: str) -> BurstReport:
         """What the page shows."""
         frames = result.frames
-        orientation = frames.camera.orientation
+        orientation = frames.reference.orientation
         alignment = result.inference.alignment
         matching = None
         if alignment.windows is not None:
@@ -128,7 +130,7 @@ def _facts(frames: Frames, result: Restored, settings: Settings, where: str) -> 
     inference = result.inference
     net, alignment, plan = inference.net, inference.alignment, inference.plan
     shot, read = (level[frames.ref_idx].tolist() for level in frames.noise)
-    camera = frames.camera
+    camera = frames.reference
     burst = {'Source': where, 'Frames': f'{len(frames.names)} of {frames.size[1]} x {frames.size[0]}, {camera.cfa}',
              'Reference': f'{frames.names[frames.ref_idx]} (number {frames.ref_idx} of those used)'}
     if frames.sharpness:

@@ -16,23 +16,19 @@ from tqdm import tqdm
 
 from jddb_plugin.archs.dpbm_arch import SCALE
 from jddb_plugin.checks import DataError, OptionError, ShapeError
-from jddb_plugin.data.raw_burst_dataset import colours
 from jddb_plugin.inference.align import Alignment
 from jddb_plugin.inference.engine import TiledInference, make_alignment
 from jddb_plugin.inference.memory import Budget, Plan, default_memory, make_plan, resident_memory
 from jddb_plugin.inference.tiling import TilingOptions
-from jddb_plugin.ops.bayer import demosaic_bilinear
 from jddb_plugin.ops.block_matching import SearchWindow
-from jddb_plugin.ops.cfa import red_position
-from jddb_plugin.ops.isp import highlight_gain, process, to_linear_srgb, tone_map
 from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts
+from jddb_plugin.restoration.developing import Developer, auto_exposure
 from jddb_plugin.restoration.exif import read_exif
 from jddb_plugin.restoration.final import write_final
 from jddb_plugin.restoration.frames import Frames, load_frames
-from jddb_plugin.restoration.picture import FORMATS, Format, check_suffix, quantise
+from jddb_plugin.restoration.picture import FORMATS, Format, check_suffix
 from jddb_plugin.restoration.rows import Rows, spool_folder
 from jddb_plugin.restoration.settings import Settings
-from jddb_plugin.restoration.shading import without_shading
 from jddb_plugin.restoration.source import FramesSource
 from jddb_plugin.weights import load_weights
 
@@ -43,8 +39,6 @@ _SMALL, _LARGE = (64, 4, 6), (128, 16, 16)
 _STRIDE = 2
 #: Rows that are developed at once.
 _DEVELOPED_ROWS = 64
-#: Samples of the reference that its brightness is measured on.
-_BRIGHTNESS_SAMPLES = 100_000
 
 
 @dataclass
@@ -177,10 +171,10 @@ class Restorer:
         settings, kind = self.settings, FORMATS[self.settings.format]
         tiling, alignment = self._alignment(burst, frames)
         plan = self._plan(alignment, tiling, burst, frames, picture)
-        gain = settings.gain if settings.gain is not None else 1.0 if burst.is_video or kind.linear else brightness(frames)
+        gain = settings.gain if settings.gain is not None else 1.0 if burst.is_video or kind.linear else auto_exposure(frames)
         if watch is not None:
             watch.start(frames, gain)
-        develop = _Developer(frames, gain, kind)
+        develop = Developer(frames, gain, kind)
         with tqdm(total=0, unit='tile', desc=burst.name, disable=None if progress else True, leave=False) as bar:
             inference = TiledInference(self.net, alignment, plan, bf16=settings.precision == 'bf16', on_tiles=bar.update)
             bar.total = len(plan.grid)
@@ -260,66 +254,6 @@ def _only_burst(path: Path, settings: Settings) -> Burst:
     return bursts[0]
 
 
-def brightness(frames: Frames) -> float:
-    """Gain that makes 1 % of the samples of the noisy, white balanced reference white; at least 1."""
-    height, width = frames.packed_size
-    step = max(1, height * width // _BRIGHTNESS_SAMPLES)
-    rows = [frames.light(frames.ref_idx, row, row + 1)[:, 0] for row in range(0, height, max(1, round(step ** 0.5)))]
-    light = torch.cat([row[:, ::max(1, round(step ** 0.5))] for row in rows], dim=1)
-    gains = colours(frames.camera)
-    white = torch.stack((light[0] * gains['red_gain'], light[1:3].mean(dim=0), light[3] * gains['blue_gain']))
-    white = white * highlight_gain(gains['red_gain'], gains['blue_gain'])
-    return float(1 / torch.quantile(white.flatten(), 0.99).clamp(min=1e-3, max=1))
-
-
-class _Developer:
-    """Linear camera RGB of the cropped mosaic -> rows of the picture of the whole frame."""
-
-    def __init__(self, frames: Frames, gain: float, kind: Format) -> None:
-        self.frames, self.kind = frames, kind
-        self.colours = {**colours(frames.camera), 'rgb_gain': gain}
-        self.size = frames.size
-        self.origin = red_position(frames.camera.cfa)
-        self.last = self.origin[0] + 2 * frames.packed_size[0]
-
-    def __call__(self, first: int, linear: Tensor) -> list[tuple[int, np.ndarray]]:
-        """(row, values [rows, W, 3]): lines that were cropped to reach rggb repeat the nearest one."""
-        if not bool(torch.isfinite(linear).all()):
-            raise DataError('the network gave values that are not finite; use precision float32, or other weights.')
-        values = self.rgb(without_shading(self.frames, first, linear))
-        left = self.origin[1]
-        values = np.pad(values, ((0, 0), (left, self.size[1] - left - values.shape[1]), (0, 0)), mode='edge')
-        first += self.origin[0]
-        parts = [(first, values)]
-        if first == self.origin[0] == 1:
-            parts.append((0, values[:1]))
-        if first + len(values) == self.last < self.size[0]:
-            parts.append((self.last, values[-1:]))
-        return parts
-
-    def rgb(self, linear: Tensor) -> np.ndarray:
-        """[3, h, w] -> [h, w, 3] as the picture holds it."""
-        if self.kind.camera:
-            image = (linear * self.colours['rgb_gain']).clamp(0, 1)
-        elif self.kind.linear:
-            image = to_linear_srgb(linear, **self.colours)
-        else:
-            image = tone_map(process(linear, **self.colours))
-        return quantise(image.permute(1, 2, 0).numpy(), self.kind.dtype)
-
-
-def develop_srgb(frames: Frames, gain: float, linear: Tensor) -> np.ndarray:
-    """Linear camera RGB [3, h, w] of a burst's camera -> sRGB uint8 [h, w, 3] to look at."""
-    return _Developer(frames, gain, FORMATS['png']).rgb(linear)
-
-
-def noisy_rows(frames: Frames, first: int, last: int) -> Tensor:
-    """Linear camera RGB [3, 2 rows, 2 W] of the noisy reference's packed rows, demosaicked bilinearly."""
-    above, below = max(first - 2, 0), min(last + 2, frames.packed_size[0])
-    rgb = demosaic_bilinear(frames.light(frames.ref_idx, above, below)[None])[0]
-    return rgb[:, 2 * (first - above):2 * (last - above)]
-
-
 def _description(burst: Burst, frames: Frames, result: Restored, settings: Settings, kind: Format) -> dict[str, object]:
     """What a picture file tells of its making."""
     return {
@@ -327,7 +261,7 @@ def _description(burst: Burst, frames: Frames, result: Restored, settings: Setti
         'values': kind.values,
         'gain': round(result.gain, 4), 'window': settings.window, 'align': result.inference.alignment.name,
         'precision': settings.precision,
-        'noise_shot': [round(float(v), 8) for v in frames.noise[0][frames.ref_idx]],
-        'noise_read': [round(float(v), 8) for v in frames.noise[1][frames.ref_idx]],
+        'noise_shot': [round(float(v), 8) for v in frames.noise.shot[frames.ref_idx]],
+        'noise_read': [round(float(v), 8) for v in frames.noise.read[frames.ref_idx]],
     }
 

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Optional, Union
 
 from jddb_plugin.checks import OptionError, check_choice
+from jddb_plugin.noise_option import Noise, parse_noise
 from jddb_plugin.options import Options, option, parse_memory
-
-#: (shot, read), or where they come from: 'metadata' or 'estimate'.
-Noise = Union[str, tuple[float, float]]
 
 #: Names of :data:`jddb_plugin.restoration.picture.FORMATS`.
 FORMAT_NAMES = ('png', 'png16', 'tiff', 'tiff16', 'linear16', 'linear32', 'dng')
@@ -23,11 +21,8 @@ _LARGEST = 4096
 _STEP = 4
 
 
-def _parse_noise(text: str) -> Noise:
-    if text in ('metadata', 'estimate'):
-        return text
-    from jddb_plugin.ops.noise import parse_noise
-    return parse_noise(text, 'noise')
+def _parse_noise(value: Noise) -> Noise:
+    return parse_noise(value, 'metadata', 'estimate')
 
 
 def _parse_reference(text: str) -> Union[int, str]:
@@ -94,9 +89,9 @@ class Settings(Options):
         'block_matching or none, for a checkpoint without matching features'))
 
     def __post_init__(self) -> None:
-        for name, parse in (('noise', _parse_noise), ('memory', parse_memory)):  # texts are accepted from Python, too
-            if isinstance(getattr(self, name), str):
-                object.__setattr__(self, name, parse(getattr(self, name)))
+        object.__setattr__(self, 'noise', _parse_noise(self.noise))  # texts of the command line are accepted from Python, too
+        if isinstance(self.memory, str):
+            object.__setattr__(self, 'memory', parse_memory(self.memory))
         super().__post_init__()
 
     def check(self) -> None:
@@ -109,8 +104,6 @@ class Settings(Options):
         if self.align in ('smooth', 'flow') and self.window == 'published':
             raise OptionError(f'{self.align} does not go with window published, which moves whole tiles as the released code '
                               'does; leave out one of them.', field='align')
-        if not isinstance(self.noise, str) and not all(0 <= level <= 1 for level in self.noise):
-            raise OptionError(f'expected shot and read in 0 .. 1, got {self.noise}.', field='noise')
         if isinstance(self.reference, str):
             check_choice(self.reference, ('middle', 'sharpest'), 'reference')
         elif self.reference is not None and self.reference < 0:

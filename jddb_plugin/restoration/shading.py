@@ -29,7 +29,7 @@ def without_shading(frames: Frames, first: int, linear: Tensor) -> Tensor:
     """
     if frames.shading is None:
         return linear
-    top, left = red_position(frames.camera.cfa)
+    top, left = red_position(frames.reference.cfa)
     rows, columns = top + first + np.arange(linear.shape[-2]), left + np.arange(linear.shape[-1])
     places = (((top, left),), ((top, 1 - left), (1 - top, left)), ((1 - top, 1 - left),))
     factors = np.stack([np.mean([frames.shading.of_place(place, rows, columns) for place in color], axis=0) for color in places])

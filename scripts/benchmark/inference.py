@@ -44,13 +44,11 @@ from jddb_plugin.archs.dpbm_arch import SCALE
 from jddb_plugin.archs.jddb_arch import UPSCALE, RefinedStage, TwoStageJDDB
 from jddb_plugin.archs.pixel_align import DeformConvPack
 from jddb_plugin.checks import OptionError, one_line_errors
-from jddb_plugin.data.raw_burst_dataset import colours
 from jddb_plugin.inference.align import Alignment, Band
 from jddb_plugin.inference.engine import TiledInference, make_alignment
 from jddb_plugin.inference.memory import Budget, Plan, default_memory, make_plan, resident_memory
 from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.deform_conv import deform_conv2d
-from jddb_plugin.ops.isp import process
 from jddb_plugin.ops.tiling import TileGrid, make_grid
 from jddb_plugin.options import parse_memory
 from jddb_plugin.restoration.frames import Frames, load_frames
@@ -226,8 +224,8 @@ def planned(net: TwoStageJDDB, frames: Frames, case: str, args: argparse.Namespa
 def some_tiles(net: TwoStageJDDB, frames: Frames, case: str, count: int) -> Tensor:
     """Tiles [count, N, 8, h, w] from the middle of a burst, coarsely aligned."""
     device = next(net.parameters()).device
-    light = torch.stack([frames.light(k, 0, frames.packed_size[0]) for k in range(len(frames.mosaics))])
-    lq = torch.cat((light, frames.noise_map(light)), dim=1)[None].to(device)
+    raw = torch.stack([frames.raw(k, 0, frames.packed_size[0]) for k in range(len(frames.mosaics))])
+    lq = frames.noise.planes().with_map(raw)[None].to(device)
     grid = tiles_of(case, frames)
     lq, every = grid.pad(lq), grid.positions(device)
     middle = torch.arange(count, device=device) + max(0, (len(every) - count) // 2)
@@ -355,7 +353,7 @@ def variants(stage: RefinedStage, batch: int, args: argparse.Namespace) -> dict[
 
 def psnr(a: Tensor, b: Tensor, frames: Frames) -> float:
     """Of developed pictures, dB."""
-    a, b = (process(image.cpu(), **colours(frames.camera)) for image in (a, b))
+    a, b = (frames.reference.camera().develop(image.cpu()) for image in (a, b))
     return float(-10 * (a - b).square().mean().clamp(min=1e-20).log10())
 
 

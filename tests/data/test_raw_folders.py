@@ -107,7 +107,7 @@ def test_data_sets_use_what_is_said_of_every_frame(tmp_path):
         red = (mosaic[0:32:2, 1:47:2] - (1000.0 + 10 * k)) / (16383 - (1000 + 10 * k))
         assert np.allclose(sample['lq'][k, 0], red, atol=1e-5)
         assert np.allclose(sample['lq'][k, 4] ** 2, 1e-3 * (k + 1) * red + 1e-6, rtol=1e-3)
-    assert float(sample['red_gain']) == pytest.approx(1 / 0.6)  # of the reference
+    assert float(sample['camera'].red_gain) == pytest.approx(1 / 0.6)  # of the reference
     assert cell_to_rggb((0, 1, 2, 3), 'grbg') == (1, 0, 3, 2)
 
 

@@ -131,11 +131,12 @@ def test_videos_become_noisy_raw(tmp_path, kind):
 def test_noise_of_a_video_is_that_of_the_published_protocol(tmp_path):
     from jddb_plugin.data.images import decode_srgb, to_float
     from jddb_plugin.ops.bayer import mosaic_rgb, unpack
-    from jddb_plugin.ops.isp import reference_camera, unprocess
-    from jddb_plugin.ops.noise import add_test_noise
+    from jddb_plugin.ops.camera import reference_camera
+    from jddb_plugin.ops.noise import NoiseModel
     folder = _write_pngs(tmp_path / 'x')
     image = decode_srgb((folder / '2.png').read_bytes(), 'x')
-    expected = unpack(add_test_noise(mosaic_rgb(unprocess(to_float(image), reference_camera())), *_NOISE, frame_number=3))
+    clean = mosaic_rgb(reference_camera().unprocess(to_float(image)))
+    expected = unpack(NoiseModel.of(*_NOISE).sample_test_frame(clean, frame_number=3))
     found = find_bursts(folder, noise=_NOISE)[0].read(2)
     assert np.abs(found.mosaic / 65535 - expected.numpy()).max() < 1e-5 and found.metadata.cfa == 'rggb'
 

@@ -153,7 +153,7 @@ def test_noise_is_estimated_in_the_order_of_the_planes(pattern):
     mosaics = [(mosaic_of(rgb, camera) + rng.normal(0, 1, std.shape) * std).clip(0, 65535).astype(np.uint16)
                for rgb in scenes(2, (256, 256))]
     frames = _load([(mosaic, camera) for mosaic in mosaics], noise='estimate')
-    found = frames.noise_map(torch.full((2, 4, 1, 1), 0.3))[0, :, 0, 0]
+    found = frames.noise.planes().std(torch.full((2, 4, 1, 1), 0.3))[0, :, 0, 0]
     assert found.tolist() == pytest.approx([0.01, 0.02, 0.02, 0.04], rel=0.25)
 
 
@@ -162,7 +162,7 @@ def test_mosaics_go_to_files_when_memory_does_not_suffice(tmp_path):
     small = load_frames(burst, reference=1, count=None, noise='metadata', in_memory=1000, spool=tmp_path)
     large = load_frames(burst, reference=1, count=None, noise='metadata')
     assert [m.bytes_in_memory for m in small.mosaics] == [0] * 3 and not list(tmp_path.iterdir())
-    assert all(torch.equal(small.light(index, 3, 9), large.light(index, 3, 9)) for index in range(3))
+    assert all(torch.equal(small.raw(index, 3, 9), large.raw(index, 3, 9)) for index in range(3))
     small.close()
 
 
@@ -185,7 +185,7 @@ def test_pixels_stay_in_place_and_colours_are_not_swapped(passthrough, size, pat
     class Watch:
         def start(self, frames, gain):
             self.frames = frames
-            packed = frames.light(frames.ref_idx, 0, frames.packed_size[0])
+            packed = frames.raw(frames.ref_idx, 0, frames.packed_size[0])
             self.expected = demosaic_bilinear(packed[None])[0]
 
         def watch(self, first, linear):
@@ -204,9 +204,7 @@ def test_pixels_stay_in_place_and_colours_are_not_swapped(passthrough, size, pat
     top, left = divmod(pattern.index('r'), 2)
     bottom, right = top + linear.shape[1], left + linear.shape[2]
     picture = result.picture
-    from jddb_plugin.data.raw_burst_dataset import colours
-    from jddb_plugin.ops.isp import to_linear_srgb
-    inside = to_linear_srgb(linear, **{**colours(camera), 'rgb_gain': 1.0}).permute(1, 2, 0).numpy()
+    inside = camera.camera().develop_linear(linear).permute(1, 2, 0).numpy()
     assert np.abs(picture[top:bottom, left:right] - inside).max() < 1e-6
     padded = np.pad(inside, ((top, size[0] - bottom), (left, size[1] - right), (0, 0)), mode='edge')
     assert np.abs(picture - padded).max() < 1e-6 and size[0] - bottom in (0, 1) and size[1] - right in (0, 1)

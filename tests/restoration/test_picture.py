@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, TiffImagePlugin
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.restoration import picture as picture_module
 from jddb_plugin.restoration.exif import facts, read_exif, tiff_tags
-from jddb_plugin.restoration.picture import FORMATS, check_suffix, quantise, write_picture
+from jddb_plugin.restoration.picture import FORMATS, check_suffix, quantize, write_picture
 from jddb_plugin.restoration.rows import Rows
 from tests.restoration.samples import command
 
@@ -106,8 +106,8 @@ def test_the_tags_of_the_shot_alone_are_kept_too(tmp_path):
 
 def test_values_are_rounded_and_floats_kept():
     values = np.array([0, 0.5 / 255, 0.51 / 255, 1 / 3, 1], np.float32)
-    assert quantise(values, np.uint8).tolist() == [0, 0, 1, 85, 255] and quantise(values, np.uint16)[-1] == 65535
-    assert quantise(values, np.float32).tolist() == values.tolist()
+    assert quantize(values, np.uint8).tolist() == [0, 0, 1, 85, 255] and quantize(values, np.uint16)[-1] == 65535
+    assert quantize(values, np.float32).tolist() == values.tolist()
 
 
 @pytest.mark.parametrize('name', ['png', 'tiff16'])
