@@ -36,11 +36,12 @@ class CameraMetadata:
         white_balance: gains of red, green and blue that make gray neutral, green usually 1.
         color_matrix: 3 x 3, from XYZ to the camera's RGB, as a DNG's ColorMatrix.
         noise_shot, noise_read: noise of the four samples of a cell on the scale where black is 0 and white is 1:
-            variance = shot * x + read ** 2. None if the source says nothing.
-        orientation: as in EXIF, 1 to 8; 1 is upright. Frames are stored as the sensor saw them.
-        source: file or data set that the clip was made of.
+            variance = shot * x + read ** 2. None if the source does not state it.
+        orientation: as in EXIF, 1 to 8; 1 is upright. Frames are stored as the sensor read them out, not turned.
+        source: file or data set that the clip was made from.
         pixel_aspect: width of a pixel by its height; a picture is stretched by it.
-        crop: (top, left, height, width) of the final picture in the mosaic, before it is stretched and turned; None is all of it.
+        crop: (top, left, height, width) of the final picture in the mosaic, before it is stretched and turned; None is the whole
+            mosaic.
     """
 
     cfa: str
@@ -103,7 +104,7 @@ class CameraMetadata:
         """
         def fail(field: str, expected: str) -> None:
             raise DataError(f'{where}: metadata field {field}: expected {expected}, got {_short(getattr(self, field))}; '
-                            'correct it at the source and build the clip anew.')
+                            'correct it at the source and rebuild the clip.')
 
         if self.cfa not in CFA_PATTERNS:
             fail('cfa', f"one of {', '.join(CFA_PATTERNS)}")
@@ -111,13 +112,13 @@ class CameraMetadata:
             fail('bits', '8 to 16')
         for field in ('black_level', 'white_level'):
             if not _are_numbers(getattr(self, field), 4) or min(getattr(self, field)) < 0:
-                fail(field, 'four numbers of at least 0')
+                fail(field, 'four numbers, at least 0')
         if any(black >= white for black, white in zip(self.black_level, self.white_level)):
             fail('white_level', f'values above the black level {list(self.black_level)}')
         if max(self.white_level) >= 2 ** self.bits:
             fail('white_level', f'values below {2 ** self.bits}, as there are {self.bits} bits')
         if not _are_numbers(self.white_balance, 3) or min(self.white_balance) < 1 / _LARGEST:
-            fail('white_balance', 'three positive numbers from 1e-6 on')
+            fail('white_balance', 'three numbers, at least 1e-6')
         if not _is_sequence(self.color_matrix, 3) or not all(_are_numbers(row, 3) for row in self.color_matrix):
             fail('color_matrix', '3 x 3 numbers')
         if not np.linalg.cond(np.array(self.color_matrix, dtype=float)) <= 1e4:  # refuses NaN, too
@@ -165,7 +166,7 @@ def _short(value: Any) -> str:
 
 
 def parse_metadata(text: str, where: str) -> CameraMetadata:
-    """Read what :meth:`CameraMetadata.to_json` wrote, or a person in its place.
+    """Read JSON that :meth:`CameraMetadata.to_json` or a person wrote.
 
     Args:
         text: JSON.
@@ -191,7 +192,7 @@ def parse_metadata(text: str, where: str) -> CameraMetadata:
             raise DataError(f"{where}: unknown metadata field {_short(name)}; {nearest(name, fields)}")
     for name, field in fields.items():
         if name not in content and field.default is dataclasses.MISSING:
-            raise DataError(f"{where}: metadata field '{name}' is missing; see docs/data.md for what it holds.")
+            raise DataError(f"{where}: metadata field '{name}' is missing; see docs/data.md.")
     values = {name: _convert(name, value, where) for name, value in content.items()}
     return CameraMetadata(**values).check(where)
 

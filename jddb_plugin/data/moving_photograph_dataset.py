@@ -26,7 +26,7 @@ from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.options import HOST_KEYS, Options
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
-#: RGB pixels around the patch that motion and its misjudgment can reach in an aligned burst.
+#: RGB pixels around the patch that motion and errors of its estimate can reach in an aligned burst.
 _MARGIN = 24
 #: Photographs whose shorter side is longer are also used at 3/4 and 1/2 of their size: detail at the limit of the pixels.
 _LARGE = 900
@@ -85,7 +85,7 @@ class MovingPhotographDataset(Dataset):
             num_frame, ref_idx (int): frames per burst, and which is the reference. Default: 5, the middle one.
             gt_size (int): side of the RGB patch, a multiple of 8. Default: 96.
             aligned (bool): frames are moved onto the reference by an estimate of the motion with random errors, for networks
-                that expect aligned frames. Otherwise they are left where they are. Default: true.
+                that expect aligned frames. Otherwise they are not moved. Default: true.
             speed (float): fastest pan of unaligned bursts in RGB px a frame. Default: 60.
             noise (str | list[float]): 'random', 'low', 'high' or [shot, read]. Default: 'random'.
             bursts_per_photograph (int): bursts of each photograph in an epoch. Default: 64.
@@ -162,7 +162,7 @@ class MovingPhotographDataset(Dataset):
         return np.ascontiguousarray(sensor.permute(1, 2, 0).numpy())
 
     def _render(self, scene: np.ndarray, motion: FrameMotion) -> np.ndarray:
-        """What a frame sees of the scene's middle, [side, side, 3]."""
+        """A frame of the scene's middle, [side, side, 3]."""
         offset = (scene.shape[0] - self.side) / 2
         matrix = motion.matrix.copy()
         matrix[:, 2] += int(offset)
@@ -244,7 +244,7 @@ def _noise_of_planes(option: Noise, generator: torch.Generator, rng: np.random.G
 
 
 def _failed_frames(rng: np.random.Generator, count: int, reference: int) -> list[int]:
-    """Frames that show something else."""
+    """Frames that show another scene."""
     kind = rng.random()
     others = rng.permutation([k for k in range(count) if k != reference])
     good = next((n for n, share in enumerate(np.cumsum(_FAILURES)) if kind < share), len(others))

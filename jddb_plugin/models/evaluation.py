@@ -31,7 +31,7 @@ _SCORES = ('val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'matching_figure
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """How whole frames are restored in validation and testing; the same engine serves the restore command.
+    """How whole frames are restored in validation and testing, by the same engine as in the restore command.
 
     Attributes:
         align: 'tiles', 'smooth', 'flow' or 'none', see :mod:`jddb_plugin.inference.align`. Default: by the network.
@@ -70,7 +70,7 @@ class ValidationOptions:
 
 
 class EvaluatedModel(VideoBaseModel):
-    """The part of the models of burst networks that restores whole frames and scores them."""
+    """Base of the models of burst networks: restores whole frames and scores them."""
 
     def test(self) -> None:
         """Restore ``lq`` by the averaged network if there is one."""

@@ -53,9 +53,9 @@ class Camera(NamedTuple):
     def of(cls, *, red_gain: Union[float, Tensor], blue_gain: Union[float, Tensor], cam2rgb: Tensor,
            rgb_gain: Union[float, Tensor] = 1.0) -> Camera:
         """Camera whose gains may be numbers; they become tensors of float64, so that nothing is rounded early."""
-        gains = (gain if isinstance(gain, Tensor) else torch.tensor(gain, dtype=torch.float64)
-                 for gain in (rgb_gain, red_gain, blue_gain))
-        return cls(*gains, cam2rgb)
+        rgb, red, blue = (gain if isinstance(gain, Tensor) else torch.tensor(gain, dtype=torch.float64)
+                          for gain in (rgb_gain, red_gain, blue_gain))
+        return cls(rgb, red, blue, cam2rgb)
 
     @property
     def rgb2cam(self) -> Tensor:

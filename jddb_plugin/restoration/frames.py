@@ -24,7 +24,7 @@ from jddb_plugin.restoration.rows import Rows, spool_folder
 
 #: Shares of samples from which on a frame is called black or over-exposed.
 _CLIPPED = 0.98
-#: How many times brighter than the reference a frame may be, or darker.
+#: Factor by which a frame may be brighter or darker than the reference.
 _EXPOSURE = 1.6
 #: Frames less sharp than the sharpest by up to this share count as equal: the one nearest to the middle is taken.
 _SHARP_ENOUGH = 0.03
@@ -38,11 +38,11 @@ class Frames:
 
     Attributes:
         names: of each, for messages.
-        ref_idx: place of the reference among them.
+        ref_idx: index of the reference among them.
         mosaics: as they were stored, [H, W] each.
         metadata: of each; cfa and colors are the same.
         noise: levels [N, 4] of each frame and plane (R, Gr, Gb, B).
-        numbers: of each, its place in the burst.
+        numbers: of each, its index in the burst.
         sharpness: of each, relative to the sharpest; empty if the reference was given.
         shading: lens shading of the reference, which is corrected in its picture; None if there is none.
     """
@@ -78,7 +78,7 @@ class Frames:
         return _read_raw(self.mosaics[index], self.metadata[index], first, last)
 
     def close(self) -> None:
-        """Give memory and disk back."""
+        """Free memory and disk."""
         for mosaic in self.mosaics:
             mosaic.close()
 
@@ -104,25 +104,27 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
         least: frames that the network needs.
 
     Raises:
-        DataError: a frame cannot be read, there are too few, frames do not belong together, are black or over-exposed, or have
-            no noise profile.
-        OptionError: there are fewer frames than asked for.
+        DataError: a frame cannot be read, there are too few frames, they differ in size, camera or exposure, are black or
+            over-exposed, or have no noise profile.
+        OptionError: the reference or the number of frames is out of range.
     """
     total = len(burst.frames)
     if total < least:
         found = 'one frame' if total == 1 else 'no frame'
-        raise DataError(f'{burst.where}: a burst of {found}; expected at least {least} of the same scene.')
+        raise DataError(f'{burst.where}: is a burst of {found}; expected at least {least} of the same scene.')
     if isinstance(reference, int) and not 0 <= reference < total:
         raise OptionError(f'{burst.where}: --reference {reference}: the burst has frames 0 .. {total - 1}.')
     if count is not None and not least <= count <= total:
         raise OptionError(f'{burst.where}: --frames {count}: expected {least} .. {total}, as many as the burst has.')
-    if reference == 'middle':
-        reference = total // 2
-    wanted = range(total) if reference == 'sharpest' else _nearest(reference, count, total)
+    known_reference = total // 2 if reference == 'middle' else reference if isinstance(reference, int) else None
+    wanted = range(total) if known_reference is None else _nearest(known_reference, count, total)
     mosaics: dict[int, Rows] = {}
     metadata: dict[int, CameraMetadata] = {}
     try:
-        first, brightness, sharpness, shading = wanted[0], {}, {}, {}
+        first = wanted[0]
+        brightness: dict[int, float] = {}
+        sharpness: dict[int, float] = {}
+        shading: dict[int, Optional[Shading]] = {}
         logged: set[str] = set()
         for index in wanted:
             frame = burst.read(index)
@@ -135,22 +137,21 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
             log_once(frame.notes, logged)
             y, x = red_position(frame.metadata.cfa)
             if min(frame.mosaic.shape[0] - y, frame.mosaic.shape[1] - x) < 2:
-                raise DataError(f'{burst.where}: {burst.frames[index]}: too small, {list(frame.mosaic.shape)}.')
+                raise DataError(f'{burst.where}: {burst.frames[index]}: is too small, {list(frame.mosaic.shape)}.')
             brightness[index] = _brightness(frame, f'{burst.where}: {burst.frames[index]}')
-            if reference == 'sharpest':
+            if known_reference is None:
                 sharpness[index] = _sharpness(frame) / max(brightness[index], 1e-6)
-        if reference == 'sharpest':
-            reference = _sharpest(sharpness, total)
-        chosen = _nearest(reference, count, total)
+        ref = _sharpest(sharpness, total) if known_reference is None else known_reference
+        chosen = _nearest(ref, count, total)
         for index in set(mosaics) - set(chosen):
             mosaics.pop(index).close()
-        _check_exposure(burst, {index: brightness[index] for index in chosen}, reference)
+        _check_exposure(burst, {index: brightness[index] for index in chosen}, ref)
         ordered = tuple(mosaics[index] for index in chosen)
         known = tuple(metadata[index] for index in chosen)
         best = max(sharpness.values(), default=1) or 1
-        return Frames(tuple(burst.frames[index] for index in chosen), chosen.index(reference), ordered, known,
+        return Frames(tuple(burst.frames[index] for index in chosen), chosen.index(ref), ordered, known,
                       _noise(burst, noise, chosen, ordered, known), tuple(chosen),
-                      tuple(sharpness[index] / best for index in chosen) if sharpness else (), shading[reference])
+                      tuple(sharpness[index] / best for index in chosen) if sharpness else (), shading[ref])
     except BaseException:
         for mosaic in mosaics.values():
             mosaic.close()
@@ -168,10 +169,10 @@ def _check_alike(burst: Burst, index: int, frame: RawFrame, first: int, size: tu
     where, other = f'{burst.where}: {burst.frames[index]}', burst.frames[first]
     if frame.mosaic.shape != size:
         raise DataError(f'{where}: {frame.mosaic.shape[1]} x {frame.mosaic.shape[0]} samples, but {other} has '
-                        f'{size[1]} x {size[0]}; a burst has frames of one size.')
+                        f'{size[1]} x {size[0]}; all frames of a burst must have one size.')
     if frame.metadata.cfa != known.cfa or not np.allclose(frame.metadata.color_matrix, known.color_matrix, atol=1e-3):
         raise DataError(f'{where}: pattern {frame.metadata.cfa} and color matrix are not those of {other} ({known.cfa}); '
-                        'a burst has frames of one camera.')
+                        'all frames of a burst must be of one camera.')
 
 
 def _cells(frame: RawFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -192,10 +193,10 @@ def _brightness(frame: RawFrame, where: str) -> float:
     """
     samples, black, white = _cells(frame)
     if (samples <= black).mean() > _CLIPPED:
-        raise DataError(f'{where}: a black frame (more than {_CLIPPED:.0%} of its samples are at the black level or below); '
-                        'leave it out, or correct black_level.')
+        raise DataError(f'{where}: is a black frame (more than {_CLIPPED:.0%} of its samples are at the black level or below); '
+                        'remove it, or correct black_level.')
     if (samples >= white).mean() > _CLIPPED:
-        raise DataError(f'{where}: over-exposed (more than {_CLIPPED:.0%} of its samples are at the white level); leave it out, '
+        raise DataError(f'{where}: is over-exposed (more than {_CLIPPED:.0%} of its samples are at the white level); remove it, '
                         'or correct white_level.')
     return float(((samples - black) / (white - black)).clip(0, 1).mean())
 
@@ -204,8 +205,8 @@ def _check_exposure(burst: Burst, brightness: dict[int, float], reference: int) 
     expected = brightness[reference]
     for index, value in brightness.items():
         if not expected / _EXPOSURE < value < expected * _EXPOSURE:
-            raise DataError(f'{burst.where}: {burst.frames[index]}: of another exposure, its mean light is {value:.4f}, that of '
-                            f'the reference {burst.frames[reference]} {expected:.4f}; leave it out.')
+            raise DataError(f'{burst.where}: {burst.frames[index]}: has another exposure: its mean level is {value:.4f}, that of '
+                            f'the reference {burst.frames[reference]} is {expected:.4f}; remove it.')
 
 
 def _sharpness(frame: RawFrame) -> float:
@@ -219,7 +220,7 @@ def _sharpness(frame: RawFrame) -> float:
     black, white = frame.metadata.black_level[0], frame.metadata.white_level[0]
     if min(smooth.shape) < 2:
         return 0.0
-    return sum(float(cv2.absdiff(smooth[dy:, dx:], smooth[:smooth.shape[0] - dy, :smooth.shape[1] - dx]).mean())
+    return sum(float(np.mean(cv2.absdiff(smooth[dy:, dx:], smooth[:smooth.shape[0] - dy, :smooth.shape[1] - dx])))
                for dy, dx in ((1, 0), (0, 1))) / (white - black)
 
 

@@ -10,6 +10,7 @@ from typing import Optional, Protocol, Union
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -46,10 +47,10 @@ class Restored:
     """A restored burst.
 
     Attributes:
-        path: picture file; None if none was asked for.
-        picture: the picture [H, W, 3] as the sensor saw it, not turned; None if it was written to a file.
-        frames: what it was made of; closed.
-        inference: what restored it: the network, the alignment, the plan, and seconds.
+        path: picture file; None if none was requested.
+        picture: the picture [H, W, 3], not turned; None if it was written to a file.
+        frames: its frames; closed.
+        inference: the network, the alignment, the plan, and seconds.
         gain: brightness of the picture.
         exif: tags of the reference's file.
         seconds: by part.
@@ -65,13 +66,13 @@ class Restored:
 
 
 class Watcher(Protocol):
-    """Who looks on while a burst is restored."""
+    """Callbacks for the progress of a restoration."""
 
     def start(self, frames: Frames, gain: float) -> None:
-        """See the frames, and the brightness of the picture."""
+        """Called before the first row, with the frames and the brightness of the picture."""
 
     def watch(self, first: int, linear: Tensor) -> None:
-        """See finished rows: the first one's number, and linear camera RGB [3, rows, W] on the CPU."""
+        """Called with finished rows: the number of the first one, and linear camera RGB [3, rows, W] on the CPU."""
 
 
 class Restorer:
@@ -79,7 +80,7 @@ class Restorer:
 
     Args:
         weights: name of weights that come with the package, or a checkpoint of any burst network.
-        settings: how.
+        settings: options of the restoration.
 
     Raises:
         CheckpointError, OptionError: the checkpoint, or a setting, cannot be used.
@@ -93,8 +94,8 @@ class Restorer:
         self.net.to(memory_format=torch.channels_last)
         self.budget = Budget(default_memory() if settings.memory is None else settings.memory, resident_memory())
         if self.budget.free <= 0:
-            raise OptionError(f'{self.budget.total >> 20} MB are less than Python and the libraries hold already '
-                              f'({self.budget.held >> 20} MB and some to spare); give at least '
+            raise OptionError(f'{self.budget.total >> 20} MB is less than Python and the libraries use already '
+                              f'({self.budget.held >> 20} MB, and a reserve); give at least '
                               f'{(self.budget.total - self.budget.free >> 20) + 500} MB.', field='memory')
 
     def restore(self, burst: Union[Burst, str, Path], output: Union[None, str, Path] = None, *,
@@ -104,11 +105,11 @@ class Restorer:
         Args:
             burst: a :class:`Burst`, or the folder of one.
             output: picture file to write, with the format's suffix; None returns the picture as an array instead.
-            watch: is shown the frames, and each finished part.
-            progress: show a bar, on a terminal.
+            watch: callbacks for the frames, and for each finished part.
+            progress: show a progress bar, on a terminal.
 
         Raises:
-            DataError, OptionError, ShapeError: the burst cannot be restored, or the picture not written; nothing is left behind.
+            DataError, OptionError, ShapeError: the burst cannot be restored, or the picture cannot be written; no file remains.
         """
         settings = self.settings
         if not isinstance(burst, Burst):
@@ -116,7 +117,7 @@ class Restorer:
         output = None if output is None else Path(output)
         if output is not None:
             check_suffix(output, settings.format)
-        with _told(burst.where):
+        with _translate_errors(burst.where):
             return self._restore(burst, output, watch, progress)
 
     def _restore(self, burst: Burst, output: Optional[Path], watch: Optional[Watcher], progress: bool) -> Restored:
@@ -149,19 +150,19 @@ class Restorer:
         """How many frames to use; None is all.
 
         Raises:
-            OptionError: the network is made for another number.
+            OptionError: the network needs another number.
         """
         wanted, given = self.settings.frames, self.net.num_frame
         if given is None:
             return min(5, len(burst.frames)) if burst.is_video and wanted is None else wanted
         if wanted not in (None, given):
-            raise OptionError(f'--frames: {type(self.net).__name__} is made for {given} frames, got {wanted}.')
+            raise OptionError(f'--frames: {type(self.net).__name__} needs {given} frames, got {wanted}.')
         if len(burst.frames) < given:
-            raise DataError(f'{burst.where}: {type(self.net).__name__} is made for {given} frames, but the burst has '
+            raise DataError(f'{burst.where}: {type(self.net).__name__} needs {given} frames, but the burst has '
                             f'{len(burst.frames)}.')
         return given
 
-    def _picture(self, frames: Frames, dtype: type, *, in_memory: bool) -> Rows:
+    def _picture(self, frames: Frames, dtype: DTypeLike, *, in_memory: bool) -> Rows:
         size = int(np.prod(frames.size)) * 3 * np.dtype(dtype).itemsize
         folder = None if in_memory or size <= self.budget.picture else spool_folder()
         return Rows((*frames.size, 3), dtype, folder=folder)
@@ -201,7 +202,7 @@ class Restorer:
         return tiling, make_alignment(self.net, FramesSource(frames), align, tiling, window)
 
     def _plan(self, alignment: Alignment, tiling: TilingOptions, burst: Burst, frames: Frames, picture: Rows) -> Plan:
-        """What is done at once; mosaics and picture leave the memory where nothing fits beside them."""
+        """Plan what is computed at once; mosaics and picture move to files if there is no memory left beside them."""
         stores = (*frames.mosaics, picture)
         if self.device.type == 'cpu':
             free = self.budget.free - sum(rows.bytes_in_memory for rows in stores)
@@ -218,8 +219,8 @@ class Restorer:
 
 
 @contextlib.contextmanager
-def _told(where: str) -> Iterator[None]:
-    """What the system refuses, as one line about the burst."""
+def _translate_errors(where: str) -> Iterator[None]:
+    """Turn errors of the system and of memory into one line about the burst."""
     try:
         yield
     except OSError as error:
@@ -227,7 +228,7 @@ def _told(where: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) and 'allocate memory' not in str(error):
             raise
-        raise OptionError(f'{where}: the system has no more memory; give a smaller memory, tile or radius, or fewer '
+        raise OptionError(f'{where}: out of memory; use a smaller memory, tile or radius, or fewer '
                           'frames.') from error
 
 
@@ -242,7 +243,7 @@ def _device(name: str) -> torch.device:
         raise OptionError(f"'{name}' is not supported; expected auto, cpu, cuda or cuda:N.", field='device')
     count = torch.cuda.device_count()
     if device.type == 'cuda' and not 0 <= (device.index or 0) < count:  # an index beyond 127 comes out negative
-        raise OptionError(f"there is no '{name}', PyTorch finds {count} GPUs; use cpu or auto.", field='device')
+        raise OptionError(f"'{name}' does not exist, PyTorch finds {count} GPUs; use cpu or auto.", field='device')
     return device
 
 
@@ -250,12 +251,12 @@ def _only_burst(path: Path, settings: Settings) -> Burst:
     noise = settings.noise if isinstance(settings.noise, tuple) else None
     bursts = find_bursts(path, noise=noise) if path.is_dir() else [burst_of_files([path], noise=noise)]
     if len(bursts) > 1:
-        raise DataError(f'{path}: holds {len(bursts)} bursts; choose one of find_bursts, or restore them one by one.')
+        raise DataError(f'{path}: holds {len(bursts)} bursts; restore those of find_bursts one by one.')
     return bursts[0]
 
 
 def _description(burst: Burst, frames: Frames, result: Restored, settings: Settings, kind: Format) -> dict[str, object]:
-    """What a picture file tells of its making."""
+    """Settings and results that a picture file states."""
     return {
         'burst': burst.name, 'frames': list(frames.names), 'reference': frames.names[frames.ref_idx],
         'values': kind.values,

@@ -22,8 +22,9 @@ from common import machine, megabytes, peak_bytes, seconds, table, write_json
 from tqdm import tqdm
 
 from jddb_plugin.checks import DataError, one_line_errors
-from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, read_value
+from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 from jddb_plugin.data.images import decode_srgb, list_images, to_float
+from jddb_plugin.data.lmdb_reader import read_value
 from jddb_plugin.data.photographs import PHOTOGRAPHS, photograph
 from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset
 from jddb_plugin.ops.bayer import mosaic_rgb

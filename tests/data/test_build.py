@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from jddb_plugin.checks import DataError
-from jddb_plugin.data import burst_lmdb, workers
+from jddb_plugin.data import burst_lmdb, lmdb_reader, workers
 from jddb_plugin.data.build import build
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 from jddb_plugin.data.frame_source import FrameSource
@@ -42,7 +42,7 @@ def verify(path):
     try:
         return in_a_worker(path, workers=0)
     finally:
-        burst_lmdb.close(path)
+        lmdb_reader.close(path)
 
 
 def source_of(path, **kwargs):
@@ -54,7 +54,7 @@ def raw_reader(monkeypatch):
     """A stand-in that reads .dng files written by write_raw."""
     module = types.ModuleType('jddb_plugin.data.raw_reader')
 
-    def read_raw(path, cfa=None, tell=True):
+    def read_raw(path, cfa=None, log_notes=True):
         with np.load(path) as file:
             metadata = dataclasses.replace(METADATA, **json.loads(str(file['fields'])), **({'cfa': cfa} if cfa else {}))
             return types.SimpleNamespace(mosaic=file['mosaic'], metadata=metadata, notes=())
@@ -220,7 +220,7 @@ def test_a_killed_build_is_completed(tmp_path, bitmaps, monkeypatch):
         _killed_build(bitmaps, output, values)
         partial = output.with_name(output.name + '.partial')
         assert partial.exists() and not output.exists()
-        with pytest.raises(DataError, match='left over from an interrupted build; pass --resume .* --overwrite'):
+        with pytest.raises(DataError, match='left over from an interrupted build; continue with --resume.* --overwrite'):
             _build(bitmaps, output)
         assert len(contents(partial)[0]) == values // 5 * 5
         _build(bitmaps, output, resume=True)
@@ -282,7 +282,7 @@ def interrupted(monkeypatch, source, output, after, error):
 
 @pytest.mark.parametrize('error', [OSError(errno.ENOSPC, 'No space left on device'), lmdb.DiskError('No space left on device')])
 def test_a_full_disk_is_said_in_one_line_and_resumed(tmp_path, bitmaps, monkeypatch, error):
-    with pytest.raises(DataError, match=r'x\.lmdb\.partial: the disk is full \(.*\); make room, then pass --resume') as caught:
+    with pytest.raises(DataError, match=r'x\.lmdb\.partial: the disk is full \(.*\)\. Free .*, then .*--resume') as caught:
         interrupted(monkeypatch, bitmaps, tmp_path / 'x.lmdb', 3, error)
     assert '\n' not in str(caught.value)
     assert len(contents(tmp_path / 'x.lmdb.partial')[0]) >= 15
@@ -344,9 +344,9 @@ def test_a_second_builder_is_refused(tmp_path, bitmaps):
 def test_mosaics_and_srgb_are_not_mixed_up(tmp_path, raw_reader, texture_lmdb):
     write_raw(tmp_path / 'in' / 'night' / '0.dng', noise((32, 40), 12))
     build(find_clips(tmp_path / 'in'), str(tmp_path / 'x.lmdb'))
-    with pytest.raises(DataError, match='night/00000000: holds Bayer mosaics, but sRGB frames are wanted'):
+    with pytest.raises(DataError, match='night/00000000: holds Bayer mosaics, but sRGB frames are expected'):
         source_of(tmp_path / 'x.lmdb')
-    with pytest.raises(DataError, match='a/00000000: holds sRGB frames, but Bayer mosaics are wanted'):
+    with pytest.raises(DataError, match='a/00000000: holds sRGB frames, but Bayer mosaics are expected'):
         source_of(texture_lmdb, frames='mosaic')
     source = source_of(texture_lmdb)
     with pytest.raises(DataError, match='a/metadata: no camera metadata'):
@@ -377,10 +377,10 @@ def test_what_a_folder_holds(tmp_path, raw_reader, texture_folder):
     write_raw(tmp_path / 'in' / 'raw' / '0.dng', noise((8, 8), 12))
     write_raw(tmp_path / 'in' / 'mosaics' / '0.tif', noise((8, 8), 12))
     (tmp_path / 'in' / 'mosaics' / '0.json').write_text('{}')
-    write_raw(tmp_path / 'in' / 'single.mat', noise((8, 8), 12))
+    write_raw(tmp_path / 'in' / 'matlab' / '0.mat', noise((8, 8), 12))
     shutil.copytree(texture_folder / 'a', tmp_path / 'in' / 'pictures')
     kinds = {clip.name: type(clip).__name__ for clip in find_clips(tmp_path / 'in')}
-    assert kinds == {'raw': 'RawClip', 'mosaics': 'RawClip', 'single': 'RawClip', 'pictures': 'ImageClip'}
+    assert kinds == {'raw': 'RawClip', 'mosaics': 'RawClip', 'matlab': 'RawClip', 'pictures': 'ImageClip'}
     shutil.copy(texture_folder / 'a' / '00000000.png', tmp_path / 'in' / 'raw')  # a preview beside a camera's file
     assert {clip.name: len(clip.stamps) for clip in find_clips(tmp_path / 'in')}['raw'] == 1
     shutil.copy(texture_folder / 'a' / '00000000.png', tmp_path / 'in' / 'mosaics')
@@ -390,10 +390,10 @@ def test_what_a_folder_holds(tmp_path, raw_reader, texture_folder):
 
 def test_names_that_do_not_fit(tmp_path, texture_folder):
     (texture_folder / 'a').rename(texture_folder / 'a\nb')
-    with pytest.raises(DataError, match='names of clips must be of printable characters'):
+    with pytest.raises(DataError, match='names of clips must consist of printable characters'):
         _build(texture_folder, tmp_path / 'x.lmdb')
     assert not (tmp_path / 'x.lmdb.partial').exists()  # nothing was written that could be resumed
-    with pytest.raises(DataError, match="a clip of the name 'b' is there already"):
+    with pytest.raises(DataError, match="duplicate clip name 'b'"):
         build([clip for clip in find_clips(texture_folder) if clip.name == 'b'] * 2, str(tmp_path / 'x.lmdb'))
 
 
@@ -488,12 +488,12 @@ def test_verify_survives_pages_that_cannot_be_read(sound):
     # The value ends in the map, but behind the end of the file: a process that reads it gets SIGBUS.
     (path / 'data.mdb').write_bytes(data.replace(data[place:place + 18], longer))
     problems = in_a_worker(path)[1]
-    assert len(problems) == 1 and problems[0].startswith('data.mdb: reading it ends the process')
+    assert len(problems) == 1 and problems[0].startswith('data.mdb: reading it crashes the process')
 
 
 def test_what_is_no_burst_lmdb_is_one_line(sound):
     path = sound / 'srgb.lmdb'
-    with pytest.raises(DataError, match='no LMDB'):
+    with pytest.raises(DataError, match='is not an LMDB'):
         verify(sound / 'in')
     (sound / 'foreign.lmdb').mkdir()
     replace(sound / 'foreign.lmdb', 'x', b'y')
@@ -513,7 +513,7 @@ def test_a_truncated_database_is_one_line(sound, length):
     with open(path / 'data.mdb', 'r+b') as file:
         file.truncate(size + length if length < 0 else length)
     source = source_of(path)
-    with pytest.raises(DataError, match=r'srgb\.lmdb: cannot be read as an LMDB \(.*\); build it anew') as caught:
+    with pytest.raises(DataError, match=r'srgb\.lmdb: cannot be read as an LMDB \(.*\); rebuild it') as caught:
         source.read(source.clips['b'], 6)
     assert '\n' not in str(caught.value)
     with pytest.raises(DataError, match='cannot be read as an LMDB'):

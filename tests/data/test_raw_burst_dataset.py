@@ -141,7 +141,7 @@ def test_truth_must_fit(camera, tmp_path):
         writer.put_image('clip', 0, scene[0])
     with pytest.raises(DataError, match=r'expected 6 frames of 62 x 50, as in .*raw.lmdb, found 1 of 62 x 50'):
         RawBurstTestDataset({**opt, 'dataroot_gt': str(tmp_path / 'short.lmdb')})
-    with pytest.raises(DataError, match='holds Bayer mosaics, but sRGB frames are wanted'):
+    with pytest.raises(DataError, match='holds Bayer mosaics, but sRGB frames are expected'):
         RawBurstTestDataset({**opt, 'dataroot_gt': opt['dataroot_lq']})
     with pytest.raises(OptionError, match='datasets.train.dataroot_gt: is missing'):
         RawBurstDataset({key: value for key, value in opt.items() if key != 'dataroot_gt'})

@@ -38,7 +38,7 @@ def test_hdrplus_bursts_jpegs_covers_and_side_files(tmp_path, caplog):
         (tmp_path / name).write_text('1\n')
     burst, = find_bursts(tmp_path)
     assert burst.frames == ('payload_N000.dng', 'payload_N001.dng', 'payload_N002.dng') and not burst.is_video
-    assert '7 pictures beside raw files are left out' in caplog.text
+    assert 'skipped 7 pictures beside raw files' in caplog.text
     assert frames_of_folder(tmp_path)[1]
 
 
@@ -55,7 +55,7 @@ def test_every_suffix_that_libraw_knows_is_a_frame(tmp_path, suffix):
 def test_one_shot_in_two_formats_is_refused(tmp_path):
     write_dng(tmp_path / 'a.dng')
     shutil.copy(tmp_path / 'a.dng', tmp_path / 'a.CR2')
-    with pytest.raises(DataError, match='holds one shot twice, a.(CR2|dng) and a.(CR2|dng)'):
+    with pytest.raises(DataError, match='holds the same shot twice, a.(CR2|dng) and a.(CR2|dng)'):
         find_bursts(tmp_path)
 
 

@@ -207,7 +207,7 @@ def test_lens_shading_maps_are_used_when_asked_for(tmp_path, weights):
     assert (ratio[plain[8:-8, 8:-8] > 5000] > 1.0).all()
     assert np.abs(shaded[0, 0, 0] / max(plain[0, 0, 0], 1) - factors[0, 0, 0]) < 0.02 or plain[0, 0, 0] < 500
     (folder / 'lens_shading_map_N001.tiff').unlink()
-    with pytest.raises(DataError, match='payload_N001.dng: no lens shading map beside it'):
+    with pytest.raises(DataError, match='payload_N001.dng: has no lens shading map beside it'):
         load_frames(bursts_of([folder], lens_shading=True)[0], reference=1, count=None, noise='metadata')
     tifffile.imwrite(folder / 'lens_shading_map_N001.tiff', factors[..., 0])
     with pytest.raises(DataError, match='lens_shading_map_N001.tiff: expected positive factors'):

@@ -48,29 +48,29 @@ def _changed(index, change):
 
 _MATRIX = ((0.9, -0.2, -0.1), (-0.5, 1.5, 0.1), (-0.1, 0.3, 0.6))
 _REFUSED = {
-    'no frame': (list, {}, DataError, 'here: a burst of no frame; expected at least 2'),
-    'no frame of one': (list, {'least': 1}, DataError, 'here: a burst of no frame; expected at least 1'),
-    'one frame': (lambda: _pairs(1), {}, DataError, 'here: a burst of one frame; expected at least 2 of the same scene'),
+    'no frame': (list, {}, DataError, 'here: is a burst of no frame; expected at least 2'),
+    'no frame of one': (list, {'least': 1}, DataError, 'here: is a burst of no frame; expected at least 1'),
+    'one frame': (lambda: _pairs(1), {}, DataError, 'here: is a burst of one frame; expected at least 2 of the same scene'),
     'sizes': (_changed(2, lambda m: m[:-2]), {}, DataError, r'here: f2: 32 x 22 samples, but f0 has 32 x 24'),
     'patterns': (lambda: _other(_pairs(), 1, cfa='bggr'), {}, DataError, r'here: f1: pattern bggr .* of f0 \(rggb\)'),
-    'cameras': (lambda: _other(_pairs(), 1, color_matrix=_MATRIX), {}, DataError, 'f1: .* a burst has frames of one camera'),
-    'darker': (_changed(0, lambda m: (m - 60) // 3 + 60), {}, DataError, r'f0: of another exposure, .* the reference f1'),
-    'brighter': (_changed(2, lambda m: m * 2), {}, DataError, r'f2: of another exposure, .* the reference f1'),
-    'black': (_changed(0, lambda m: m * 0), {}, DataError, 'f0: a black frame'),
-    'below black': (_changed(0, lambda m: m * 0 + 60), {}, DataError, 'f0: a black frame'),
-    'white': (_changed(2, lambda m: m * 0 + 4095), {}, DataError, 'f2: over-exposed'),
+    'cameras': (lambda: _other(_pairs(), 1, color_matrix=_MATRIX), {}, DataError, 'f1: .* must be of one camera'),
+    'darker': (_changed(0, lambda m: (m - 60) // 3 + 60), {}, DataError, r'f0: has another exposure: .* the reference f1'),
+    'brighter': (_changed(2, lambda m: m * 2), {}, DataError, r'f2: has another exposure: .* the reference f1'),
+    'black': (_changed(0, lambda m: m * 0), {}, DataError, 'f0: is a black frame'),
+    'below black': (_changed(0, lambda m: m * 0 + 60), {}, DataError, 'f0: is a black frame'),
+    'white': (_changed(2, lambda m: m * 0 + 4095), {}, DataError, 'f2: is over-exposed'),
     'no noise profile': (lambda: _other(_pairs(), 1, noise_shot=None, noise_read=None), {}, DataError,
                          'f1: states no noise profile; give --noise'),
     'nothing to estimate': (lambda: [(m * 0 + 2000, c) for m, c in _pairs(2)], {'noise': 'estimate'}, DataError,
-                            'here: no noise can be estimated'),
+                            'here: its noise cannot be estimated'),
     'too small to estimate': (lambda: _pairs(2, (12, 40)), {'noise': 'estimate'}, DataError, 'too small to estimate'),
     'reference too large': (_pairs, {'reference': 3}, OptionError, r'here: --reference 3: the burst has frames 0 .. 2'),
     'reference negative': (_pairs, {'reference': -1}, OptionError, '--reference -1'),
     'too many': (_pairs, {'count': 4}, OptionError, r'--frames 4: expected 2 .. 3'),
     'too few': (_pairs, {'count': 1}, OptionError, r'--frames 1: expected 2 .. 3'),
-    'a line': (lambda: [(m[:1], c) for m, c in _pairs()], {}, DataError, 'f0: too small'),
-    'no cell left': (lambda: [(m[:2], c) for m, c in _pairs(cfa='bggr')], {}, DataError, 'f0: too small'),
-    'empty': (lambda: [(m[:0], c) for m, c in _pairs()], {}, DataError, 'f0: too small'),
+    'a line': (lambda: [(m[:1], c) for m, c in _pairs()], {}, DataError, 'f0: is too small'),
+    'no cell left': (lambda: [(m[:2], c) for m, c in _pairs(cfa='bggr')], {}, DataError, 'f0: is too small'),
+    'empty': (lambda: [(m[:0], c) for m, c in _pairs()], {}, DataError, 'f0: is too small'),
 }
 
 
@@ -89,7 +89,7 @@ def test_frames_that_are_not_chosen_may_be_of_another_exposure():
     pairs = _pairs(5)
     pairs[0] = ((pairs[0][0] - 60) // 4 + 60, CAMERA)
     assert _load(pairs, count=3).names == ('f1', 'f2', 'f3')
-    with pytest.raises(DataError, match='f0: of another exposure'):
+    with pytest.raises(DataError, match='f0: has another exposure'):
         _load(pairs)
 
 
