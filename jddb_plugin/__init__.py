@@ -4,7 +4,8 @@ Import the package before basicsr. The import itself is cheap; with basicsr it p
 :mod:`jddb_plugin.compat`) and registers in it
 
 * architectures ``TwoStageJDDB``, ``GatedUNet``, ``DPBM`` and ``CoarseAligned``, and the systems that the
-  paper compares: ``GCPNet``, ``EDVRBurst``, ``RViDeNet``, ``KPN``, ``DemosaicNet`` and ``DenoiseThenDemosaic``,
+  paper compares: ``GCPNet``, ``EDVRBurst``, ``RViDeNet``, ``KPN``, ``DemosaicNet`` and ``DenoiseThenDemosaic``;
+  ``BasicVSRBurst``,
 * models ``JDDBModel``, ``BurstModel``, ``HookedVideoBaseModel`` and ``HookedSRModel``,
 * data sets ``UnprocessedBurstDataset``, ``UnprocessedBurstTestDataset``, ``RawBurstDataset``, ``RawBurstTestDataset`` and
   ``MovingPhotographDataset``,

@@ -18,6 +18,7 @@ from typing import Optional
 
 #: Public classes, and the modules that define and register them.
 CLASSES = {
+    'BasicVSRBurst': 'jddb_plugin.archs.basicvsr_burst_arch',
     'CoarseAligned': 'jddb_plugin.archs.coarse_aligned_arch',
     'DPBM': 'jddb_plugin.archs.dpbm_arch',
     'DemosaicNet': 'jddb_plugin.archs.demosaic_net_arch',

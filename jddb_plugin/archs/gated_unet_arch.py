@@ -6,14 +6,15 @@ fastest; a further frame costs no more than its planes in the first layer. Steps
 1. Values are transformed so that noise has one known standard deviation everywhere (:mod:`jddb_plugin.ops.stabilization`).
 2. Where a frame differs from the reference by more than noise explains - wrongly aligned, occluded, moving - a gate takes
    the reference in its place: the robust merge of burst denoising (Hasinoff et al., SIGGRAPH Asia 2016; Wronski et al., 2019),
-   with a learned threshold, at full, half and quarter resolution.
+   with a learned threshold, at full, half and quarter resolution. Noise hides less at quarter resolution: what differs there does
+   not count at the others either.
 3. A U-Net sees reference, gated frames, their mean, the gates and the noise level, and predicts the residual of the
    demosaicked mean in units of the noise.
 """
 from __future__ import annotations
 
 import math
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +114,7 @@ class GatedUNet(BurstNetwork):
         nn.init.zeros_(self.tail.bias)
         self.register_buffer('base_kernel', _base_kernel(), persistent=False)
         # Convolutions of each scale, the widest gate, and what pooling and upsampling reach beyond.
-        self.context = 2 + 4 * blocks[0] + 2 * (4 * blocks[1] + 1) + 4 * (2 * blocks[2] + 1) + 4 * 2 + 3
+        self.context = 2 + 4 * blocks[0] + 2 * (4 * blocks[1] + 1) + 4 * (2 * blocks[2] + 1) + 4 * 3 + 3
 
     @classmethod
     def detect(cls, state: Mapping[str, Tensor]) -> bool:
@@ -139,11 +140,13 @@ class GatedUNet(BurstNetwork):
         reference = stabilizer.apply(raw[:, ref_idx])
         order = sorted((k for k in range(raw.shape[1]) if k != ref_idx), key=lambda k: abs(k - ref_idx))
         others = [stabilizer.apply(raw[:, k]) for k in order]
-        planes, mean = self._full_resolution(reference, others, sigma)
+        scales = [_Scale.of(reference, others, factor) for factor in (1, 2, 4)]
+        weights = self._weights(scales, sigma)
+        planes, mean = self._full_resolution(scales[0], weights[0], sigma)
         features1 = self.down1(F.relu(self.head(planes)))
-        features2 = self.to2(features1) + self.merged2(self._merged(reference, others, sigma, 2))
+        features2 = self.to2(features1) + self.merged2(_merged(scales[1], weights[1]))
         features2 = self.down2(F.relu(features2))
-        features3 = self.to3(features2) + self.merged3(self._merged(reference, others, sigma, 4))
+        features3 = self.to3(features2) + self.merged3(_merged(scales[2], weights[2]))
         features3 = self.middle(F.relu(features3))
         features2 = self.up2(features2 + F.pixel_shuffle(self.from3(features3), 2))
         features1 = self.up1(features1 + F.pixel_shuffle(self.from2(features2), 2))
@@ -163,35 +166,66 @@ class GatedUNet(BurstNetwork):
             levels.append(torch.cat((level[:, :1], green, green, level[:, 3:]), dim=1))
         return Stabilizer.from_levels(*levels)
 
-    def _full_resolution(self, reference: Tensor, others: list[Tensor], sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def _weights(self, scales: list[_Scale], sigma: Tensor) -> list[list[Tensor]]:
+        """Weight of every frame, [T, 1, h, w] each, at every scale."""
+        weights = [[gate(difference, sigma / scale.factor) for difference in scale.differences]
+                   for gate, scale in zip(self.gates, scales)]
+        coarsest = scales[-1].factor
+        vetoes = [(2 * weight).clamp(max=1) for weight in weights[-1]]  # half of the weight is enough
+        for scale, own in zip(scales[:-1], weights):
+            size = coarsest // scale.factor
+            own[:] = [weight * F.interpolate(veto, scale_factor=size, mode='bilinear', align_corners=False)
+                      for weight, veto in zip(own, vetoes)]
+        return weights
+
+    @staticmethod
+    def _full_resolution(scale: _Scale, weights: list[Tensor], sigma: Tensor) -> tuple[Tensor, Tensor]:
         """(planes that the U-Net sees, robust mean [T, 4, h, w])."""
-        none = torch.zeros_like(reference[:, :1])
-        total, weights = torch.zeros_like(reference), none
+        reference, none = scale.reference, torch.zeros_like(scale.reference[:, :1])
         slots = [(torch.zeros_like(reference), none)] * SLOTS
-        for k, frame in enumerate(others):
-            difference = frame - reference
-            weight = self.gates[0](difference, sigma)
-            weighted = weight * difference
-            total, weights = total + weighted, weights + weight
+        for k, (difference, weight) in enumerate(zip(scale.differences, weights)):
             before, weight_before = slots[k % SLOTS]
-            slots[k % SLOTS] = before + weighted, weight_before + weight
-        mean = reference + total / (1 + weights)
+            slots[k % SLOTS] = before + weight * difference, weight_before + weight
+        mean, noise = scale.robust_mean(weights)
         planes = [_centered(reference), _centered(mean)]
         for difference, weight in slots:
             planes += [_centered(reference + difference / weight.clamp(min=1)), weight.clamp(max=1)]
-        planes += [10 * sigma.expand_as(reference), (1 + weights).rsqrt()]
+        planes += [10 * sigma.expand_as(reference), noise]
         return torch.cat(planes, dim=1), mean
 
-    def _merged(self, reference: Tensor, others: list[Tensor], sigma: Tensor, factor: int) -> Tensor:
-        """Robust mean at a lower resolution and its noise relative to one frame's, [T, 5, h / factor, w / factor]."""
-        gate = self.gates[factor // 2]
-        reference = F.avg_pool2d(reference, factor)
-        total, weights = torch.zeros_like(reference), torch.zeros_like(reference[:, :1])
-        for frame in others:
-            difference = F.avg_pool2d(frame, factor) - reference
-            weight = gate(difference, sigma / factor)
-            total, weights = total + weight * difference, weights + weight
-        return torch.cat((_centered(reference + total / (1 + weights)), (1 + weights).rsqrt()), dim=1)
+
+class _Scale(NamedTuple):
+    """A burst at 1 / factor of the resolution, stabilized.
+
+    Attributes:
+        factor: 1, 2 or 4.
+        reference: [T, 4, h, w].
+        differences: of the other frames to it, the nearest first, like ``reference``.
+    """
+
+    factor: int
+    reference: Tensor
+    differences: list[Tensor]
+
+    @classmethod
+    def of(cls, reference: Tensor, others: list[Tensor], factor: int) -> _Scale:
+        """Means over squares of ``factor`` pixels of the frames [T, 4, H, W]."""
+        if factor > 1:
+            reference, *others = (F.avg_pool2d(frame, factor) for frame in (reference, *others))
+        return cls(factor, reference, [frame - reference for frame in others])
+
+    def robust_mean(self, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Weighted mean [T, 4, h, w] of the frames, and its noise relative to one frame's, [T, 1, h, w]."""
+        total, weight_sum = torch.zeros_like(self.reference), torch.zeros_like(self.reference[:, :1])
+        for difference, weight in zip(self.differences, weights):
+            total, weight_sum = total + weight * difference, weight_sum + weight
+        return self.reference + total / (1 + weight_sum), (1 + weight_sum).rsqrt()
+
+
+def _merged(scale: _Scale, weights: list[Tensor]) -> Tensor:
+    """Robust mean and its noise, [T, 5, h, w], as the U-Net sees them."""
+    mean, noise = scale.robust_mean(weights)
+    return torch.cat((_centered(mean), noise), dim=1)
 
 
 def _centered(stabilized: Tensor) -> Tensor:

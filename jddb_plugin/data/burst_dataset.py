@@ -66,11 +66,14 @@ class BurstTestOptions(ClipOptions):
 
     Attributes:
         num_frame: frames per burst, odd; the reference is the middle one. Default: 5.
+        references: 'all' frames of a clip, or 'middle': one burst of the first ``num_frame`` frames, as in the paper's real
+            bursts. Default: 'all'.
         padding: where missing neighbors at a clip's ends come from, see the toolbox's ``generate_frame_indices``.
             Default: 'reflection_circle' (the other side).
     """
 
     num_frame: int = 5
+    references: str = 'all'
     padding: str = 'reflection_circle'
 
     def check(self) -> None:
@@ -78,6 +81,7 @@ class BurstTestOptions(ClipOptions):
         super().check()
         if self.num_frame < 1 or self.num_frame % 2 == 0:
             raise OptionError(f'must be odd (the reference is the middle frame), got {self.num_frame}.', field='num_frame')
+        check_choice(self.references, ('all', 'middle'), 'references')
         check_choice(self.padding, _PADDINGS, 'padding')
 
 
@@ -180,9 +184,10 @@ class BurstTestDataset(BurstDataset):
     def __init__(self, opt: Mapping[str, Any]) -> None:
         super().__init__(opt, f"data set '{opt.get('name', 'test')}'")
 
-    def index_clips(self, clips: Sequence[Clip], root: object, *, middle: bool = False) -> None:
-        """List the samples, see :func:`jddb_plugin.data.sampling.index_test_clips`."""
-        self.samples, self.data_info = index_test_clips(clips, self.options.num_frame, root, middle=middle)
+    def index_clips(self, source: FrameSource, clips: Sequence[Clip]) -> None:
+        """List the samples of some clips of a source, see :func:`jddb_plugin.data.sampling.index_test_clips`."""
+        self.samples, self.data_info = index_test_clips(clips, self.options.num_frame, source.root,
+                                                        middle=self.options.references == 'middle')
         self._recent: OrderedDict[tuple[str, int], tuple[Tensor, Optional[Tensor]]] = OrderedDict()
 
     def read_frame(self, clip: Clip, index: int) -> tuple[Tensor, Optional[Tensor]]:

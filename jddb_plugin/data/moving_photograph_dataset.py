@@ -212,12 +212,11 @@ class MovingPhotographDataset(Dataset):
     def _align(self, noisy: Tensor, motions: list[FrameMotion], rng: np.random.Generator) -> Tensor:
         """The patch of each frame [N, 4, h, w], moved onto the reference by an estimate of its motion."""
         reference, cells, first = self.options.reference, self.patch // 2, _MARGIN // 2
-        aligned = []
+        estimates = []
         for k, motion in enumerate(motions):
             error = draw_estimation_error(rng, cells)
-            estimate = motion_between(motions[reference], motion, first, cells) + error * (k != reference)
-            aligned.append(gather_mosaic(noisy[k:k + 1], torch.from_numpy(estimate), (first, first))[0])
-        return torch.stack(aligned)
+            estimates.append(motion_between(motions[reference], motion, first, cells) + error * (k != reference))
+        return gather_mosaic(noisy[:, None], torch.from_numpy(np.stack(estimates)), (first, first))[:, 0]
 
 
 def _detail(image: np.ndarray) -> float:

@@ -8,7 +8,7 @@ import torch
 from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 
-from jddb_plugin.checks import DataError, OptionError, check_choice
+from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.data.burst_dataset import (
     BurstTestDataset,
     BurstTestOptions,
@@ -52,13 +52,11 @@ class TestOptions(BurstTestOptions, _Source):
 
     dataroot_gt: Optional[str] = None
     noise: Union[str, list[float]] = 'metadata'
-    references: str = 'all'
 
     def check(self) -> None:
         """Raise OptionError for invalid values."""
         super().check()
         parse_noise(self.noise, 'metadata', 'estimate')
-        check_choice(self.references, ('all', 'middle'), 'references')
 
 
 def _open(options: Union[TrainOptions, TestOptions], where: str) -> MosaicSource:
@@ -150,9 +148,7 @@ class RawBurstTestDataset(BurstTestDataset):
             dataroot_lq, dataroot_gt, noise: see :class:`RawBurstDataset`; without dataroot_gt samples have no gt, and there
                 are no metrics.
             io_backend, clips, stage_dir: see :class:`jddb_plugin.data.burst_dataset.ClipOptions`.
-            num_frame, padding: see :class:`jddb_plugin.data.burst_dataset.BurstTestOptions`.
-            references (str): 'all' frames of a clip, or 'middle': one burst of the first ``num_frame`` frames, as in the
-                paper's real bursts. Default: 'all'.
+            num_frame, references, padding: see :class:`jddb_plugin.data.burst_dataset.BurstTestOptions`.
 
     Returns:
         dict with lq [N, 8, h, w], gt [3, 2h, 2w] if there is one, camera, noise (levels [4] or [N, 4]), folder (str),
@@ -167,7 +163,7 @@ class RawBurstTestDataset(BurstTestDataset):
         self.source = _open(self.options, self.where)
         clips = self.source.mosaics.select(self.options.clips, (), self.where)
         self.source.check(clips)
-        self.index_clips(clips, self.source.mosaics.root, middle=self.options.references == 'middle')
+        self.index_clips(self.source.mosaics, clips)
 
     def read_frame(self, clip: Clip, index: int) -> tuple[Tensor, None]:
         """Normalized packed raw of one frame."""

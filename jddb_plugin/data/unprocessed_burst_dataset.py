@@ -172,7 +172,7 @@ class UnprocessedBurstTestDataset(BurstTestDataset):
             dataroot_gt (str): burst LMDB, or folder of folders of images.
             noise (str | list[float]): 'low', 'high', or [shot, read]; there is no default.
             io_backend, clips, stage_dir: see :class:`jddb_plugin.data.burst_dataset.ClipOptions`.
-            num_frame, padding: see :class:`jddb_plugin.data.burst_dataset.BurstTestOptions`.
+            num_frame, references, padding: see :class:`jddb_plugin.data.burst_dataset.BurstTestOptions`.
             crop (list[int]): [y, x, height, width] in RGB pixels, even, the same for all frames. Noise is drawn for the
                 crop, as the protocol says. Default: whole frames.
 
@@ -196,7 +196,7 @@ class UnprocessedBurstTestDataset(BurstTestDataset):
             if crop is not None and (crop[0] + crop[2] > clip.size[0] or crop[1] + crop[3] > clip.size[1]):
                 raise OptionError(f'{self.where}.crop: {crop} does not fit into clip {clip.name} of {clip.size[1]} x '
                                   f'{clip.size[0]}.')
-        self.index_clips(clips, self.source.root)
+        self.index_clips(self.source, clips)
 
     def sample_size(self, clip: Clip) -> tuple[int, int]:
         """(height, width) in RGB pixels of what is restored of a clip."""

@@ -17,12 +17,13 @@ def gather_mosaic(packed: Tensor, motion: Tensor, corner: tuple[int, int] = (0, 
         Motion is (dy, dx) in pixels of the mosaic: what is at p in the reference lies at p + motion in the other frame.
 
     Args:
-        packed: [C, 4, H, W] planes R, Gr, Gb, B of one frame (C may be any number of such images, e.g. values and noise map).
-        motion: [h, w, 2] for the cells of a window of the reference, or of all of it.
+        packed: [*, C, 4, H, W] planes R, Gr, Gb, B of each frame (C may be any number of such images, e.g. values and noise
+            map).
+        motion: [*, h, w, 2] for the cells of a window of the reference, or of all of it, for each frame.
         corner: (row, column) of the window's first cell.
 
     Returns:
-        [C, 4, h, w]; what lies outside the frame is taken from its border.
+        [*, C, 4, h, w]; what lies outside the frame is taken from its border.
 
     Raises:
         ShapeError: not four planes, or not such a motion.
@@ -34,12 +35,13 @@ def gather_mosaic(packed: Tensor, motion: Tensor, corner: tuple[int, int] = (0, 
         >>> torch.equal(moved[..., :-1, :], frame[..., 1:, :])
         True
     """
-    if packed.ndim != 4 or packed.shape[1] != 4 or motion.ndim != 3 or motion.shape[-1] != 2:
-        raise ShapeError(f'expected packed [C, 4, H, W] and motion [h, w, 2], got {list(packed.shape)} and {list(motion.shape)}.')
+    if packed.ndim < 4 or packed.shape[-3] != 4 or motion.shape[:-3] != packed.shape[:-4] or motion.shape[-1] != 2:
+        raise ShapeError('expected packed [*, C, 4, H, W] and motion [*, h, w, 2] with the same leading dimensions, got '
+                         f'{list(packed.shape)} and {list(motion.shape)}.')
     height, width = packed.shape[-2:]
     size = height * width
-    row = torch.arange(corner[0], corner[0] + motion.shape[0], device=packed.device)[:, None]
-    col = torch.arange(corner[1], corner[1] + motion.shape[1], device=packed.device)
+    row = torch.arange(corner[0], corner[0] + motion.shape[-3], device=packed.device)[:, None]
+    col = torch.arange(corner[1], corner[1] + motion.shape[-2], device=packed.device)
     y, x = motion[..., 0], motion[..., 1]
     # Samples of one color lie two pixels apart, along both axes.
     whole_y = (row + (y / 2).round().long()).clamp(0, height - 1)
@@ -57,4 +59,6 @@ def gather_mosaic(packed: Tensor, motion: Tensor, corner: tuple[int, int] = (0, 
         source = (1 + (green_y & 1)) * size + (green_y >> 1) * width + (green_x >> 1)
         sources.append(torch.where(inside, source, plane * size + cell))
     sources.append(3 * size + cell)
-    return packed.flatten(1)[:, torch.stack(sources)]
+    source = torch.stack(sources, dim=-3)
+    samples = source.flatten(-3).unsqueeze(-2).expand(*packed.shape[:-3], -1)
+    return packed.flatten(-3).gather(-1, samples).view(*packed.shape[:-3], *source.shape[-3:])

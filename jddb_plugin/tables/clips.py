@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from jddb_plugin.checks import DataError
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
-from jddb_plugin.data.images import decode_srgb, list_images
+from jddb_plugin.data.images import IMAGE_SUFFIXES, decode_srgb, in_order
 from jddb_plugin.data.photographs import moving_camera
 from jddb_plugin.data.source_clips import find_clips
 
@@ -53,13 +53,14 @@ class ClipSet:
 
 #: Fewest and most RGB px a frame. Sides of 96 and 128 packed px are multiples of what every network needs.
 _TEST_SPEEDS = {'small_shift': (1.0, 2.0), 'medium_shift': (8.0, 12.0), 'large_shift': (30.0, 40.0)}
-#: Scenes that trainings validate on.
+#: Held-out photographs that are filmed for each test set, and those that trainings validate on.
+_TESTED = 16
 _VALIDATED = 2
 
 
 def _tests(side: int) -> tuple[ClipSet, ...]:
     """The test sets, and a few of their scenes to validate on."""
-    sets = tuple(ClipSet(name, speed, side, test=True) for name, speed in _TEST_SPEEDS.items())
+    sets = tuple(ClipSet(name, speed, side, test=True, limit=_TESTED) for name, speed in _TEST_SPEEDS.items())
     return (*sets, ClipSet('val', _TEST_SPEEDS['medium_shift'], side, test=True, limit=_VALIDATED))
 
 
@@ -73,7 +74,7 @@ def prepare(root: Path, sets: Sequence[ClipSet], photographs: Optional[Path], cl
     Args:
         root: for NAME.lmdb of every set and, with clips, real.lmdb.
         sets: what to film.
-        photographs: folder of images.
+        photographs: folder of images, searched with all its subfolders.
         clips: folder of videos, or of folders of images, that are tested on alone.
         real_side: side of the middle that is cut of their frames, which are halved first.
 
@@ -86,7 +87,7 @@ def prepare(root: Path, sets: Sequence[ClipSet], photographs: Optional[Path], cl
         return
     if photographs is None:
         raise DataError(f'{root}: is not built yet; give --photographs FOLDER once (and --clips FOLDER for real clips).')
-    files = list_images(photographs) if photographs.is_dir() else []
+    files = in_order((file for file in photographs.rglob('*') if file.is_file()), IMAGE_SUFFIXES)
     real = find_clips(clips) if clips is not None else []
     sources = {'photographs': [file.name for file in files], 'clips': [clip.name for clip in real],
                'sets': [json.loads(json.dumps(asdict(clip_set))) for clip_set in sets]}
@@ -111,13 +112,15 @@ def _film(path: Path, files: Sequence[Path], clip_set: ClipSet, needed: int, see
     with BurstLmdbWriter(str(path), overwrite=True, encoding='png' if clip_set.test else 'tiff') as writer:
         for file in tqdm(files, unit='photograph', desc=f'Write {path.name}'):
             image = decode_srgb(file.read_bytes(), str(file))
-            if min(image.shape[:2]) < needed or written == clip_set.limit:
+            if min(image.shape[:2]) < needed:
                 continue
             for k in range(clip_set.each):
                 size = (clip_set.side, clip_set.side)
                 for index, frame in enumerate(moving_camera(image, rng, size=size, frames=FRAMES, speed=clip_set.speed)):
                     writer.put_image(f'{file.stem}_{k}', index, frame)
             written += 1
+            if written == clip_set.limit:
+                break
         if not written:
             raise DataError(f'{path.name}: none of {len(files)} photographs has at least {needed} px on each side; give more, or '
                             'larger ones, with --photographs.')

@@ -19,7 +19,8 @@ from jddb_plugin.tables.systems import SYSTEMS, Study
 LEAST_GAIN = 4.0
 _EVERY = ('small_shift', 'medium_shift', 'large_shift')
 #: Paired comparisons of each study: a row, another that it should beat, and where.
-CLAIMS = {'mixing': (('edvr_coarse', 'edvr', _EVERY), ('edvr_aligned', 'edvr', _EVERY)), 'claims': (
+CLAIMS = {'mixing': tuple(
+    (f'{name}_{way}', name, _EVERY) for name in ('edvr', 'basicvsr') for way in ('coarse', 'aligned')), 'claims': (
     ('two_stage', 'w_ra', ('large_shift',)), ('two_stage', 'w_ca', _EVERY),
     ('w_ca', 'w_ra', ('large_shift',)), ('w_ra', 'w_ca', ('small_shift',)), ('two_stage', 'wo_e2e', ('large_shift',)),
     ('w_ca', 'wo_align', ('large_shift',)), ('w_ra', 'wo_align', ('small_shift',)))}

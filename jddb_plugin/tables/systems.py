@@ -43,6 +43,9 @@ _ALL = (
     System('wo_e2e', 'w/o E2E', ('wo_e2e',)),
     System('edvr_coarse', 'EDVR*, tested behind block matching', ('edvr',), 'tiles'),
     System('edvr_aligned', 'EDVR*, trained and tested behind it', ('edvr_aligned',), 'smooth'),
+    System('basicvsr', 'BasicVSR', ('basicvsr',)),
+    System('basicvsr_coarse', 'BasicVSR, tested behind block matching', ('basicvsr',), 'tiles'),
+    System('basicvsr_aligned', 'BasicVSR, trained and tested behind it', ('basicvsr_aligned',), 'smooth'),
 )
 SYSTEMS = {system.key: system for system in _ALL}
 #: Rows of each table in the paper's order. The last row of table 4 is the two-stage network itself.
@@ -52,6 +55,8 @@ ROWS = {
     3: ('edvr', 'rvidenet', 'gcp_net', 'two_stage', 'kpn_dmn', 'edvr_dmn', 'rvidenet_dmn'),
     4: ('wo_align', 'w_ca', 'w_ra', 'wo_e2e', 'two_stage'),
 }
+#: Rows of the study of coarse alignment in front of the toolbox's networks.
+MIXED = ('edvr', 'edvr_coarse', 'edvr_aligned', 'basicvsr', 'basicvsr_coarse', 'basicvsr_aligned')
 #: Evaluation files of each table below options/test/tables, and of the pictures of figure 5.
 TESTS = {1: ('reds4_low', 'reds4_high'), 2: ('videezy4k',), 4: ('reds4_high',), 5: ('sc_burst',)}
 
@@ -102,7 +107,7 @@ def make_study(name: str, *, tables: Sequence[int] = (1, 2, 4), seconds: Optiona
     * 'tables': the paper's recipe and tests, for the rows of its tables;
     * 'small': all rows of table 1 at a quarter of the width, on photographs, the same CPU time for each;
     * 'claims': the variants of table 4 on large shifts, all from one start that was trained without motion;
-    * 'mixing': EDVR* of the small study with and without block matching in front, in tests alone and in training too.
+    * 'mixing': the toolbox's EDVR and BasicVSR with and without block matching in front, in tests alone and in training too.
     """
     check_choice(name, ('tables', 'small', 'claims', 'mixing'), '--study')
     train, test = OPTIONS / 'train' / 'tables', OPTIONS / 'test' / 'tables'
@@ -115,6 +120,6 @@ def make_study(name: str, *, tables: Sequence[int] = (1, 2, 4), seconds: Optiona
     if name == 'small':
         return Study(name, train / name, (test / 'small.yml',), ROWS[1], 'centre', True, seconds)
     if name == 'mixing':
-        return Study(name, train / name, (test / 'small.yml',), ('edvr', 'edvr_coarse', 'edvr_aligned'), 'centre', True, seconds)
+        return Study(name, train / name, (test / 'small.yml',), MIXED, 'centre', True, seconds)
     start = tuple((part, 'start') for part in ROWS[4])
     return Study(name, train / name, (test / 'claims.yml',), ROWS[4], 'centre', True, seconds, start)

@@ -3,7 +3,7 @@
     python scripts/benchmark/quality.py --weights small --clips FOLDER_OF_CLIPS --photographs FOLDER --scenes 6
 
 Scores are of the developed picture, with tone curve, without 80 px (clips) or 40 px (photographs) on each side. Prints tables in
-Markdown: one of methods by scene and noise, and one of PSNR by the number of frames.
+Markdown: methods by scene and noise, and with --counts PSNR by the number of frames.
 """
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import torch
 from quality_methods import ALTERNATIVES, Method, network
-from quality_scenes import MOTIONS, Scene, clip_scenes, develop, photograph_scenes
+from quality_scenes import FAILURES, MOTIONS, Scene, clip_scenes, develop, photograph_scenes
 from tqdm import tqdm
 
 import jddb_plugin  # noqa: F401  (before basicsr, which it patches)
@@ -29,6 +29,7 @@ import jddb_plugin  # noqa: F401  (before basicsr, which it patches)
 from basicsr.metrics import calculate_ssim
 
 from jddb_plugin.checks import OptionError, one_line_errors
+from jddb_plugin.inference.memory import peak_bytes
 from jddb_plugin.noise_option import TEST_LEVELS
 from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.weights import load_weights
@@ -71,12 +72,20 @@ def measure(method: Method, scenes: list[Scene], frames: int) -> dict[str, float
     rows = []
     for scene in scenes:
         start = time.perf_counter()
-        with torch.inference_mode():
-            result = method(scene.frames(frames), scene.noise)
+        result = _run(method, scene, frames)
         seconds = time.perf_counter() - start
         rows.append((*score(scene, result), seconds))
     psnr, ssim, seconds = np.mean(rows, axis=0).tolist()
-    return {'psnr': psnr, 'ssim': ssim, 'seconds': seconds}
+    found = {'psnr': psnr, 'ssim': ssim, 'seconds': seconds}
+    peak = peak_bytes(lambda: _run(method, scenes[-1], frames), torch.device('cpu'))
+    if peak is not None:
+        found['megabytes'] = peak / 1e6
+    return found
+
+
+def _run(method: Method, scene: Scene, frames: int) -> torch.Tensor:
+    with torch.inference_mode():
+        return method(scene.frames(frames), scene.noise)
 
 
 def methods_of(weights: list[str]) -> dict[str, tuple[Method, bool]]:
@@ -94,7 +103,7 @@ def table(results: dict[str, dict[str, dict[str, float]]], columns: list[str], v
     """A Markdown table of methods by columns."""
     lines = ['| | ' + ' | '.join(columns) + ' |', '| --- |' + ' --- |' * len(columns)]
     for name, row in results.items():
-        cells = [f'{row[column][value]:.{digits}f}' if column in row else '' for column in columns]
+        cells = [f'{row[column][value]:.{digits}f}' if value in row.get(column, {}) else '' for column in columns]
         lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
@@ -109,7 +118,8 @@ def main() -> int:
     parser.add_argument('--motions', nargs='+', default=list(MOTIONS), choices=list(MOTIONS))
     parser.add_argument('--scenes', type=int, default=6, help='photographs to use')
     parser.add_argument('--noise', nargs='+', default=['low', 'high'], help='low, high, random1, random2, ...')
-    parser.add_argument('--counts', action='store_true', help='also PSNR by the number of frames (static and moving photographs)')
+    parser.add_argument('--counts', action='store_true', help='also PSNR by the number of frames: static and moving photographs, '
+                        'and bursts of which all but the reference fail')
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--json', type=Path, help='file for all figures')
     args = parser.parse_args()
@@ -127,10 +137,11 @@ def main() -> int:
             results[name][f'{kind}, {level}'] = measure(method, scenes, 5)
     columns = list(dict.fromkeys(column for row in results.values() for column in row))
     output = [f'{title}, 5 frames:\n\n{table(results, columns, value, digits)}\n'
-              for title, value, digits in (('PSNR (dB)', 'psnr', 2), ('SSIM', 'ssim', 4), ('Seconds', 'seconds', 2))]
+              for title, value, digits in (('PSNR (dB)', 'psnr', 2), ('SSIM', 'ssim', 4), ('Seconds', 'seconds', 2),
+                                             ('Memory that the method adds (MB)', 'megabytes', 0))]
     counts: dict[str, dict[str, dict[str, float]]] = {}
     if args.counts and args.photographs:
-        for (level, noise), kind in itertools.product(noise_levels(args.noise).items(), ('static', 'moving')):
+        for (level, noise), kind in itertools.product(noise_levels(args.noise).items(), ('static', 'moving', *FAILURES)):
             scenes = list(scenes_of(args, kind, noise, max(COUNTS)))
             for name in args.weights:
                 row = counts.setdefault(f'{name}: {kind}, {level}', {})

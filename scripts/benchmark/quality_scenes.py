@@ -25,6 +25,8 @@ MOTIONS = {
     'zooming': (2.0, 0.0, 0.01, False),
     'far': (60.0, 0.1, 0.0, False),
 }
+#: Bursts of which all frames but the reference are black, or show another photograph.
+FAILURES = ('black', 'foreign')
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,19 @@ def move_photograph(image: np.ndarray, kind: str, count: int, seed: int, *, size
 def photograph_scenes(root: Path, kind: str, count: int, noise: tuple[float, float], *,
                       size: tuple[int, int] = (448, 512)) -> Iterator[Scene]:
     """A burst of each photograph of a folder."""
-    for seed, file in enumerate(_images(root)):
-        image = decode_srgb(file.read_bytes(), str(file))
-        if image.shape[0] > image.shape[1]:  # upright ones are turned, so that there is room to pan
-            image = np.ascontiguousarray(np.rot90(image))
-        frames = move_photograph(image, kind, count, seed, size=size)
+    files = _images(root)
+    for seed, file in enumerate(files):
+        if kind in FAILURES:
+            frame, other = (move_photograph(_lying(source), 'static', 1, seed, size=size)[0]
+                            for source in (file, files[(seed + 1) % len(files)]))
+            other = np.zeros_like(frame) if kind == 'black' else other
+            frames = [frame if k == count // 2 else other for k in range(count)]
+        else:
+            frames = move_photograph(_lying(file), kind, count, seed, size=size)
         yield make_scene(file.stem, kind, 40, frames, noise)
+
+
+def _lying(file: Path) -> np.ndarray:
+    """A photograph; upright ones are turned, so that there is room to pan."""
+    image = decode_srgb(file.read_bytes(), str(file))
+    return image if image.shape[0] <= image.shape[1] else np.ascontiguousarray(np.rot90(image))

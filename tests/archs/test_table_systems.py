@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from basicsr.archs import build_network
 from basicsr.archs.arch_util import DCNv2Pack
+from basicsr.archs.basicvsr_arch import BasicVSR
 from basicsr.archs.edvr_arch import EDVR
 from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -27,6 +28,7 @@ SMALL = {
     'GCPNet': {'num_feat': 8, 'num_frame': 3, 'deformable_groups': 2},
     'EDVRBurst': {'num_feat': 8, 'num_frame': 3, 'deformable_groups': 2, 'num_extract_block': 1, 'num_reconstruct_block': 1},
     'RViDeNet': {'num_feat': 8, 'num_frame': 3, 'deformable_groups': 2, 'num_extract_block': 1, 'num_reconstruct_block': 1},
+    'BasicVSRBurst': {'num_feat': 8, 'num_block': 1},
     'KPN': {'num_feat': 4, 'num_frame': 3, 'kernel_size': 3},
     'DemosaicNet': {'num_feat': 8, 'num_block': 3},
 }
@@ -38,7 +40,7 @@ CASES = {
     'EDVR+DMN': {'type': 'DenoiseThenDemosaic', 'denoiser': {'type': 'EDVRBurst', **RAW},
                  'demosaicker': {'type': 'DemosaicNet', **SMALL['DemosaicNet']}},
 }
-FIXED = [name for name in CASES if name != 'DemosaicNet']
+FIXED = [name for name in CASES if name not in ('DemosaicNet', 'BasicVSRBurst')]
 
 
 def build(name):
@@ -117,7 +119,7 @@ def test_any_frame_can_be_the_reference(name, ref_idx):
 
 def test_a_residual_network_starts_as_the_reference_it_is_asked_for():
     tiles = torch.rand(1, 3, 8, 16, 16)
-    for name in ('EDVRBurst', 'RViDeNet'):
+    for name in ('EDVRBurst', 'RViDeNet', 'BasicVSRBurst'):
         network = build(name)
         nn.init.zeros_(network.head.output.weight)
         nn.init.zeros_(network.head.output.bias)
@@ -220,12 +222,38 @@ def test_context_is_the_receptive_field(network, frames, size, width):
 
 def test_context_of_what_looks_everywhere_is_unbounded():
     assert build('RViDeNet').context is None
+    assert build('BasicVSRBurst').context is None
     parts = {'denoiser': {'type': 'RViDeNet', **SMALL['RViDeNet'], 'output': 'raw'}, 'demosaicker': {'type': 'DemosaicNet'}}
     assert DenoiseThenDemosaic(**parts).context is None
     assert build('EDVR+DMN').context == build('EDVR raw').context + 4
 
 
 # ------------------------------------------------------------------------------------------------- parts
+
+
+def test_basicvsr_is_the_toolboxs_up_to_its_head():
+    """On RGB, and with the same weights, the same features are fused for the middle frame."""
+    theirs = BasicVSR(num_feat=8, num_block=1).eval()
+    mine = build('BasicVSRBurst')
+    state = {key: value for key, value in theirs.state_dict().items() if key.split('.')[0] in
+             ('spynet', 'backward_trunk', 'forward_trunk', 'fusion')}
+    # Packed raw has eight channels: the others get no weight.
+    for branch in ('backward_trunk', 'forward_trunk'):
+        key = f'{branch}.main.0.weight'
+        own = torch.zeros_like(mine.state_dict()[key])
+        own[:, :3], own[:, 8:] = state[key][:, :3], state[key][:, 3:]
+        state[key] = own
+    mine.load_state_dict(state, strict=False)
+    frames = torch.rand(1, 5, 3, 64, 64)
+    tiles = torch.cat((frames, torch.rand(1, 5, 5, 64, 64)), dim=2)
+    features = []
+    for network in (mine, theirs):
+        network.fusion.register_forward_hook(lambda module, inputs, output: features.append(output.clone()))
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr('jddb_plugin.archs.basicvsr_burst_arch._visible', lambda frame: frame[:, :3])
+        mine.restore(tiles, 2)
+        theirs(frames)
+    torch.testing.assert_close(features[0], features[1 + 2])
 
 
 def test_edvr_is_the_toolboxs_up_to_its_head():

@@ -54,6 +54,12 @@ def test_a_shift_by_whole_cells_is_a_shift_of_the_planes():
     assert torch.equal(moved[..., :-2, 1:], frames[..., 2:, :-1])
 
 
+def test_frames_at_once_equal_one_after_the_other():
+    frames, motion = torch.rand(3, 2, 4, HEIGHT, WIDTH), torch.randn(3, 6, 5, 2) * 4
+    each = torch.stack([gather_mosaic(frame, field, (1, 2)) for frame, field in zip(frames, motion)])
+    assert torch.equal(gather_mosaic(frames, motion, (1, 2)), each)
+
+
 def test_a_window_is_what_the_whole_frame_has_there():
     frames = torch.rand(2, 4, HEIGHT, WIDTH)
     motion = torch.randn(HEIGHT, WIDTH, 2) * 4
@@ -72,3 +78,5 @@ def test_shapes_are_checked():
         gather_mosaic(torch.zeros(1, 3, 4, 4), torch.zeros(4, 4, 2))
     with pytest.raises(ShapeError, match='motion'):
         gather_mosaic(torch.zeros(1, 4, 4, 4), torch.zeros(4, 4))
+    with pytest.raises(ShapeError, match='same leading dimensions'):
+        gather_mosaic(torch.zeros(2, 1, 4, 4, 4), torch.zeros(3, 4, 4, 2))
