@@ -82,7 +82,7 @@ class FrameSource:
         self.root = Path(dataroot).expanduser()
         self.kind = kind
         if not self.root.is_dir():
-            raise DataError(f'{where}.dataroot_gt: {self.root}: no such folder.')
+            raise DataError(f'{where}: {self.root}: no such folder; expected an LMDB, or a folder of clips.')
         is_lmdb = (self.root / 'data.mdb').is_file()
         if is_lmdb != (kind == 'lmdb'):
             found = 'an LMDB' if is_lmdb else 'no LMDB (it has no data.mdb)'
