@@ -33,8 +33,9 @@ def compress_softly(linear: Tensor) -> Tensor:
         >>> bool(compress_softly(torch.tensor([-1.0])) < 0)
         True
     """
-    clamped = linear.clamp(min=_SOFT_KNEE)
-    return clamped.pow(1 / _GAMMA) + (linear - clamped) * (_SOFT_KNEE ** (1 / _GAMMA - 1) / _GAMMA)
+    curved = linear.clamp(min=_SOFT_KNEE).pow(1 / _GAMMA)
+    # A clamp of its own: one for both would round the gradient differently, and resumed trainings would not be bit-equal.
+    return curved + (linear - linear.clamp(min=_SOFT_KNEE)) * (_SOFT_KNEE ** (1 / _GAMMA - 1) / _GAMMA)
 
 
 def clamp_softly(x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def test_build(run, texture_folder, tmp_path):
     fails(run('build', texture_folder, 'x.lmdb'), 'already exists')
     fails(run('build', 'nowhere', 'y.lmdb'), 'nowhere: no such folder')
     (tmp_path / 'empty').mkdir()
-    fails(run('build', 'empty', 'y.lmdb'), 'holds no folders')
+    fails(run('build', 'empty', 'y.lmdb'), 'holds no frames')
     fails(run('build', texture_folder, 'y.lmdb', workers=-1), '--workers: expected at least 0')
 
 
@@ -47,4 +47,4 @@ def test_resume_and_verify(run, texture_folder, tmp_path):
     (tmp_path / 'x.lmdb' / 'data.mdb').write_bytes(data.replace(value[-1000:], value[-1000:-999] + bytes(999)))
     status, output, errors = run('verify', 'x.lmdb')
     assert status == 1 and output.startswith('x.lmdb: 1 problem;') and 'damaged: a/00000004: checksum' in errors
-    fails(run('verify', 'nowhere.lmdb'), 'nowhere.lmdb: no LMDB')
+    fails(run('verify', 'nowhere.lmdb'), 'nowhere.lmdb: is not an LMDB')

@@ -60,7 +60,7 @@ def raw_reader(monkeypatch):
             return types.SimpleNamespace(mosaic=file['mosaic'], metadata=metadata, notes=())
 
     module.read_raw = read_raw
-    module.list_raw_files = lambda folder: sorted(p for p in folder.iterdir() if p.suffix in ('.dng', '.tif'))
+    module.list_raw_files = lambda folder: sorted(p for p in folder.iterdir() if p.suffix in ('.dng', '.tif', '.mat'))
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
 

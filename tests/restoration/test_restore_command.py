@@ -115,7 +115,7 @@ def test_usage_is_told_with_status_2(arguments, capfd):
 
 def test_a_missing_output_is_told(tmp_path, capfd):
     assert main([str(tmp_path)]) == 2
-    assert '--output: is missing; give a folder' in _error(capfd)
+    assert '--output is missing; give a folder' in _error(capfd)
 
 
 def test_options_reach_the_picture(tmp_path, weights, capfd):
@@ -184,7 +184,7 @@ def test_nothing_to_restore_is_status_2(tmp_path, weights, capfd):
 def test_where_the_picture_cannot_go(tmp_path, weights, capfd):
     folder = _batch(tmp_path)
     assert _restore(folder, '-o', tmp_path / 'x.png', weights=weights) == 2
-    assert 'x.png: one file, but there are 3 bursts; give a folder' in _error(capfd)
+    assert 'x.png: is one file, but there are 3 bursts; give a folder' in _error(capfd)
     (tmp_path / 'file').write_text('mine')
     for out in ('file', 'file/x.png', 'file/deep', 'x' * 300):
         assert _restore(folder / 'a', '-o', tmp_path / out, weights=weights) == 2
@@ -205,7 +205,7 @@ def test_an_input_is_never_written_over(tmp_path, weights, capfd, kind):
     options = ['--noise', 'low', '--format', 'tiff' if kind == 'raw' else 'png']
     for out in (folder / name, folder / '..' / '0' / name, tmp_path / f'link{name[1:]}', folder):  # in the last: 0.tif of burst 0
         assert _restore(folder, '-o', out, *options, weights=weights) == 2, out
-        assert f'{name[1:]}: is a frame of the burst; choose another --output' in _error(capfd)
+        assert f'{name[1:]}: is a frame of the burst and would be overwritten; choose another --output' in _error(capfd)
     assert listing(tmp_path) == before
 
 
