@@ -101,7 +101,7 @@ def _inner_clips(root: Path, skip: Optional[Path]) -> list[FoundClip]:
     clips: list[FoundClip] = []
     empty: list[str] = []
     for path in sorted(root.iterdir(), key=lambda path: natural_key(path.name)):
-        if path.name.startswith('.') or path.resolve() == skipped:
+        if path.name.startswith('.') or (skipped is not None and path.resolve() == skipped):
             continue
         if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
             clips.append(FoundClip(path.stem, str(path), 'video', path))

@@ -130,7 +130,7 @@ def test_a_network_for_a_number_of_frames_gets_as_many(tmp_path):
     restorer.net.__class__ = Three
     burst = make_burst(5)
     assert len(restorer.restore(burst, progress=False).frames.names) == 3
-    with pytest.raises(DataError, match='Three is made for 3 frames, but the burst has 2'):
+    with pytest.raises(DataError, match='Three needs 3 frames, but the burst has 2'):
         restorer.restore(make_burst(2), progress=False)
 
 

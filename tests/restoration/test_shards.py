@@ -82,7 +82,7 @@ def test_wrong_accounts_are_named(tmp_path):
         summarize(tmp_path)
     (tmp_path / 'shards' / '00002-of-00003.json').write_text(json.dumps({'done': 1, 'failed': {}}))
     Shard(1, 4).report(tmp_path, 1, {})
-    with pytest.raises(DataError, match=r'parts of several divisions \(into 3, 4\)'):
+    with pytest.raises(DataError, match=r'records of several divisions \(into 3, 4\)'):
         summarize(tmp_path)
     (tmp_path / 'file').write_text('')
     with pytest.raises(DataError, match='cannot be written'):
