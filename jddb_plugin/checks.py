@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # the command line starts without torch
 
 
 class JDDBError(Exception):
-    """Base of all errors that a user can mend; entry points print them as one line."""
+    """Base of all errors that a user can fix; entry points print them as one line."""
 
 
 class ShapeError(JDDBError, ValueError):
@@ -97,7 +97,7 @@ def one_line(text: str) -> str:
 
 
 def one_line_errors(command: Callable[..., int]) -> Callable[..., int]:
-    """Decorate a command: an error that is the user's to mend becomes one line and exit status 2."""
+    """Decorate a command: an error that the user can fix becomes one line and exit status 2."""
 
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> int:

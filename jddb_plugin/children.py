@@ -14,7 +14,10 @@ def end_with_parent() -> None:
     is killed while its workers start is gone by then: a worker reads the number of its new parent, and waits for work for ever.
     The pipe that multiprocessing gives every child is closed by the kernel, however early the parent was killed.
     """
-    sentinel = multiprocessing.parent_process().sentinel
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError('end_with_parent() is for processes that multiprocessing has started.')
+    sentinel = parent.sentinel
 
     def wait_for_parent() -> None:
         wait([sentinel])

@@ -135,7 +135,7 @@ def shipped_options() -> Path:
 
 
 def find_options(name: str, phase: str) -> str:
-    """Path of an option file that is given by its path, or by the name of a shipped one, e.g. jddb_reds or ablation/full.
+    """Path of an option file that is given by its path, or by the name of a shipped one, e.g. jddb_reds or tables/w_ca.
 
     Args:
         name: as given.

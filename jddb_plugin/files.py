@@ -20,7 +20,8 @@ _DAY = 86400
 
 
 @contextlib.contextmanager
-def atomic_write(path: Union[str, os.PathLike[str]], *, durable: bool = False) -> Iterator[Path]:
+def atomic_write(path: Union[str, os.PathLike[str]], *, durable: bool = False,
+                 keep_suffix: bool = False) -> Iterator[Path]:
     """Write a file so that ``path`` is either the old one or the complete new one.
 
     The block writes to the path that it is given, ``NAME.partial`` beside ``path``, by whatever means. When it ends, the file
@@ -29,12 +30,13 @@ def atomic_write(path: Union[str, os.PathLike[str]], *, durable: bool = False) -
     Args:
         path: of the file.
         durable: also hold after a power cut: the content reaches the disk before the name does.
+        keep_suffix: write to ``STEM.partial.SUFFIX``, for writers that choose the format by the name.
 
     Raises:
         OSError: it could not be written; the old file is untouched. A caller says what that means.
     """
     path = Path(path)
-    partial = path.with_name(f'{path.name}.partial')
+    partial = path.with_suffix(f'.partial{path.suffix}') if keep_suffix else path.with_name(f'{path.name}.partial')
     try:
         yield partial
         if durable:

@@ -3,13 +3,15 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
-import functools
 import inspect
 import re
 import typing
-from typing import Any, Callable, Iterable, Mapping, Type, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Type, TypeVar, Union
 
 from jddb_plugin.checks import OptionError, nearest
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 #: Keys of a data set's section that the toolbox or its loader reads.
 HOST_KEYS = ('name', 'type', 'phase', 'scale', 'mode', 'batch_size_per_gpu', 'num_worker_per_gpu', 'use_shuffle',
@@ -17,7 +19,7 @@ HOST_KEYS = ('name', 'type', 'phase', 'scale', 'mode', 'batch_size_per_gpu', 'nu
 #: Units of sizes.
 _UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30, 't': 1 << 40}
 
-T = TypeVar('T')
+T = TypeVar('T', bound='DataclassInstance')
 O = TypeVar('O', bound='Options')  # noqa: E741
 
 
@@ -98,7 +100,6 @@ def _check_types(options: Any) -> None:
             raise OptionError(f'expected {_describe(hint)}, got {value!r}.', field=name)
 
 
-@functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}

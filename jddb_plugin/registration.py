@@ -106,7 +106,7 @@ class _RegisterAfterImport(importlib.abc.MetaPathFinder):
             except Exception as error:  # RuntimeError where torch and torchvision do not match, OSError for missing libraries
                 raise environment_error(error) from error
 
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # of this one loader
         return spec
 
 

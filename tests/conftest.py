@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-import jddb_plugin  # noqa: F401  (mends and registers before any test imports the toolbox)
+import jddb_plugin  # noqa: F401  (patches and registers before any test imports the toolbox)
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -54,12 +54,3 @@ def start(arguments, cwd, **env):
     """Start `python -m jddb_plugin.train` with its output piped."""
     return subprocess.Popen([sys.executable, '-m', 'jddb_plugin.train', *arguments], cwd=cwd, env=environment(**env), text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def torchrun(processes, arguments, cwd, module='jddb_plugin.train', timeout=240):
-    """Run in several processes on the CPU; returns (exit status, output)."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes), '-m', module,
-               *arguments, '--launcher', 'pytorch']
-    result = subprocess.run(command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            timeout=timeout)
-    return result.returncode, result.stdout

@@ -28,6 +28,10 @@ def test_a_file_is_the_old_or_the_new_one(tmp_path, durable):
     with atomic_write(path, durable=durable) as partial:
         partial.write_text('new')
     assert path.read_text() == 'new' and [p.name for p in tmp_path.iterdir()] == ['x.txt']
+    with atomic_write(path, durable=durable, keep_suffix=True) as partial:
+        assert partial.name == 'x.partial.txt'
+        partial.write_text('newer')
+    assert path.read_text() == 'newer' and [p.name for p in tmp_path.iterdir()] == ['x.txt']
 
 
 def test_the_content_reaches_the_disk_before_the_name_does(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Reference values of the paper's published implementation."""
+"""Reference values of the released code."""
 import cv2
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_network(golden, released_downsampler, backend):
 
 
 def test_synthesis_of_a_test_clip(golden, shared):
-    """The data set makes the very raw frames of the published test, highlight protection included."""
+    """The data set makes the very raw frames of the released test, highlight protection included."""
     g = golden('block_matching_020')
     dataset = UnprocessedBurstTestDataset({
         'name': 'REDS', 'type': 'UnprocessedBurstTestDataset', 'dataroot_gt': str(shared('reds/GT')),
@@ -87,10 +87,10 @@ def _positions(g):
 
 def test_features_of_the_released_downsampler(golden, released_downsampler):
     g = golden('block_matching_020')
-    net = TwoStageJDDB(num_feat=8, deformable_groups=2, dpbm={'window': 'published'}).eval()
+    net = TwoStageJDDB(num_feat=8, deformable_groups=2, dpbm={'window': 'released'}).eval()
     state = {key: value for key, value in convert_released({}, released_downsampler).items()}
     net.coarse.load_state_dict({key[len('coarse.'):]: value for key, value in state.items()}, strict=True)
-    grid = make_grid(256, 256, tile=64, overlap=4, multiple=4, layout='published')
+    grid = make_grid(256, 256, tile=64, overlap=4, multiple=4, layout='released')
     with torch.no_grad():
         features = net.coarse.extract(grid.pad(g['raw'][None]))[0]
     # Convolutions may sum in another order elsewhere: one unit in the last place of half precision.
@@ -98,10 +98,10 @@ def test_features_of_the_released_downsampler(golden, released_downsampler):
     _close(features, g['lr_features'].float(), 4e-3)
 
 
-def test_published_offsets(golden):
+def test_released_offsets(golden):
     g = golden('block_matching_020')
     match = match_tiles(g['lr_features'].float()[None], _positions(g), (18, 18), ref_idx=2,
-                        window=SearchWindow(6, 2, 'published'))
+                        window=SearchWindow(6, 2, 'released'))
     assert torch.equal(match.offset.view(5, 5, 5, 2), g['offsets_lr'].long())
 
 
@@ -109,8 +109,8 @@ def test_symmetric_window_finds_the_same_or_better(golden):
     g = golden('block_matching_020')
     features, positions, others = g['lr_features'].float()[None], _positions(g), [0, 1, 3, 4]
     match = match_tiles(features, positions, (18, 18), ref_idx=2, window=SearchWindow(6, 2))
-    found, published = match.offset.view(5, 5, 5, 2)[:4, :4], g['offsets_lr'].long()[:4, :4]
-    differ = (found != published).any(dim=-1)[..., others].nonzero().tolist()
+    found, released = match.offset.view(5, 5, 5, 2)[:4, :4], g['offsets_lr'].long()[:4, :4]
+    differ = (found != released).any(dim=-1)[..., others].nonzero().tolist()
     assert differ == [[1, 0, 2]]
     assert found[1, 0, 3].tolist() == [6, 0]
 
@@ -123,18 +123,18 @@ def test_symmetric_window_finds_the_same_or_better(golden):
     for row in range(4):
         for col in range(4):
             for frame in others:
-                assert distance(row, col, frame, found[row, col, frame]) <= distance(row, col, frame, published[row, col, frame])
+                assert distance(row, col, frame, found[row, col, frame]) <= distance(row, col, frame, released[row, col, frame])
 
 
-def test_the_whole_published_pipeline(golden, released_downsampler, shared):
+def test_the_whole_released_pipeline(golden, released_downsampler, shared):
     g = golden('pipeline_020')
     net = TwoStageJDDB(num_feat=8, deformable_groups=2, dpbm={
-        'radius': g['search_radius_lr'], 'window': 'published'})
+        'radius': g['search_radius_lr'], 'window': 'released'})
     net.load_state_dict(convert_released(golden('network_nf8')['state_dict'], released_downsampler), strict=True)
     lq = NoiseModel.of(g['shot'], g['read']).with_map(g['raw'])[None]
     net.eval()
     with torch.no_grad():
-        tiles = {'tile': g['tile'], 'overlap': g['overlap'], 'layout': 'published'}
+        tiles = {'tile': g['tile'], 'overlap': g['overlap'], 'layout': 'released'}
         grid = make_grid(*g['raw'].shape[-2:], multiple=4, **tiles)
         frames = grid.pad(lq)
         match = net.coarse.match(frames, grid.positions(frames.device)[None], grid.size)

@@ -16,7 +16,7 @@ from .conftest import ROOT
 
 #: What is merged on top of others, and no file by itself.
 OVERLAYS = {ROOT / 'options' / 'train' / name for name in (
-    'ablation/small.yml', 'tables/small/base.yml', 'tables/claims/base.yml')}
+    'tables/small/base.yml', 'tables/claims/base.yml')}
 FILES = sorted(set((ROOT / 'options').rglob('*.yml')) - OVERLAYS)
 
 
@@ -179,11 +179,24 @@ def test_settings_accept_from_python_what_the_command_line_does():
             Settings(**wrong)
 
 
-def test_a_stock_model_on_raw_bursts_is_warned_of(caplog):
+def test_a_stock_model_does_not_score_raw_bursts_unless_that_is_asked_for():
     opt = _load('test/demo_two_stage.yml')
     opt.update(model_type='VideoBaseModel', network_g={'type': 'GatedUNet'})
+    with pytest.raises(OptionError, match="'VideoBaseModel' would score the raw bursts of 'unseen' .*its psnr and ssim .*"
+                                          'model_type: BurstModel, or set val.linear_scores: true'):
+        check_options(copy.deepcopy(opt), is_train=False)
+    opt['val']['linear_scores'] = 'yes'
+    with pytest.raises(OptionError, match="val.linear_scores: expected true or false, got 'yes'"):
+        check_options(copy.deepcopy(opt), is_train=False)
+    opt['val']['linear_scores'] = True
+    check_options(copy.deepcopy(opt), is_train=False)
+    del opt['val']['linear_scores'], opt['val']['metrics']
     check_options(opt, is_train=False)
-    assert "model_type 'VideoBaseModel' scores linear camera RGB" in caplog.text and 'psnr and ssim' in caplog.text
-    caplog.clear()
     check_options(_load('test/demo_two_stage.yml'), is_train=False)
-    assert 'scores linear' not in caplog.text
+
+
+def test_our_models_have_no_linear_scores():
+    opt = _load('test/demo_two_stage.yml')
+    opt['val']['linear_scores'] = True
+    with pytest.raises(OptionError, match="val: unknown key 'linear_scores'"):
+        check_options(opt, is_train=False)

@@ -77,8 +77,9 @@ def test_ops_know_no_option_registry_or_file():
 
 
 def test_files_are_small_and_do_not_assert():
+    for path in (*FILES, *(ROOT / 'scripts').rglob('*.py'), *(ROOT / 'tests').rglob('*.py')):
+        assert len(path.read_text().splitlines()) <= 350, path.name
     for path in FILES:
-        assert len(path.read_text().splitlines()) <= 400, path.name
         assert not [node for node in ast.walk(_tree(path)) if isinstance(node, ast.Assert)], path.name
 
 
@@ -110,13 +111,32 @@ def test_one_import_registers_everything():
     assert expected <= set(result.stdout.split()), result.stderr
 
 
-@pytest.mark.parametrize('first', ['archs.dpbm_arch', 'data.unprocessed_burst_dataset', 'data.raw_burst_dataset',
-                                   'models.jddb_model', 'hooks', 'runtime.lifecycle', 'restoration.restorer'])
-def test_whatever_is_imported_first_registers_everything(first):
-    code = (f'import jddb_plugin.{first}, jddb_plugin; from basicsr.utils.registry import MODEL_REGISTRY as m;'
-            'print("JDDBModel" in m and all(getattr(jddb_plugin, n).__name__ == n for n in jddb_plugin.registration.CLASSES))')
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
+def test_whatever_is_imported_first_registers_everything():
+    """Each in a process of its own, forked from one that has imported torch and nothing of ours."""
+    code = '''
+import importlib, os, traceback
+import torch, torchvision
+for first in ('archs.dpbm_arch', 'data.unprocessed_burst_dataset', 'data.raw_burst_dataset', 'models.jddb_model', 'hooks',
+              'runtime.lifecycle', 'restoration.restorer'):
+    if os.fork():
+        print(first, os.wait()[1], flush=True)
+        continue
+    status = 1
+    try:
+        importlib.import_module(f'jddb_plugin.{first}')
+        import jddb_plugin
+        from basicsr.utils.registry import MODEL_REGISTRY
+        classes = jddb_plugin.registration.CLASSES
+        status = not ('JDDBModel' in MODEL_REGISTRY and all(getattr(jddb_plugin, n).__name__ == n for n in classes))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+'''
     result = _run(code)
-    assert result.stdout == 'True\n', result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == 7 and all(line.endswith(' 0') for line in lines), result.stdout + result.stderr
 
 
 def test_the_toolbox_may_be_imported_before():

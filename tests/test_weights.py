@@ -70,7 +70,7 @@ def test_what_cannot_be_used_is_named(folder, tmp_path):
     with pytest.raises(CheckpointError, match='damaged, its SHA-256 is not that of index.json'):
         load_weights('little')
     path.unlink()
-    with pytest.raises(CheckpointError, match='is missing; install the package anew'):
+    with pytest.raises(CheckpointError, match='is missing; reinstall the package'):
         load_weights('little')
 
 

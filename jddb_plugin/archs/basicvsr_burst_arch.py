@@ -75,17 +75,15 @@ class BasicVSRBurst(BurstNetwork):
 
     def _propagate(self, trunk: nn.Module, tiles: Tensor, order: Iterable[int]) -> Tensor:
         """Features [T, C, h, w] of the last frame in ``order``, which have passed through all frames before."""
-        features, last = None, None
+        features = tiles.new_zeros(len(tiles), self.num_feat, *tiles.shape[-2:])
+        last: Optional[Tensor] = None
         for k in order:
             frame = tiles[:, k]
-            if features is None:
-                features = frame.new_zeros(len(frame), self.num_feat, *frame.shape[-2:])
-            else:
+            if last is not None:
                 features = flow_warp(features, self._flow(frame, last))
             features = trunk(torch.cat((frame, features), dim=1))
             last = frame
         return features
-
 
     def _flow(self, frame: Tensor, other: Tensor) -> Tensor:
         """Motion (dx, dy) [T, h, w, 2] from a frame [T, 8, h, w] to another."""
@@ -96,5 +94,5 @@ class BasicVSRBurst(BurstNetwork):
 
 
 def _visible(frame: Tensor) -> Tensor:
-    """What SpyNet sees of a frame [T, 8, h, w]: RGB [T, 3, h, w], gamma-compressed."""
+    """Input of SpyNet from a frame [T, 8, h, w]: RGB [T, 3, h, w], gamma-compressed."""
     return half_size_rgb(frame[:, :4]).clamp(min=0).sqrt()

@@ -4,6 +4,8 @@ Layer by layer as in the authors' released network; every convolution is 3x3 unl
 """
 from __future__ import annotations
 
+from typing import Union
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +25,13 @@ def conv(in_channels: int, out_channels: int, *, stride: int = 1, bias: bool = T
     if orthogonal:
         nn.init.orthogonal_(layer.weight)
     return layer
+
+
+def bias_of(layer: Union[nn.Conv2d, nn.ConvTranspose2d]) -> Tensor:
+    """Bias of a convolution that has one."""
+    if layer.bias is None:
+        raise ValueError(f'{layer}: has no bias.')
+    return layer.bias
 
 
 def act() -> nn.LeakyReLU:
@@ -46,7 +55,7 @@ def _to_one_channel(x: Tensor, layer: nn.Conv2d) -> Tensor:
     size, height = layer.kernel_size[0], x.shape[2]
     rows = F.conv2d(x, layer.weight[0].transpose(0, 1).unsqueeze(2), padding=(0, size // 2))
     rows = F.pad(rows, (0, 0, size // 2, size // 2))
-    return sum(rows[:, k:k + 1, k:k + height] for k in range(size)) + layer.bias.view(-1, 1, 1)
+    return sum(rows[:, k:k + 1, k:k + height] for k in range(size)) + bias_of(layer).view(-1, 1, 1)
 
 
 class AttentionBlock(nn.Module):

@@ -53,7 +53,7 @@ class BurstDenoiser(BurstNetwork):
         """What the losses on raw get: by default the result of :meth:`predict`."""
         return self.predict(tiles, ref_idx)
 
-    def forward(self, lq: Tensor, ref_idx: Optional[int] = None) -> Tensor:
+    def forward(self, lq: Tensor, *, ref_idx: Optional[int] = None) -> Tensor:
         """Restore ``lq`` [B, N, 8, H, W] as one tile; the reference is the middle frame by default.
 
         Returns:

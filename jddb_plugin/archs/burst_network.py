@@ -6,6 +6,7 @@ from typing import Any, Mapping, Optional
 import torch
 from torch import Tensor, nn
 
+from jddb_plugin.archs.dpbm_arch import DPBM
 from jddb_plugin.checks import ShapeError, check_ndim
 from jddb_plugin.options import check_call
 
@@ -35,7 +36,7 @@ class BurstNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.coarse: Optional[nn.Module] = None
+        self.coarse: Optional[DPBM] = None
 
     def restore(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """Restore tiles.
@@ -97,13 +98,13 @@ class BurstNetwork(nn.Module):
 
     def compile_restoration(self) -> None:
         """Run :meth:`restore` through torch.compile from now on."""
-        self.restore = torch.compile(self.restore)
+        self.restore = torch.compile(self.restore)  # type: ignore[method-assign]  # of this one network
 
     def facts(self) -> dict[str, str]:
         """What a report says about the network."""
         parameters = sum(parameter.numel() for parameter in self.parameters())
         return {'Type': type(self).__name__, 'Parameters': f'{parameters:,}'}
 
-    def forward(self, lq: Tensor, ref_idx: Optional[int] = None) -> Tensor:
+    def forward(self, lq: Tensor, *, ref_idx: Optional[int] = None) -> Tensor:
         """Restore ``lq`` [B, N, 8, H, W] as one tile, as it is aligned; the reference is the middle frame by default."""
         return self.restore(lq, lq.shape[1] // 2 if ref_idx is None else ref_idx)

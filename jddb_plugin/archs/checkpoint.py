@@ -1,10 +1,11 @@
 """From a checkpoint to a network: which one it is of, and its options, are read off the tensors.
 
-Every burst network says itself which state dicts are its own and what their shapes tell (:meth:`BurstNetwork.detect` and
+Every burst network says itself which state dicts are its own and what their shapes show (:meth:`BurstNetwork.detect` and
 :meth:`BurstNetwork.options_of`); a file of packed weights (:mod:`jddb_plugin.weights`) states both.
 """
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any, Mapping, NamedTuple, Optional
 
@@ -76,8 +77,9 @@ def detect(state: State, where: str) -> type[BurstNetwork]:
         CheckpointError: none, or several; names what they would expect.
     """
     known = networks()
-    # Those that look at some keys first: the others have to be built.
-    by_keys = {network for network in known.values() if network.detect.__func__ is not BurstNetwork.detect.__func__}
+    # Networks that compare some keys come first: the others have to be built.
+    by_building = inspect.getattr_static(BurstNetwork, 'detect')
+    by_keys = {network for network in known.values() if inspect.getattr_static(network, 'detect') is not by_building}
     for group in (by_keys, set(known.values()) - by_keys):
         found = [network for network in group if network.detect(state)]
         if found:
@@ -98,7 +100,7 @@ def build(checkpoint: Checkpoint, where: str, **options: Any) -> BurstNetwork:
     Args:
         checkpoint: of :func:`unwrap`.
         where: its name in messages.
-        options: arguments of the network that no shape tells; those that are None are left to the checkpoint.
+        options: arguments of the network that no shape shows; those that are None are left to the checkpoint.
 
     Raises:
         CheckpointError: incomplete, or of another network.
@@ -111,7 +113,7 @@ def build(checkpoint: Checkpoint, where: str, **options: Any) -> BurstNetwork:
         if checkpoint.arch not in networks():
             raise CheckpointError(f"{where}: of a network '{checkpoint.arch}' that this version does not have; it has "
                                   f"{', '.join(sorted(networks()))}.")
-        network, known = networks()[checkpoint.arch], checkpoint.options
+        network, known = networks()[checkpoint.arch], dict(checkpoint.options or {})
     given = {key: value for key, value in options.items() if value is not None}
     net, state = network.from_state(checkpoint.state, {**known, **given}, where)
     compare(net.state_dict(), state, type(net).__name__, where)

@@ -13,7 +13,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.archs.dpbm_arch import DPBM, SCALE, middle_frame
-from jddb_plugin.archs.tile_walk import walk_tiles
+from jddb_plugin.archs.tiled import process_tiles
 from jddb_plugin.checks import OptionError, ShapeError, check_choice, check_ndim
 from jddb_plugin.ops.bayer import demosaic_bilinear, half_size_rgb
 from jddb_plugin.ops.tiling import make_grid
@@ -89,7 +89,7 @@ class CoarseAligned(nn.Module):
                              'num_frame of the data sets (and of the network, where it has one).')
         grid = make_grid(*lq.shape[-2:], tile=self.tile, overlap=self.overlap, multiple=SCALE)
         tile_batch = len(grid) * len(lq) if self.training else self.tile_batch
-        return walk_tiles(lq, grid, self._restore, coarse=self.coarse, tile_batch=tile_batch,
+        return process_tiles(lq, grid, self._restore, coarse=self.coarse, tile_batch=tile_batch,
                           ref_idx=middle_frame(lq, self.ref_idx))
 
     def _restore(self, tiles: Tensor) -> Tensor:

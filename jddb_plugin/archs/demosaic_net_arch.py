@@ -27,7 +27,7 @@ from jddb_plugin.ops.bayer import unpack
 
 @ARCH_REGISTRY.register()
 class DemosaicNet(BurstNetwork):
-    """Demosaicking of a clean mosaic. In a burst it looks at the reference alone, and at no noise map.
+    """Demosaicking of a clean mosaic. Of a burst it uses the reference alone, without its noise map.
 
     Attribute names are those of the released weights, so that these load as they are.
 

@@ -15,7 +15,7 @@ from jddb_plugin.checks import CheckpointError, OptionError
 from jddb_plugin.options import check_call, registered
 
 _PARTS = ('denoiser', 'demosaicker')
-#: Networks that a checkpoint's parts are told as.
+#: Networks that the parts of a checkpoint may belong to.
 _NETWORKS = (KPN, EDVRBurst, RViDeNet, DemosaicNet)
 
 
@@ -59,7 +59,8 @@ class DenoiseThenDemosaic(BurstNetwork):
             own = {key[len(part) + 1:]: value for key, value in state.items() if key.startswith(f'{part}.')}
             network = next((network for network in _NETWORKS if network.detect(own)), None)
             if network is None:
-                raise CheckpointError(f'{where}: its {part} is none of {", ".join(n.__name__ for n in _NETWORKS)}.')
+                raise CheckpointError(f'{where}: its {part} is of an unknown network; expected one of '
+                                      f'{", ".join(n.__name__ for n in _NETWORKS)}.')
             options[part] = {'type': network.__name__, **network.options_of(own, where)}
         return options
 
@@ -80,7 +81,7 @@ def _part(options: Any, name: str, method: str, fitting: str) -> Any:
     return network
 
 
-def join_checkpoints(denoiser: dict[str, Tensor], demosaicker: dict[str, Tensor]) -> dict[str, Tensor]:
+def join_checkpoints(denoiser: Mapping[str, Tensor], demosaicker: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """One state dict of :class:`DenoiseThenDemosaic` of those of its two parts.
 
     Raises:

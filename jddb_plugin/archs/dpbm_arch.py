@@ -5,7 +5,7 @@ single tiles.
 """
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,11 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.archs.blocks import act, conv
-from jddb_plugin.archs.tile_walk import walk_tiles
+from jddb_plugin.archs.tiled import process_tiles
 from jddb_plugin.checks import OptionError, ShapeError, check_choice, check_ndim
-from jddb_plugin.ops.block_matching import Match, SearchWindow, blend_tiles, match_tiles, take_tiles
+from jddb_plugin.ops.block_matching import Match, SearchWindow, match_tiles
 from jddb_plugin.ops.patch_distance import slices
+from jddb_plugin.ops.tile_extraction import blend_tiles, extract_tiles
 from jddb_plugin.ops.tiling import make_grid
 
 #: Pixels of the packed raw per feature pixel.
@@ -45,9 +46,9 @@ class DPBM(nn.Module):
         num_feat: features of the downsampler.
         features: 'learned' for the paper's downsampler; 'bicubic' for plain block matching on a bicubically
             downsampled burst (the paper's "w/o E2E"), which has no parameters and is always hard.
-        radius: reach of the first search in feature pixels (1/4 of the input's).
+        radius: largest displacement of the first search in feature pixels (1/4 of the input's).
         stride: its step.
-        window: 'symmetric' or 'published', see :class:`SearchWindow`.
+        window: 'symmetric' or 'released', see :class:`SearchWindow`.
         temperature: T of eq. (2) while training; evaluation is always hard. State of the module that a hook
             changes through :attr:`temperature`.
 
@@ -74,15 +75,16 @@ class DPBM(nn.Module):
         features = self.convolve(frames)
         return features if self.downsample is None else self.downsample[-1](features.flatten(0, 1)).view_as(features)
 
-    def normalise(self, features: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    def normalize_features(self, features: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """The norm of :meth:`extract` for parts [B, N, F, h, w] of frames that have this mean and variance, [B, N, F]."""
         if self.downsample is None:
             return features
-        scale = (variance + self.downsample[-1].eps).rsqrt()
+        norm = cast(nn.InstanceNorm2d, self.downsample[-1])
+        scale = (variance + norm.eps).rsqrt()
         return (features - mean[..., None, None]) * scale[..., None, None]
 
     def convolve(self, frames: Tensor) -> Tensor:
-        """:meth:`extract` without its last step, the norm over each whole frame. Looks :data:`CONTEXT` pixels around."""
+        """:meth:`extract` without its last step, the norm over each whole frame. Its context is :data:`CONTEXT` pixels."""
         check_ndim(frames, 'B N C H W', 'frames')
         if frames.shape[2] < self.match_channels or frames.shape[3] % SCALE or frames.shape[4] % SCALE:
             raise ShapeError(f'DPBM: expected frames [B, N, C >= {self.match_channels}, H, W] with H and W multiples of '
@@ -127,13 +129,13 @@ class DPBM(nn.Module):
               ref_idx: Optional[int] = None) -> Tensor:
         """Aligned tiles [B, T, N, C, *size]: blended where the match is soft, cut out where it is hard."""
         if match.fine.weight is None:
-            return take_tiles(frames, positions, match.offset * SCALE, size)
+            return extract_tiles(frames, positions, match.offset * SCALE, size)
         return blend_tiles(frames, positions, match, size, ref_idx=middle_frame(frames, ref_idx), window=self.window, scale=SCALE)
 
     def forward(self, frames: Tensor, ref_idx: Optional[int] = None, *, tile: int = 64, overlap: int = 4) -> Tensor:
         """Align whole frames: [B, N, C, H, W] -> the same shape, every frame moved onto the reference, tile by tile."""
         grid = make_grid(*frames.shape[-2:], tile=tile, overlap=overlap, multiple=SCALE)
-        aligned = walk_tiles(frames, grid, lambda tiles: tiles.flatten(1, 2), coarse=self, tile_batch=_TILE_BATCH,
+        aligned = process_tiles(frames, grid, lambda tiles: tiles.flatten(1, 2), coarse=self, tile_batch=_TILE_BATCH,
                              ref_idx=middle_frame(frames, ref_idx))
         return aligned.unflatten(1, frames.shape[1:3])
 

@@ -9,7 +9,7 @@ Deviations from EDVR:
 """
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +74,38 @@ class RgbHead(nn.Module):
         return self.output(F.leaky_relu(self.refine(x), _SLOPE))
 
 
+def check_sizes(num_feat: int, num_frame: int, deformable_groups: int, num_extract_block: int, num_reconstruct_block: int, *,
+                multiple: int = 1) -> None:
+    """Check the options that EDVR and RViDeNet have in common.
+
+    Raises:
+        OptionError: a value is out of range, or ``num_feat`` no multiple of ``deformable_groups`` and of ``multiple``.
+    """
+    if num_feat < multiple or deformable_groups < 1 or num_feat % multiple or num_feat % deformable_groups:
+        multiples = 'deformable_groups' if multiple == 1 else f'{multiple} and of deformable_groups'
+        raise OptionError(f'network_g: num_feat must be a multiple of {multiples}, got {num_feat} and {deformable_groups}.')
+    if num_frame < 1 or num_extract_block < 0 or num_reconstruct_block < 0:
+        raise OptionError('network_g: num_frame must be at least 1, num_extract_block and num_reconstruct_block at least 0, '
+                          f'got {num_frame}, {num_extract_block} and {num_reconstruct_block}.')
+
+
+def fusion_options(state: Mapping[str, Tensor], alignment: str, where: str) -> dict[str, Any]:
+    """Options of EDVR or RViDeNet that a state dict shows.
+
+    Args:
+        state: the state dict.
+        alignment: prefix of a deformable convolution's keys.
+        where: names the file in errors.
+
+    Raises:
+        CheckpointError: a tensor is missing, or has a shape that no such network has.
+    """
+    features, key = features_of(state, 'first.weight', where), 'fuse.feat_fusion.weight'
+    return {'num_feat': features, 'num_frame': quotient(shape_of(state, key, where)[1], features, key, where),
+            'deformable_groups': groups_of(state, alignment, where), 'num_extract_block': blocks_of(state, 'extract'),
+            'num_reconstruct_block': blocks_of(state, 'trunk'), 'output': 'rgb' if 'head.enlarge.weight' in state else 'raw'}
+
+
 def frame_at(levels: list[Tensor], index: int, count: int) -> list[Tensor]:
     """Frame ``index`` of each level [B * count, C, h, w]."""
     return [level.unflatten(0, (-1, count))[:, index] for level in levels]
@@ -96,13 +128,10 @@ class EDVRBurst(BurstDenoiser):
     def __init__(self, num_feat: int = 64, num_frame: int = 5, deformable_groups: int = 8, num_extract_block: int = 5,
                  num_reconstruct_block: int = 52, output: str = 'rgb') -> None:
         super().__init__(output)
-        if num_feat < 1 or deformable_groups < 1 or num_feat % deformable_groups:
-            raise OptionError(f'network_g: num_feat must be a multiple of deformable_groups, got {num_feat} and '
-                              f'{deformable_groups}.')
-        if num_frame < 1 or num_extract_block < 0 or num_reconstruct_block < 0:
-            raise OptionError('network_g: num_frame must be at least 1, num_extract_block and num_reconstruct_block at least 0, '
-                              f'got {num_frame}, {num_extract_block} and {num_reconstruct_block}.')
+        check_sizes(num_feat, num_frame, deformable_groups, num_extract_block, num_reconstruct_block)
         self.num_frame = num_frame
+        # Through convolutions; offsets of the deformable ones come on top.
+        self.context = 2 * (num_extract_block + num_reconstruct_block) + 55
         self.first = nn.Conv2d(8, num_feat, 3, 1, 1)
         self.extract = make_layer(ResidualBlockNoBN, num_extract_block, num_feat=num_feat)
         self.pyramid = FeaturePyramid(num_feat)
@@ -110,12 +139,6 @@ class EDVRBurst(BurstDenoiser):
         self.fuse = ReferenceFusion(num_feat, num_frame, num_frame // 2)
         self.trunk = make_layer(ResidualBlockNoBN, num_reconstruct_block, num_feat=num_feat)
         self.head = RgbHead(num_feat, num_feat) if output == 'rgb' else nn.Conv2d(num_feat, 4, 3, 1, 1)
-
-    @property
-    def context(self) -> Optional[int]:
-        """Receptive field on each side in packed px; offsets of the deformable convolutions come on top."""
-        depth = len(self.extract) + len(self.trunk)
-        return 2 * depth + 55
 
     @classmethod
     def detect(cls, state: Mapping[str, Tensor]) -> bool:
@@ -125,11 +148,7 @@ class EDVRBurst(BurstDenoiser):
     @classmethod
     def options_of(cls, state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         """Options that a state dict shows; ``where`` names the file in errors."""
-        features, key = features_of(state, 'first.weight', where), 'fuse.feat_fusion.weight'
-        return {'num_feat': features, 'num_frame': quotient(shape_of(state, key, where)[1], features, key, where),
-                'deformable_groups': groups_of(state, 'align.cas_dcnpack', where),
-                'num_extract_block': blocks_of(state, 'extract'),
-                'num_reconstruct_block': blocks_of(state, 'trunk'), 'output': 'rgb' if 'head.enlarge.weight' in state else 'raw'}
+        return fusion_options(state, 'align.cas_dcnpack', where)
 
     def predict(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """See :meth:`BurstDenoiser.predict`."""

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from jddb_plugin.archs.blocks import bias_of
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.checks import CheckpointError, OptionError
 from jddb_plugin.ops.stabilization import Stabilizer, noise_levels
@@ -90,6 +91,8 @@ class GatedUNet(BurstNetwork):
 
     multiple = 4
 
+    base_kernel: Tensor
+
     def __init__(self, channels: Sequence[int] = (32, 64, 128), blocks: Sequence[int] = (2, 2, 2)) -> None:
         super().__init__()
         if len(channels) != 3 or len(blocks) != 3 or min(channels) < 1 or min(blocks) < 0:
@@ -111,7 +114,7 @@ class GatedUNet(BurstNetwork):
         self.up1 = _blocks(first, blocks[0])
         self.tail = nn.Conv2d(first, 12, 3, padding=1)
         nn.init.normal_(self.tail.weight, std=0.01)
-        nn.init.zeros_(self.tail.bias)
+        nn.init.zeros_(bias_of(self.tail))
         self.register_buffer('base_kernel', _base_kernel(), persistent=False)
         # Convolutions of each scale, the widest gate, and what pooling and upsampling reach beyond.
         self.context = 2 + 4 * blocks[0] + 2 * (4 * blocks[1] + 1) + 4 * (2 * blocks[2] + 1) + 4 * 3 + 3

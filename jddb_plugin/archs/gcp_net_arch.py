@@ -1,7 +1,7 @@
 """GCP-Net: joint denoising and demosaicking with the green channel prior (Guo, Liang, Zhang, 2021, arXiv 2101.09870).
 
 The green planes are sampled twice as densely as the others and are less noisy. A branch of their own guides everything else:
-it scales and shifts the features within each frame, tells the offsets between frames, and modulates the merged features.
+it scales and shifts the features within each frame, predicts the offsets between frames, and modulates the merged features.
 
 Deviation:
     ``init: passthrough`` starts as a demosaicked reference, as that of TwoStageJDDB does, and is for short trainings.
@@ -14,11 +14,11 @@ import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from jddb_plugin.archs.blocks import AttentionBlock, act, conv
+from jddb_plugin.archs.blocks import AttentionBlock, act, bias_of, conv
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.archs.edvr_burst_arch import FeaturePyramid, frame_at
 from jddb_plugin.archs.guided_align import GuidedAlign
-from jddb_plugin.archs.passthrough import carry, carry_reconstruction, quiet_attention
+from jddb_plugin.archs.passthrough import carry, carry_enlarged, carry_reconstruction, quiet_attention
 from jddb_plugin.archs.reconstruction import Reconstruction
 from jddb_plugin.archs.state_shapes import features_of, groups_of, quotient, shape_of
 from jddb_plugin.checks import OptionError, check_choice
@@ -116,7 +116,7 @@ class GCPNet(BurstNetwork):
         self.extract = _convs(8, num_feat, 5)
         self.refine = nn.ModuleList(GuidedAttentionBlock(num_feat) for _ in range(_GUIDED))
         self.pyramid = FeaturePyramid(num_feat)
-        # The published network has no activation after the first convolution of the finest level.
+        # The released network has no activation after the first convolution of the finest level.
         self.align = GuidedAlign(num_feat, deformable_groups, num_feat // 2, guided_cascade=False, activate_finest=False)
         self.merge = conv(num_frame * num_feat, num_feat)
         self.up = nn.ConvTranspose2d(num_feat, num_feat, 2, 2)
@@ -166,22 +166,20 @@ class GCPNet(BurstNetwork):
         """Start as a demosaicked reference; every other path starts small and random."""
         channels = self.up.in_channels
         quiet_attention(self)
-        for modulation in (block.modulate for block in self.refine):
-            _neutral(modulation)
         _neutral(self.modulate)
         for block in self.refine:
-            block.second.weight.mul_(0.1)
+            if isinstance(block, GuidedAttentionBlock):
+                _neutral(block.modulate)
+                block.second.weight.mul_(0.1)
         for layer in self.extract:
             if isinstance(layer, nn.Conv2d):
                 carry(layer)
-        carry(self.align.levels[0].dcn, gain=2.0)  # the mask starts at one half
-        carry(self.align.levels[0].join)
+        finest = self.align.finest
+        carry(finest.dcn, gain=2.0)  # the mask starts at one half
+        carry(finest.join)
         carry(self.align.cascade, gain=2.0)
-        carry(self.merge, first=self.num_frame // 2 * channels)
-        self.up.weight.mul_(0.1)
-        self.up.bias.zero_()
-        for channel in range(channels):
-            self.up.weight[channel, channel] += 1.0
+        carry(self.merge, first=self.merge.in_channels // channels // 2 * channels)
+        carry_enlarged(self.up)
         carry_reconstruction(self.reconstruct, channels)
 
 
@@ -189,4 +187,4 @@ def _neutral(modulation: Modulation) -> None:
     """Scale 1 and shift 0, nearly."""
     for layer, bias in ((modulation.scale, 1.0), (modulation.shift, 0.0)):
         layer.weight.mul_(0.1)
-        layer.bias.fill_(bias)
+        bias_of(layer).fill_(bias)

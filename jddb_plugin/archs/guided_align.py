@@ -5,7 +5,7 @@ frame; RViDeNet takes them from frames that were denoised before.
 """
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Optional, Sequence, cast
 
 import torch
 import torch.nn.functional as F
@@ -73,8 +73,9 @@ class _Level(nn.Module):
         if self.activate:
             x = self.act(x)
         if self.has_memory:
-            state = self.memory(x, state)
-            x = self.act(self.recall(torch.cat((x, state[0]), dim=1)))
+            hidden, cell = self.memory(x, state)
+            state = hidden, cell
+            x = self.act(self.recall(torch.cat((x, hidden), dim=1)))
         if above is not None:
             # Offsets are in pixels of their own level, so they double with the resolution.
             x = self.act(self.offset2(torch.cat((x, 2 * _double(above)), dim=1)))
@@ -91,7 +92,7 @@ def _double(x: Tensor) -> Tensor:
 
 
 class GuidedAlign(nn.Module):
-    """Align features to the reference by offsets that a guide tells.
+    """Align features to the reference by offsets that are predicted from a guide.
 
     Args:
         channels: of features and guides, C.
@@ -111,6 +112,11 @@ class GuidedAlign(nn.Module):
         self.guided_cascade = guided_cascade
         self.act = act()
 
+    @property
+    def finest(self) -> _Level:
+        """The level of full resolution."""
+        return cast(_Level, self.levels[0])
+
     def forward(self, features: Sequence[Tensor], guides: Sequence[Tensor], reference: Tensor, reference_guides: Sequence[Tensor],
                 states: Optional[Sequence[Optional[State]]] = None) -> tuple[Tensor, list[Optional[State]]]:
         """Align one frame.
@@ -125,15 +131,15 @@ class GuidedAlign(nn.Module):
             The aligned features [B, C, H, W], and the states for the next frame.
         """
         states = list(states or [None] * 3)
-        offsets = moved = moved_guide = None
+        offsets: Optional[Tensor] = None
+        aligned: list[Tensor] = []
+        aligned_guides: list[Tensor] = []
         for k in (2, 1, 0):
-            level = self.levels[k]
+            level = cast(_Level, self.levels[k])
             offsets, states[k] = level.offsets(guides[k], reference_guides[k], offsets, states[k])
-            moved = level.move(features[k], offsets, moved)
+            aligned.append(level.move(features[k], offsets, self.act(aligned[-1]) if aligned else None))
             if self.guided_cascade:
-                moved_guide = level.move(guides[k], offsets, moved_guide)
-            if k:
-                moved = self.act(moved)
-                moved_guide = None if moved_guide is None else self.act(moved_guide)
-        pair = (moved_guide, reference_guides[0]) if self.guided_cascade else (moved, reference)
-        return self.act(self.cascade(moved, self.cascade_offset(torch.cat(pair, dim=1)))), states
+                above = self.act(aligned_guides[-1]) if aligned_guides else None
+                aligned_guides.append(level.move(guides[k], offsets, above))
+        pair = (aligned_guides[-1], reference_guides[0]) if self.guided_cascade else (aligned[-1], reference)
+        return self.act(self.cascade(aligned[-1], self.cascade_offset(torch.cat(pair, dim=1)))), states

@@ -6,7 +6,7 @@ bidirectional GRU fuses the frames (:class:`BidirectionalFusion`) and a UNet rec
 """
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple, Optional, Union
+from typing import Any, Mapping, NamedTuple, Optional, Union, overload
 
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY
@@ -19,7 +19,7 @@ from jddb_plugin.archs.fusion import BidirectionalFusion
 from jddb_plugin.archs.passthrough import init_passthrough
 from jddb_plugin.archs.pixel_align import PyramidAlign
 from jddb_plugin.archs.reconstruction import Reconstruction
-from jddb_plugin.archs.tile_walk import still_tiles, walk_tiles
+from jddb_plugin.archs.tiled import process_tiles, unaligned_tiles
 from jddb_plugin.checks import CheckpointError, OptionError, ShapeError, check_choice
 from jddb_plugin.ops.block_matching import Match
 from jddb_plugin.ops.tiling import make_grid
@@ -93,7 +93,8 @@ class RefinedStage(nn.Module):
         fused, between = self.fuse(features, ref_idx, interpolate=interpolate)
         if between is None:
             return Restored(self.reconstruct(fused), None, size)
-        return Restored(*self.reconstruct(torch.cat((fused, between))).chunk(2), size)
+        restored, interpolated = self.reconstruct(torch.cat((fused, between))).chunk(2)
+        return Restored(restored, interpolated, size)
 
 
 @ARCH_REGISTRY.register()
@@ -125,7 +126,7 @@ class TwoStageJDDB(BurstNetwork):
         if num_feat < 2 or deformable_groups < 1 or num_feat % 2 or num_feat % deformable_groups:
             raise OptionError(f'network_g: num_feat must be even and a multiple of deformable_groups, got {num_feat} and '
                               f'{deformable_groups}.')
-        options = dict(dpbm or {})
+        options: dict[str, Any] = dict(dpbm or {})
         check_keys(options, ('radius', 'stride', 'window', 'temperature'), 'network_g.dpbm')
         check_call(DPBM, options, 'network_g.dpbm')
         if coarse != 'none':
@@ -151,7 +152,7 @@ class TwoStageJDDB(BurstNetwork):
         if shape[1:] != [8, 3, 3] or not 2 <= shape[0] <= _MOST_FEATURES or shape[0] % 2:
             raise CheckpointError(f"{where}: '{_FIRST}' is {shape}, expected [num_feat, 8, 3, 3] with an even num_feat up to "
                                   f'{_MOST_FEATURES}.')
-        options = {'num_feat': shape[0], 'deformable_groups': 1}
+        options: dict[str, Any] = {'num_feat': shape[0], 'deformable_groups': 1}
         options['refined'] = 'dcn' if any(key.startswith('refine.align.') for key in state) else 'none'
         if options['refined'] == 'dcn':
             rows = _shape(state, _OFFSETS, where)[0]
@@ -174,7 +175,7 @@ class TwoStageJDDB(BurstNetwork):
         """
         coarse = options.get('coarse')
         if coarse is None:
-            raise OptionError(f'{where}: holds no matching features, so its coarse stage cannot be told; give --coarse '
+            raise OptionError(f'{where}: holds no matching features, so its coarse stage is unknown; give --coarse '
                               'block_matching or --coarse none, as in its training.')
         if coarse == 'dpbm' and not _has_features(state):
             raise CheckpointError(f"{where}: holds no matching features ('coarse.downsample...'), which coarse: dpbm needs; "
@@ -200,6 +201,14 @@ class TwoStageJDDB(BurstNetwork):
     def facts(self) -> dict[str, str]:
         """See :meth:`BurstNetwork.facts`."""
         return {**super().facts(), 'Features': str(self.num_feat)}
+
+    @overload
+    def forward(self, lq: Tensor, positions: None = None, *, ref_idx: Optional[int] = None, tile: int = 64, overlap: int = 4,
+                layout: str = 'inside', tile_batch: int = 4) -> Tensor: ...
+
+    @overload
+    def forward(self, lq: Tensor, positions: Tensor, *, ref_idx: Optional[int] = None, tile: int = 64, overlap: int = 4,
+                layout: str = 'inside', tile_batch: int = 4) -> TileOutput: ...
 
     def forward(self, lq: Tensor, positions: Optional[Tensor] = None, *, ref_idx: Optional[int] = None, tile: int = 64,
                 overlap: int = 4, layout: str = 'inside', tile_batch: int = 4) -> Union[Tensor, TileOutput]:
@@ -228,7 +237,7 @@ class TwoStageJDDB(BurstNetwork):
         if positions is not None:
             return self._forward_tile(lq, positions, tile, ref_idx)
         grid = make_grid(*lq.shape[-2:], tile=tile, overlap=overlap, multiple=SCALE, layout=layout)
-        return walk_tiles(lq, grid, lambda tiles: self.refine(tiles, ref_idx).restored, coarse=self.coarse,
+        return process_tiles(lq, grid, lambda tiles: self.refine(tiles, ref_idx).restored, coarse=self.coarse,
                           tile_batch=tile_batch, ref_idx=ref_idx)
 
     def _forward_tile(self, lq: Tensor, positions: Tensor, tile: int, ref_idx: int) -> TileOutput:
@@ -238,7 +247,7 @@ class TwoStageJDDB(BurstNetwork):
 
     def _align(self, frames: Tensor, positions: Tensor, size: tuple[int, int], ref_idx: int) -> tuple[Tensor, Optional[Match]]:
         if self.coarse is None:
-            return still_tiles(frames, positions, size), None
+            return unaligned_tiles(frames, positions, size), None
         with torch.autocast(frames.device.type, enabled=False):  # small, and bfloat16 would blur which tile is nearest
             match = self.coarse.match(frames, positions, size, ref_idx)
             return self.coarse.align(frames, positions, size, match, ref_idx), match

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from jddb_plugin.archs.blocks import bias_of
 from jddb_plugin.archs.burst_denoiser import BurstDenoiser
 from jddb_plugin.archs.state_shapes import features_of, quotient, shape_of
 from jddb_plugin.checks import OptionError, check_choice
@@ -81,7 +82,7 @@ class KPN(BurstDenoiser):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.xavier_normal_(layer.weight)
-                nn.init.zeros_(layer.bias)
+                nn.init.zeros_(bias_of(layer))
         if init == 'passthrough':
             self._pass_through()
         self.context = 166
@@ -90,7 +91,7 @@ class KPN(BurstDenoiser):
     def _pass_through(self) -> None:
         taps = self.kernel_size * self.kernel_size
         self.to_kernels.weight.mul_(0.1)
-        self.to_kernels.bias[taps // 2::taps] = 1
+        bias_of(self.to_kernels)[taps // 2::taps] = 1
 
     @classmethod
     def detect(cls, state: Mapping[str, Tensor]) -> bool:

@@ -56,10 +56,10 @@ def criss_cross(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     def along_columns(x: Tensor) -> Tensor:
         return x.permute(0, 3, 2, 1).flatten(0, 1)
 
-    row, row_total = _attend(*(along_rows(x) for x in (query, key, value)), None)
+    row, row_total = _attend(along_rows(query), along_rows(key), along_rows(value), None)
     itself = torch.full((height,), float('-inf'), device=query.device, dtype=query.dtype).diag_embed()
     itself = torch.where(torch.eye(height, device=query.device, dtype=torch.bool), itself, torch.zeros_like(itself))
-    column, column_total = _attend(*(along_columns(x) for x in (query, key, value)), itself)
+    column, column_total = _attend(along_columns(query), along_columns(key), along_columns(value), itself)
     row, row_total = (x.unflatten(0, (batch, height)).permute(0, 3, 1, 2) for x in (row, row_total))
     column, column_total = (x.unflatten(0, (batch, width)).permute(0, 3, 2, 1) for x in (column, column_total))
     return torch.lerp(column, row, torch.sigmoid(row_total - column_total))

@@ -55,24 +55,18 @@ class _Level(nn.Module):
         self.offset3 = conv(channels, channels)
         self.dcn = DeformConvPack(channels, deformable_groups, backend)
         self.act = act()
-        self.coarsest = coarsest
 
-    def look(self, reference: Tensor) -> Tensor:
-        """What the reference [B, C, H, W] adds to the offset features of every frame: the first layer is linear."""
-        return F.conv2d(reference, self.offset1.weight[:, reference.shape[1]:], self.offset1.bias, padding=1)
-
-    def forward(self, frames: Tensor, seen: Tensor,
+    def forward(self, frames: Tensor, reference: Tensor,
                 above: Optional[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
         """Return (offset features, aligned features before the activation, mean absolute offset).
 
         Args:
             frames: [B * n, C, H, W].
-            seen: of the reference, from :meth:`look`.
-            above: offset features and aligned features of the coarser level.
+            reference: [B * n, C, H, W], repeated for each frame.
+            above: offset features and aligned features of the coarser level; None at the coarsest.
         """
-        offset = F.conv2d(frames, self.offset1.weight[:, :frames.shape[1]], padding=1).unflatten(0, (seen.shape[0], -1))
-        offset = self.act((offset + seen[:, None]).flatten(0, 1))
-        if self.coarsest:
+        offset = self.act(self.offset1(torch.cat((frames, reference), dim=1)))
+        if above is None:
             offset = self.act(self.offset3(offset))
             return (offset, *self.dcn(frames, offset))
         # Offsets are in pixels of their own level, so they double with the resolution.
@@ -110,14 +104,13 @@ class PyramidAlign(nn.Module):
         Returns:
             Aligned features of the same shape, and the mean absolute offset of levels 1, 2 and 3 in their pixels.
         """
-        levels = (self.level1, self.level2, self.level3)
-        seen = [level.look(frame) for level, frame in zip(levels, self._pyramid(features[:, ref_idx]))]
+        reference = self._pyramid(features[:, ref_idx])
         if not one_by_one(features):
-            return self._align(features, seen)
+            return self._align(features, reference)
         aligned = torch.empty_like(features)
         sizes = []
         for t in range(features.shape[1]):
-            aligned[:, t:t + 1], size = self._align(features[:, t:t + 1], seen)
+            aligned[:, t:t + 1], size = self._align(features[:, t:t + 1], reference)
             sizes.append(size)
         return aligned, torch.stack(sizes).mean(dim=0)
 
@@ -125,10 +118,11 @@ class PyramidAlign(nn.Module):
         frames2 = self.down2(frames1)
         return frames1, frames2, self.down3(frames2)
 
-    def _align(self, features: Tensor, seen: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Align some frames [B, n, C, H, W]; ``seen`` of the reference, by level."""
+    def _align(self, features: Tensor, reference: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Align some frames [B, n, C, H, W] to the levels of the reference, [B, C, H, W] at level 1."""
         frames1, frames2, frames3 = self._pyramid(features.flatten(0, 1))
-        offset, aligned, size3 = self.level3(frames3, seen[2], None)
-        offset, aligned, size2 = self.level2(frames2, seen[1], (offset, self.act(aligned)))
-        _, aligned, size1 = self.level1(frames1, seen[0], (offset, self.act(aligned)))
+        ref1, ref2, ref3 = (level.repeat_interleave(features.shape[1], dim=0) for level in reference)
+        offset, aligned, size3 = self.level3(frames3, ref3, None)
+        offset, aligned, size2 = self.level2(frames2, ref2, (offset, self.act(aligned)))
+        _, aligned, size1 = self.level1(frames1, ref1, (offset, self.act(aligned)))
         return aligned.unflatten(0, features.shape[:2]), torch.stack((size1, size2, size3))

@@ -16,7 +16,7 @@ class Reconstruction(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         c1, c2, c4 = channels, 2 * channels, 4 * channels
-        self.up_input = nn.ConvTranspose2d(c1, c1, 2, 2)
+        self.up_input: nn.Module = nn.ConvTranspose2d(c1, c1, 2, 2)
         self.encode1 = nn.Sequential(conv_pair(c1, c1), AttentionBlock(c1))
         self.down1 = conv(c1, c2, stride=2)
         self.encode2 = nn.Sequential(conv_pair(c2, c2), AttentionBlock(c2))

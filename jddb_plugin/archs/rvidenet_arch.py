@@ -1,7 +1,7 @@
 """RViDeNet: raw video denoising (Yue et al., CVPR 2020, arXiv 2003.14013), and RViDeNet* of the paper's tables.
 
 Every frame is denoised by a U-Net first. The four planes then go separately through the same weights: features of the noisy
-plane, aligned by offsets that the denoised one tells, non-local attention, temporal fusion. Their fused features are
+plane, aligned by offsets predicted from the denoised one, non-local attention, temporal fusion. Their fused features are
 concatenated and become the picture.
 
 Deviations:
@@ -20,11 +20,9 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.archs.burst_denoiser import BurstDenoiser
-from jddb_plugin.archs.edvr_burst_arch import FeaturePyramid, ReferenceFusion, RgbHead, frame_at
+from jddb_plugin.archs.edvr_burst_arch import FeaturePyramid, ReferenceFusion, RgbHead, check_sizes, frame_at, fusion_options
 from jddb_plugin.archs.guided_align import GuidedAlign
 from jddb_plugin.archs.non_local import NonLocalAttention
-from jddb_plugin.archs.state_shapes import blocks_of, features_of, groups_of, quotient, shape_of
-from jddb_plugin.checks import OptionError
 from jddb_plugin.ops.bayer import demosaic_bilinear
 
 _SLOPE = 0.1
@@ -97,12 +95,7 @@ class RViDeNet(BurstDenoiser):
     def __init__(self, num_feat: int = 64, num_frame: int = 5, deformable_groups: int = 8, num_extract_block: int = 5,
                  num_reconstruct_block: int = 40, output: str = 'rgb') -> None:
         super().__init__(output)
-        if num_feat < 8 or deformable_groups < 1 or num_feat % 8 or num_feat % deformable_groups:
-            raise OptionError(f'network_g: num_feat must be a multiple of 8 and of deformable_groups, got {num_feat} and '
-                              f'{deformable_groups}.')
-        if num_frame < 1 or num_extract_block < 0 or num_reconstruct_block < 0:
-            raise OptionError('network_g: num_frame must be at least 1, num_extract_block and num_reconstruct_block at least 0, '
-                              f'got {num_frame}, {num_extract_block} and {num_reconstruct_block}.')
+        check_sizes(num_feat, num_frame, deformable_groups, num_extract_block, num_reconstruct_block, multiple=8)
         self.num_frame = num_frame
         self.pre_denoise = PreDenoiser(num_feat)
         self.first = nn.Conv2d(2, num_feat, 3, 1, 1)
@@ -123,10 +116,7 @@ class RViDeNet(BurstDenoiser):
     @classmethod
     def options_of(cls, state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         """Options that a state dict shows; ``where`` names the file in errors."""
-        features, key = features_of(state, 'first.weight', where), 'fuse.feat_fusion.weight'
-        return {'num_feat': features, 'num_frame': quotient(shape_of(state, key, where)[1], features, key, where),
-                'deformable_groups': groups_of(state, 'align.cascade', where), 'num_extract_block': blocks_of(state, 'extract'),
-                'num_reconstruct_block': blocks_of(state, 'trunk'), 'output': 'rgb' if 'head.enlarge.weight' in state else 'raw'}
+        return fusion_options(state, 'align.cascade', where)
 
     def predict(self, tiles: Tensor, ref_idx: int) -> Tensor:
         """See :meth:`BurstDenoiser.predict`."""

@@ -1,4 +1,4 @@
-"""What the shapes of a state dict tell of a network's options."""
+"""Options of a network, read from the shapes of its state dict."""
 from __future__ import annotations
 
 from typing import Mapping

@@ -45,8 +45,10 @@ def table(results: list[dict[str, Any]], *, with_targets: bool) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Measure; returns the exit status."""
-    from jddb_plugin.cli.measure import machine, measure
-    about = machine(args.device)
+    from jddb_plugin.cli.measure import measure
+    from jddb_plugin.restoration.restorer import choose_device
+    from jddb_plugin.runtime.machine import machine
+    about = machine(choose_device(args.device))
     size = args.size or ('uhd' if about['device'].startswith('cuda') else 'small')
     results = measure(about['device'], size, only=args.only, repeats=max(1, args.repeats))
     text = json.dumps({**about, 'size': size, 'results': results}, indent=1) + '\n'

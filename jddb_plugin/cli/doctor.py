@@ -44,8 +44,7 @@ def _host() -> str:
     import basicsr
 
     import jddb_plugin
-    places = {name: os.path.dirname(module.__file__) for name, module in (('basicsr', basicsr), ('jddb_plugin', jddb_plugin))}
-    return ', '.join(f'{name} from {place}' for name, place in places.items())
+    return ', '.join(f"{module.__name__} from {os.path.dirname(module.__file__ or '')}" for module in (basicsr, jddb_plugin))
 
 
 def _devices() -> str:

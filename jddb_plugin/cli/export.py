@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 
-from jddb_plugin.checks import ExportError
+from jddb_plugin.checks import ExportError, OptionError
 
 #: Those of :data:`jddb_plugin.restoration.export.FORMS`.
 FORMS = ('grid_sample', 'deform_conv')
@@ -34,9 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; returns the exit status: 1 if the export fails or differs, 2 for errors of the user's."""
+    from jddb_plugin.archs.jddb_arch import TwoStageJDDB
     from jddb_plugin.restoration.export import export_refined
     from jddb_plugin.weights import load_weights
     net = load_weights(args.weights, coarse='none')  # the coarse stage is not exported
+    if not isinstance(net, TwoStageJDDB):
+        raise OptionError(f'{args.weights}: holds {type(net).__name__}; only the refined stage of TwoStageJDDB can be exported.')
     side = args.tile + 2 * args.overlap
     try:
         result = export_refined(net, args.output, frames=args.frames, size=(side, side), ref_idx=args.ref, form=args.form,

@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -27,19 +26,6 @@ _SIZES = {'small': (480, 640), 'uhd': (2160, 3840)}
 #: Options of the network: the paper's, and a small one that a CPU trains.
 _NETWORKS = {'small': {'num_feat': 16, 'deformable_groups': 4}, 'uhd': {}}
 _STEPS = {'small': 3, 'uhd': 20}
-
-
-def machine(device: str) -> dict[str, str]:
-    """What is measured on.
-
-    Raises:
-        OptionError: there is no such device.
-    """
-    from jddb_plugin.restoration.restorer import _device
-    found = _device(device)
-    name = torch.cuda.get_device_name(found) if found.type == 'cuda' else platform.machine()
-    return {'device': str(found), 'name': name, 'threads': str(torch.get_num_threads()), 'python': platform.python_version(),
-            'torch': torch.__version__, 'jddb_plugin': jddb_plugin.__version__}
 
 
 def measure(device: str, size: str, *, only: Optional[str] = None, repeats: int = 3) -> list[dict[str, Any]]:

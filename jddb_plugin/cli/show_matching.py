@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--overlap', type=int, default=4, help='context on each of its sides (default: %(default)s)')
     parser.add_argument('--radius', type=int, default=8, help='search radius in feature pixels, 1/4 of the frame\'s')
     parser.add_argument('--stride', type=int, default=2, help='of the strided search (default: %(default)s)')
-    parser.add_argument('--window', default='symmetric', choices=('symmetric', 'published'), help='search window')
+    parser.add_argument('--window', default='symmetric', choices=('symmetric', 'released'), help='search window')
 
 
 def run(args: argparse.Namespace) -> int:

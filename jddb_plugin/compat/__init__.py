@@ -23,7 +23,7 @@ def provide_functional_tensor() -> None:
     name = 'torchvision.transforms.functional_tensor'
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         return
-    module = types.ModuleType(name)
+    module: Any = types.ModuleType(name)
     module.rgb_to_grayscale = importlib.import_module('torchvision.transforms.functional').rgb_to_grayscale
     sys.modules[name] = module
 
@@ -41,13 +41,14 @@ def apply() -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', (DeprecationWarning, SyntaxWarning))
-            train = importlib.import_module('basicsr.train')
+            train: Any = importlib.import_module('basicsr.train')
             base = importlib.import_module('basicsr.models.base_model').BaseModel
             sr = importlib.import_module('basicsr.models.sr_model').SRModel
             video = importlib.import_module('basicsr.models.video_base_model').VideoBaseModel
             recurrent = importlib.import_module('basicsr.models.video_recurrent_model').VideoRecurrentModel
             dcn = importlib.import_module('basicsr.archs.arch_util').DCNv2Pack
-            dist_util = importlib.import_module('basicsr.utils.dist_util')
+            dist_util: Any = importlib.import_module('basicsr.utils.dist_util')
+            misc: Any = importlib.import_module('basicsr.utils.misc')
     finally:
         deferred.import_at_once()
     dcn.forward = networks.patch_dcn(dcn.forward)
@@ -63,7 +64,7 @@ def apply() -> None:
     # Called by init_dist, which other modules have imported by name.
     dist_util._init_dist_pytorch = processes.start_pytorch
     dist_util._init_dist_slurm = processes.start_slurm
-    importlib.import_module('basicsr.utils.misc').mkdir_and_rename = checkpoints.mkdir_and_rename
+    misc.mkdir_and_rename = checkpoints.mkdir_and_rename
     data.patch_lmdb(importlib.import_module('basicsr.utils.file_client').LmdbBackend)
     _replace_everywhere('imfrombytes', data.patch_imfrombytes(importlib.import_module('basicsr.utils').imfrombytes))
     _replace_everywhere('build_dataset', datasets.patch_build_dataset(importlib.import_module('basicsr.data').build_dataset))

@@ -67,8 +67,9 @@ def load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool =
         content = content[param_key]
     content = {key[7:] if key.startswith('module.') else key: value for key, value in content.items()}
     net = self.get_bare_model(net)
-    if hasattr(net, 'adapt_state_dict'):
-        adapted = net.adapt_state_dict(content)
+    adapt = getattr(net, 'adapt_state_dict', None)
+    if adapt is not None:
+        adapted = adapt(content)
         if adapted is not content:
             logger.info(f'{load_path}: holds the network inside {type(net).__name__}, and is loaded into it.')
         content = adapted
@@ -114,7 +115,8 @@ def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
     path, ignored = opt['path'].get('resume_state'), opt['path'].get('ignore_resume_networks') or ()
     labels = [key[len('network_'):] for key in opt if key.startswith('network_') and key not in ignored]
     if opt['auto_resume']:
-        newest, skipped, error = None, [], None
+        newest, error = None, None
+        skipped: list[str] = []
         if opt['rank'] == 0:
             try:
                 newest, skipped = newest_readable(opt['path']['training_states'], opt['path']['models'], labels)

@@ -26,7 +26,7 @@ def patch_imfrombytes(decode: Callable[..., Any]) -> Callable[..., Any]:
     return imfrombytes
 
 
-def patch_lmdb(backend: type) -> None:
+def patch_lmdb(backend: Any) -> None:
     """utils/file_client.py:125: a key that is not there comes back as None, and an open one cannot go to a worker."""
     get = backend.get
 

@@ -26,7 +26,7 @@ def patch_build_dataset(build: Callable[[dict[str, Any]], Any]) -> Callable[[dic
 
     @functools.wraps(build)
     def build_dataset(dataset_opt: dict[str, Any]) -> Any:
-        dataset = _checked.pop((dataset_opt.get('phase'), dataset_opt.get('name')), None)
+        dataset = _checked.pop((str(dataset_opt.get('phase')), str(dataset_opt.get('name'))), None)
         if dataset is None:
             return build(dataset_opt)
         from basicsr.utils import get_root_logger

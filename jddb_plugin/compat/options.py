@@ -66,7 +66,7 @@ def check_options(opt: dict[str, Any], *, is_train: bool, launcher: str = 'none'
         opt['val'] = {}
     if opt.get('val') is not None:
         _check_validation(opt['val'])
-        _warn_of_other_scores(opt, model)
+        _check_scores(opt, model)
     if is_train:
         _check_training(opt, model)
     return opt
@@ -106,15 +106,20 @@ def _check_networks(opt: Mapping[str, Any]) -> None:
                 network(**arguments)  # refuses values that do not fit together
 
 
-def _warn_of_other_scores(opt: Mapping[str, Any], model: type) -> None:
-    """Say that a stock model scores our raw bursts in another quantity than ours do, under the same name."""
-    if hasattr(model, 'check_options') or not opt['val']['metrics']:
+def _check_scores(opt: Mapping[str, Any], model: type) -> None:
+    """Refuse scores of a stock model on our raw bursts: another quantity than our models', under the same name."""
+    linear = opt['val'].get('linear_scores', False)
+    if not isinstance(linear, bool):
+        raise OptionError(f'val.linear_scores: expected true or false, got {linear!r}.')
+    if hasattr(model, 'check_options') or not opt['val']['metrics'] or linear:
         return
     for phase, section in opt['datasets'].items():
         if phase != 'train' and hasattr(DATASET_REGISTRY.get(section['type']), 'Options'):
-            _logger.warning("datasets.%s: model_type '%s' scores linear camera RGB, rounded to 8 bits, without developing it; "
-                            'its %s cannot be compared with that of BurstModel or JDDBModel.', phase, model.__name__,
-                            ' and '.join(opt['val']['metrics']))
+            names = ' and '.join(opt['val']['metrics'])
+            raise OptionError(
+                f"datasets.{phase}: model_type '{model.__name__}' would score the raw bursts of '{section['name']}' "
+                f"({section['type']}) as linear camera RGB, rounded to 8 bits and not developed; its {names} would not be "
+                'comparable with that of our models. Use model_type: BurstModel, or set val.linear_scores: true if it is wanted.')
 
 
 def _check_validation(val: dict[str, Any]) -> None:
@@ -148,7 +153,7 @@ def _check_device(opt: dict[str, Any], launcher: str) -> None:
 
 
 def _share_batch(opt: Mapping[str, Any], launcher: str) -> None:
-    """Divide ``datasets.train.batch_size`` among the processes, so that a run may go on with another number of them."""
+    """Divide ``datasets.train.batch_size`` among the processes, so that a run may resume with another number of them."""
     train = opt['datasets'].get('train')
     batch = train.pop('batch_size', None) if isinstance(train, dict) else None
     if batch is None:
@@ -199,7 +204,6 @@ def _check_training(opt: dict[str, Any], model: type) -> None:
     train, logger = _section(opt, 'train'), _section(opt, 'logger')
     check_keys(logger, _LOGGER, 'logger')
     check_wandb(opt)
-    check_wandb(opt)
     for section, key in (('train', 'total_iter'), ('logger', 'print_freq'), ('logger', 'save_checkpoint_freq')):
         # The toolbox's own files write 6e5-like numbers as !!float.
         value = opt[section].get(key)
@@ -219,7 +223,7 @@ def _check_training(opt: dict[str, Any], model: type) -> None:
         if key.endswith('_opt') and isinstance(train[key], Mapping):
             loss, arguments = registered(LOSS_REGISTRY, train[key], f'train.{key}')
             check_call(loss, arguments, f'train.{key}')
-    _check_optimisation(train, ours=hasattr(model, 'check_options'))
+    _check_optimization(train, ours=hasattr(model, 'check_options'))
     if hasattr(model, 'check_hooks'):
         model.check_hooks(opt)
     else:
@@ -230,8 +234,8 @@ def _check_training(opt: dict[str, Any], model: type) -> None:
                                   'HookedVideoBaseModel or HookedSRModel, or put HookMixin in front of your own model.')
 
 
-def _check_optimisation(train: Mapping[str, Any], *, ours: bool) -> None:
-    """Optimiser and scheduler: their types and keys."""
+def _check_optimization(train: Mapping[str, Any], *, ours: bool) -> None:
+    """Optimizer and scheduler: their types and keys."""
     for key in ('optim_g', 'scheduler'):
         if not isinstance(train.get(key), Mapping) or 'type' not in train[key]:
             raise OptionError(f"train.{key}: expected a mapping with a 'type'.")

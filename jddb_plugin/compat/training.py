@@ -16,7 +16,7 @@ from jddb_plugin.runtime.preemption import shield_children
 
 
 def optimizer_class(optim_type: str) -> type:
-    """Optimiser of torch.optim by its name.
+    """Optimizer of torch.optim by its name.
 
     Raises:
         OptionError: there is none of that name.
@@ -90,7 +90,7 @@ def make_prefetcher_class(base: type) -> type:
     return Prefetcher
 
 
-def patch_prefetch_generator(cls: type) -> None:
+def patch_prefetch_generator(cls: Any) -> None:
     """data/prefetch_dataloader.py:25: an error in the thread that draws ahead leaves the training waiting forever."""
 
     def run(self: Any) -> None:

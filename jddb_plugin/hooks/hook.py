@@ -18,7 +18,7 @@ class Hook:
     """
 
     def before_step(self, model: Any, current_iter: int) -> None:
-        """Called before the optimisation step of iteration ``current_iter`` (counted from 1)."""
+        """Called before the optimization step of iteration ``current_iter`` (counted from 1)."""
 
     def after_step(self, model: Any, current_iter: int) -> None:
         """Called after it."""

@@ -25,12 +25,12 @@ from jddb_plugin.archs.dpbm_arch import CONTEXT, DPBM, SCALE
 from jddb_plugin.inference.features import FeatureRows
 from jddb_plugin.inference.source import STRIP_ROWS, PaddedRows, RowSource, pad_rows, read_strips
 from jddb_plugin.ops.block_matching import SearchWindow
-from jddb_plugin.ops.motion_field import MotionField, refine_offsets, replace_strays
+from jddb_plugin.ops.motion_field import MotionField, refine_offsets, replace_outliers
 from jddb_plugin.ops.patch_distance import CHUNK_BYTES
 from jddb_plugin.ops.tiling import TileGrid, make_grid
 
-#: Neighboring patches whose motion differs by more pixels of the packed raw show different things.
-_JUMP = 8.0
+#: Neighboring patches whose motion differs by more pixels of the packed raw belong to different objects.
+_MAX_MOTION_STEP = 8.0
 
 
 class Band(NamedTuple):
@@ -126,7 +126,7 @@ class _Matching:
         self.source, self.coarse, self.window, self.grid, self.device = source, coarse, window, grid, device
         self.rows = PaddedRows(source, grid, device)
         self.features = FeatureRows(coarse, self.rows)
-        self.reach = SCALE * window.max_displacement(source.count, source.ref_idx)
+        self.max_displacement = SCALE * window.max_displacement(source.count, source.ref_idx)
 
     def match(self, band: range) -> tuple[Tensor, Tensor, Tensor]:
         """Match some rows of windows.
@@ -136,8 +136,8 @@ class _Matching:
             of the packed raw).
         """
         grid, columns = self.grid, len(self.grid.cols)
-        first = max(grid.rows[band[0]] - self.reach, 0)
-        last = min(grid.rows[band[-1]] + grid.size[0] + self.reach, self.rows.height)
+        first = max(grid.rows[band[0]] - self.max_displacement, 0)
+        last = min(grid.rows[band[-1]] + grid.size[0] + self.max_displacement, self.rows.height)
         corners = grid.positions(self.device)[None, band[0] * columns:(band[-1] + 1) * columns].clone()
         corners[..., 0] -= first
         raw, features = self.features.read(first, last)
@@ -148,8 +148,8 @@ class _Matching:
         """Memory while ``step`` rows of windows are matched: packed raw, features, and the search."""
         grid, count = self.grid, self.source.count
         rows = len(grid.rows)
-        walked = max(grid.rows[k + step - 1] - grid.rows[k] for k in range(rows - step + 1)) + grid.size[0]
-        pixels = min(walked + 2 * (self.reach + CONTEXT), self.rows.height) * self.rows.width
+        covered = max(grid.rows[k + step - 1] - grid.rows[k] for k in range(rows - step + 1)) + grid.size[0]
+        pixels = min(covered + 2 * (self.max_displacement + CONTEXT), self.rows.height) * self.rows.width
         features = 4 * self.coarse.num_feat * pixels // SCALE ** 2
         # Raw of all frames, their features and a copy of those, and the layers of one frame.
         kept = 2 * 4 * 4 * count * pixels + 2 * count * features + 3 * 4 * features
@@ -177,6 +177,7 @@ class TileAlignment(Alignment):
 
     name = 'tiles'
     by_pixels = False
+    windows: TileGrid
 
     def __init__(self, source: RowSource, coarse: DPBM, window: SearchWindow, grid: TileGrid, device: torch.device) -> None:
         super().__init__(source, device)
@@ -202,7 +203,7 @@ class TileAlignment(Alignment):
 
     def band_bytes(self, grid: TileGrid) -> int:
         """See :class:`Alignment`; matches may lie as far away as the search goes."""
-        rows = min(grid.size[0] + 2 * self.matching.reach, self.rows.height)
+        rows = min(grid.size[0] + 2 * self.matching.max_displacement, self.rows.height)
         return (2 * 4 * 8 * self.source.count * rows + self._strip_bytes()) * self.rows.width
 
     def band(self, grid: TileGrid, row: int) -> Band:
@@ -227,6 +228,7 @@ class SmoothAlignment(Alignment):
     """
 
     name = 'smooth'
+    windows: TileGrid
 
     def __init__(self, source: RowSource, coarse: DPBM, window: SearchWindow, patch: tuple[int, int],
                  device: torch.device) -> None:
@@ -247,8 +249,9 @@ class SmoothAlignment(Alignment):
     def _refined_size(self) -> tuple[int, int]:
         """The middle of a patch, by which its match is refined: about as large as patches are apart."""
         grid = self.windows
-        return tuple(max(starts[1] - starts[0], SCALE) if len(starts) > 1 else size
-                     for starts, size in zip((grid.rows, grid.cols), grid.size))
+        height, width = (max(starts[1] - starts[0], SCALE) if len(starts) > 1 else size
+                         for starts, size in zip((grid.rows, grid.cols), grid.size))
+        return height, width
 
     def estimate(self, step: int) -> None:
         """Match ``step`` rows of patches at once, refine the matches, and replace those that stand alone."""
@@ -264,9 +267,9 @@ class SmoothAlignment(Alignment):
                        for frame in range(self.source.count)]
             found.append(torch.stack(refined).unflatten(1, (len(rows), len(grid.cols))))
             del raw, still  # before the next ones are made
-        centers = (torch.tensor(starts, device=self.device) + whole / 2
-                   for starts, whole in zip((grid.rows, grid.cols), grid.size))
-        self.field = MotionField(*centers, replace_strays(torch.cat(found, dim=1), _JUMP), _JUMP)
+        rows_at, cols_at = (torch.tensor(starts, device=self.device) + whole / 2
+                            for starts, whole in zip((grid.rows, grid.cols), grid.size))
+        self.field = MotionField(rows_at, cols_at, replace_outliers(torch.cat(found, dim=1), _MAX_MOTION_STEP), _MAX_MOTION_STEP)
         self.offsets[:] = self.field.offsets.flatten(1, 2).transpose(0, 1).cpu()
 
     def estimation_bytes(self, step: int) -> int:
@@ -275,10 +278,12 @@ class SmoothAlignment(Alignment):
 
     def _strip_bytes(self) -> int:
         # Motion of a strip with its interpolation, and the rows it is taken from.
-        return 300 * STRIP_ROWS + 64 * min(STRIP_ROWS + 2 * self.matching.reach, self.source.size[0])
+        return 300 * STRIP_ROWS + 64 * min(STRIP_ROWS + 2 * self.matching.max_displacement, self.source.size[0])
 
     def moved(self, frame: int, first: int, last: int) -> Tensor:
         """See :class:`Alignment`; motion is rounded to pixels of the packed raw, and the border repeats beyond the frame."""
+        if self.field is None:
+            raise RuntimeError('moved() needs the motion that estimate() finds.')
         height, width = self.source.size
         motion = self.field.at(frame, first, last, width).round().long()
         y = (torch.arange(first, last, device=self.device)[:, None] + motion[..., 0]).clamp(0, height - 1)
@@ -288,5 +293,5 @@ class SmoothAlignment(Alignment):
 
 
 def _stable(raw: Tensor) -> Tensor:
-    """[4, H, W] -> [H, W, 4] with noise that is about as strong in the light as in the dark."""
+    """[4, H, W] -> [H, W, 4] with noise of about the same strength in bright and dark areas."""
     return raw.clamp(min=0).sqrt_().permute(1, 2, 0)

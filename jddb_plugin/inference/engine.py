@@ -21,7 +21,8 @@ from jddb_plugin.inference.flow import FlowAlignment
 from jddb_plugin.inference.memory import Plan, make_plan, release_memory
 from jddb_plugin.inference.source import RowSource, TensorSource
 from jddb_plugin.inference.tiling import TilingOptions, tile_grid
-from jddb_plugin.ops.block_matching import SearchWindow, take_tiles
+from jddb_plugin.ops.block_matching import SearchWindow
+from jddb_plugin.ops.tile_extraction import extract_tiles
 from jddb_plugin.ops.tiling import cheapest_cover
 
 #: Names of alignments, see :mod:`jddb_plugin.inference.align`.
@@ -55,8 +56,8 @@ def make_alignment(net: BurstNetwork, source: RowSource, name: Optional[str], ti
     check_choice(name, ALIGNMENTS, 'align')
     multiple = math.lcm(net.multiple, SCALE) if name in ('tiles', 'smooth') else net.multiple
     tiling.check(multiple)
-    if name != 'tiles' and tiling.layout == 'published' and name != 'none':
-        raise OptionError(f"align: '{name}' moves pixels, and layout: published pads frames by zeros, which must not be moved; "
+    if name != 'tiles' and tiling.layout == 'released' and name != 'none':
+        raise OptionError(f"align: '{name}' moves pixels, and layout: released pads frames by zeros, which must not be moved; "
                           'use align: tiles, or layout: inside.')
     device = next(net.parameters()).device
     if name == 'none':
@@ -98,13 +99,13 @@ class TiledInference:
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         """Finished rows from top to bottom: (first row, linear camera RGB [3, rows, W] on the device)."""
         grid, rows, scale = self.grid, self.grid.rows, self.net.upscale
-        start = self._now()
+        start = self.now()
         self.alignment.estimate(self.plan.step)
         release_memory()  # the tiles need it now
         start = self._spent('alignment', start)
         canvas = torch.zeros(3, grid.size[0] * scale, grid.padded[1] * scale, device=self.device)
         for row in range(len(rows)):
-            start = self._now()
+            start = self.now()
             band = self.alignment.band(grid, row)
             start = self._spent('alignment', start)
             self._restore_row(canvas, band, row)
@@ -127,7 +128,7 @@ class TiledInference:
 
     def restore(self, band: Band, chosen: slice) -> Tensor:
         """Some tiles of a row, [t, 3, 2h, 2w] of linear camera RGB."""
-        tiles = take_tiles(band.rows, band.corners[:, chosen], band.offsets[:, chosen], self.grid.size)[0]
+        tiles = extract_tiles(band.rows, band.corners[:, chosen], band.offsets[:, chosen], self.grid.size)[0]
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             return self.net.restore(tiles, self.source.ref_idx).float()
 
@@ -142,11 +143,12 @@ class TiledInference:
         return (first - above) * scale, canvas[:, (first - top) * scale:(last - top) * scale, columns]
 
     def _spent(self, part: str, start: float) -> float:
-        now = self._now()
+        now = self.now()
         self.seconds[part] += now - start
         return now
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds of a clock, after the device has done what it was given."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
@@ -206,10 +208,8 @@ def restore_frame(net: BurstNetwork, lq: Tensor, ref_idx: Optional[int] = None, 
     for burst in lq:
         alignment = make_alignment(net, TensorSource(burst, ref_idx), align, tiling, window)
         plan = make_plan(net, alignment, tiling, free=MEMORY if memory is None else memory)
-        picture = None
+        picture = torch.empty(3, *(net.upscale * side for side in burst.shape[-2:]), device=alignment.device)
         for first, rows in TiledInference(net, alignment, plan):
-            if picture is None:
-                picture = rows.new_empty(3, *(net.upscale * side for side in burst.shape[-2:]))
             picture[:, first:first + rows.shape[1]] = rows
         results.append(picture)
     return torch.stack(results)

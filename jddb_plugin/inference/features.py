@@ -43,13 +43,14 @@ class FeatureRows:
             self._statistics = self._frame_statistics()
         mean, variance = self._statistics
         parts = (slice(index, index + 1) for index in range(raw.shape[1]))
-        return torch.cat([coarse.normalise(coarse.convolve(raw[:, part]), mean[:, part], variance[:, part]) for part in parts],
-                         dim=1)
+        return torch.cat([coarse.normalize_features(coarse.convolve(raw[:, part]), mean[:, part], variance[:, part])
+                          for part in parts], dim=1)
 
     def _frame_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and variance [1, N, F] of the features of whole frames, which are never held."""
         step = max(self.rows.grid.size[0] // SCALE, 1) * SCALE
-        total, squares, count = 0, 0, 0
+        total = squares = torch.zeros((), dtype=torch.float64, device=self.rows.device)
+        count = 0
         for first in range(0, self.rows.height, step):
             around, inner = self._around(first, min(first + step, self.rows.height))
             features = _frame_by_frame(self.coarse.convolve, self.rows.read(*around, planes=4))[:, :, :, inner].double()

@@ -45,7 +45,7 @@ class FlowAlignment(Alignment):
 
     def __init__(self, source: RowSource, device: torch.device) -> None:
         super().__init__(source, device)
-        self.reach = farthest_motion(source.count, source.ref_idx)
+        self.max_displacement = farthest_motion(source.count, source.ref_idx)
         self._motion: dict[int, np.ndarray] = {}
 
     @property
@@ -76,18 +76,19 @@ class FlowAlignment(Alignment):
             motion = self._motion[frame] = np.empty((height, width, 2), np.int16)
             for first in range(0, height, step * STRIP_ROWS):
                 last = min(first + step * STRIP_ROWS, height)
-                begin, end = max(first - self.reach - _MARGIN, 0), min(last + self.reach + _MARGIN, height)
+                begin, end = max(first - self.max_displacement - _MARGIN, 0), min(last + self.max_displacement + _MARGIN, height)
                 seed = patches.at(frame, begin, end, width).float().cpu().numpy()
                 found = refine_motion(images[source.ref_idx, begin:end], images[frame, begin:end], seed)
                 found = found[first - begin:last - begin]
-                np.rint(found.clip(-self.reach, self.reach) * _FRACTIONS, out=motion[first:last], casting='unsafe')
+                found = found.clip(-self.max_displacement, self.max_displacement) * _FRACTIONS
+                np.rint(found, out=motion[first:last], casting='unsafe')
 
     def estimation_bytes(self, step: int) -> int:
         """See :class:`Alignment`. The flow is computed by the CPU, wherever the network runs."""
         height, width = self.source.size
         images = width * height * self.source.count
         matching = int(width * height * patch_bytes(self.source.count)) + 200 * STRIP_ROWS * width
-        rows = min(step * STRIP_ROWS + 2 * (self.reach + _MARGIN), height)
+        rows = min(step * STRIP_ROWS + 2 * (self.max_displacement + _MARGIN), height)
         return images + max(matching + _LIBRARY_BYTES, rows * width * _FLOW_BYTES + self.held_bytes())
 
     def held_bytes(self) -> int:
@@ -97,7 +98,7 @@ class FlowAlignment(Alignment):
 
     def _strip_bytes(self) -> int:
         # Motion of a strip, from where samples are taken, and the rows they are taken from.
-        return 200 * STRIP_ROWS + 64 * min(STRIP_ROWS + 2 * self.reach, self.source.size[0])
+        return 200 * STRIP_ROWS + 64 * min(STRIP_ROWS + 2 * self.max_displacement, self.source.size[0])
 
     def motion(self, frame: int, first: int, last: int) -> Tensor:
         """Motion (dy, dx) of rows ``first`` to ``last - 1`` in pixels of the packed raw, [rows, W, 2]."""

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -74,7 +74,7 @@ def release_memory() -> None:
 
 
 def peak_bytes(function: Callable[[], Any], device: torch.device) -> Optional[int]:
-    """Most memory that a call holds beyond what was held before it, its result included; None where it can't be told.
+    """Most memory that a call holds beyond what was held before it, its result included; None where the system does not say.
 
     On a CPU this is the process's resident memory, so that what other libraries allocate counts too.
     """
@@ -170,9 +170,9 @@ def _measure(net: BurstNetwork, count: int, device: torch.device) -> float:
         held = torch.cuda.memory_allocated(device)
         net.restore(tiles, count // 2)
         return (torch.cuda.max_memory_allocated(device) - held) / side ** 2 + tiles[..., 0, 0].nbytes
-    with _Allocations([tiles, *net.parameters(), *net.buffers()]) as seen:
+    with _Allocations([tiles, *net.parameters(), *net.buffers()]) as counted:
         type(net).restore(net, tiles, count // 2)  # not a compiled form of it
-    return seen.peak / side ** 2 + tiles[..., 0, 0].nbytes
+    return counted.peak / side ** 2 + tiles[..., 0, 0].nbytes
 
 
 @dataclass(frozen=True)
@@ -214,18 +214,21 @@ def make_plan(net: BurstNetwork, alignment: Alignment, tiling: TilingOptions, *,
         held = alignment.held_bytes() if device.type == 'cpu' else 0
         return int(held + alignment.band_bytes(grid) + canvas + tile_batch * per_pixel * height * width)
 
+    batches: Sequence[int]
     if alignment.by_pixels and tiling.tile is None:
         grids, batches = _covers(net, source.size, tiling, _MOST_PIXELS.get(device.type, 1 << 18)), [1]
     else:
-        grid = alignment.windows if not alignment.by_pixels else cover_grid(net, source.size, tiling, 0)
+        windows = None if alignment.by_pixels else alignment.windows
+        grid = cover_grid(net, source.size, tiling, 0) if windows is None else windows
         most = max(1, min(_MOST_TILES.get(device.type, 4), len(grid.cols)))
         grids, batches = [grid], range(most, 0, -1)
     estimating = alignment.estimation_bytes(1)
     choices = [(grid, batch) for grid in grids for batch in batches]
-    grid, tile_batch = next((choice for choice in choices if restoring(*choice) <= free), (None, 0))
-    if grid is None or estimating > free:
-        grid = grid or grids[-1]
+    fitting = next((choice for choice in choices if restoring(*choice) <= free), None)
+    if fitting is None or estimating > free:
+        grid = grids[-1] if fitting is None else fitting[0]
         raise _too_little(source.size, source.count, grid, max(estimating, restoring(grid, 1)), free, where)
+    grid, tile_batch = fitting
     steps = alignment.steps
     step = next(step for step in _descending(steps) if step == 1 or alignment.estimation_bytes(step) <= free)
     return Plan(grid, tile_batch, step, max(alignment.estimation_bytes(step), restoring(grid, tile_batch)))

@@ -23,7 +23,7 @@ class TilingOptions:
             are aligned one by one, tiles are as large as the memory allows, and of the shape that processes the fewest pixels.
         overlap: context on each side of a tile. None: that of ``patch`` for tiles that are aligned as a whole, else 16, or
             the network's context if that is less.
-        layout: 'inside' or 'published', see :func:`jddb_plugin.ops.tiling.make_grid`.
+        layout: 'inside' or 'released', see :func:`jddb_plugin.ops.tiling.make_grid`.
         patch: (side, margin) of what is matched where ``tile`` and ``overlap`` are None.
     """
 
@@ -34,7 +34,7 @@ class TilingOptions:
 
     def check(self, multiple: int, where: str = '') -> None:
         """Raise OptionError for a value that cannot be used; ``where`` stands before the names of options."""
-        check_choice(self.layout, ('inside', 'published'), f'{where}layout')
+        check_choice(self.layout, ('inside', 'released'), f'{where}layout')
         for name, value, least in (('tile', self.tile, multiple), ('overlap', self.overlap, 0)):
             if value is not None and (value % multiple or not least <= value <= _LARGEST):
                 raise OptionError(f'{where}{name}: expected a multiple of {multiple} in {least} .. {_LARGEST}, got {value}.')

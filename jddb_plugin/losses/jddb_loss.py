@@ -1,7 +1,7 @@
 """The loss terms of section 3.5, each a class in the toolbox's loss registry.
 
-The total, eq. (9), is their sum: every term multiplies its own ``loss_weight``. The published losses are sums
-over pixels, candidates and samples, which is what the published weights were tuned for; with
+The total, eq. (9), is their sum: every term multiplies its own ``loss_weight``. The released losses are sums
+over pixels, candidates and samples, which is what the released weights were tuned for; with
 ``reduction: mean`` the weights need rescaling.
 """
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
-from jddb_plugin.checks import check_choice
+from jddb_plugin.checks import OptionError, check_choice
 from jddb_plugin.ops.block_matching import Search
 from jddb_plugin.ops.camera import Camera
 from jddb_plugin.ops.edges import high_frequency_mask
@@ -42,7 +42,7 @@ class ReconstructionLoss(_Term):
 
     Args:
         loss_weight: factor.
-        reduction: 'sum' (published) or 'mean' over pixels and channels.
+        reduction: 'sum' (as released) or 'mean' over pixels and channels.
         eps: of the Charbonnier penalty.
     """
 
@@ -55,7 +55,7 @@ class ReconstructionLoss(_Term):
     def forward(self, restored: Tensor, gt: Tensor, *, camera: Camera) -> Tensor:
         """Loss of ``restored`` against ``gt``, both linear camera RGB [B, 3, H, W]; fields of ``camera`` [B].
 
-        Its ``rgb_gain`` is not used: the published training leaves the brightness as the sensor has it.
+        Its ``rgb_gain`` is not used: the released training leaves the brightness as the sensor has it.
         """
         plain = camera.with_gain(1.0)
         linear = charbonnier(restored, gt, self.eps)
@@ -69,7 +69,7 @@ class InterpolationLoss(_Term):
 
     Args:
         loss_weight: beta of eq. (9).
-        reduction: 'sum' (published) or 'mean' over pixels and channels.
+        reduction: 'sum' (as released) or 'mean' over pixels and channels.
         eps: of the Charbonnier penalty.
     """
 
@@ -91,7 +91,7 @@ class OneHotLoss(_Term):
 
     Args:
         loss_weight: rho of eq. (9), 1e5 in the paper.
-        reduction: 'sum' (published) or 'mean' over searches.
+        reduction: 'sum' (as released) or 'mean' over searches.
     """
 
     def forward(self, *searches: Search) -> Tensor:
@@ -101,6 +101,8 @@ class OneHotLoss(_Term):
     @staticmethod
     def _penalty(search: Search) -> Tensor:
         weight, valid = search.weight, search.valid
+        if weight is None:
+            raise OptionError('OneHotLoss: hard matching has no weights; it needs coarse: dpbm, while training.')
         count = valid.sum(dim=-1).to(weight.dtype)
         total = weight.sum(dim=-1)
         deviation = (weight - (total / count).unsqueeze(-1)).masked_fill(~valid, 0)
@@ -116,7 +118,7 @@ class BlockMatchingLoss(_Term):
 
     Args:
         loss_weight: eta of eq. (9), 1e3 in the paper during the first 200,000 iterations, then 0.
-        reduction: 'sum' (published) or 'mean' over candidates.
+        reduction: 'sum' (as released) or 'mean' over candidates.
     """
 
     def forward(self, distances: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:

@@ -126,7 +126,7 @@ class TrainedModel(EvaluatedModel):
         if 'srgb' in self.batch:
             with torch.no_grad():
                 burst = synthesize(self.batch.pop('srgb'), self.batch['camera'], self.batch['noise'], self.batch.pop('seed'),
-                                   ref_idx=int(ref_idx[0]))
+                                   ref_idx=int(data['ref_idx'][0]))
             self.batch.update(burst._asdict())
         self.lq, self.gt = self.batch['lq'], self.batch.get('gt')
         self.ref_idx = self.lq.shape[1] // 2 if ref_idx is None else int(ref_idx[0])
@@ -215,4 +215,4 @@ class BurstModel(HookMixin, TrainedModel):
 
     def losses(self, output: Tensor) -> OrderedDict[str, Tensor]:
         """The pixel loss, and the perceptual one if there is one."""
-        return OrderedDict(l_pix=self.pixel_loss(output, self.gt), **self.perceptual_losses(output, self.gt))
+        return OrderedDict(l_pix=self.pixel_loss(output, self.truth), **self.perceptual_losses(output, self.truth))

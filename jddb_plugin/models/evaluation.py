@@ -1,6 +1,7 @@
 """Validation and testing of joint denoising and demosaicking: whole frames, scores after the ISP, pictures."""
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections import Counter, OrderedDict
@@ -16,7 +17,7 @@ from basicsr.utils.dist_util import get_dist_info
 from torch import Tensor
 from tqdm import tqdm
 
-from jddb_plugin.checks import OptionError, check_choice
+from jddb_plugin.checks import DataError, OptionError, check_choice
 from jddb_plugin.inference.engine import ALIGNMENTS, restore_frame
 from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.bayer import demosaic_bilinear
@@ -72,13 +73,35 @@ class ValidationOptions:
 class EvaluatedModel(VideoBaseModel):
     """Base of the models of burst networks: restores whole frames and scores them."""
 
+    batch: dict[str, Any]
+    lq: Tensor
+    gt: Optional[Tensor]
+    output: Tensor
+    ref_idx: int
+
+    @property
+    def truth(self) -> Tensor:
+        """The clean picture of the batch.
+
+        Raises:
+            DataError: the data set has none.
+        """
+        if self.gt is None:
+            raise DataError("the data set gives no 'gt' to compare with.")
+        return self.gt
+
+    @functools.cached_property
+    def validation_options(self) -> ValidationOptions:
+        """The section ``val``."""
+        return ValidationOptions.read(self.opt.get('val') or {})
+
     def test(self) -> None:
         """Restore ``lq`` by the averaged network if there is one."""
         # The bare network: under DDP a forward pass may wait for ranks that have no frame to validate.
         net = self.net_g_ema if hasattr(self, 'net_g_ema') else self.get_bare_model(self.net_g)
         training = net.training
         net.eval()
-        options = ValidationOptions.read(self.opt.get('val') or {})
+        options = self.validation_options
         self.output = restore_frame(net, self.lq, self.ref_idx, align=options.align, tiling=options.tiling,
                                     memory=None if options.memory is None else parse_memory(options.memory))
         net.train(training)
@@ -121,7 +144,7 @@ class EvaluatedModel(VideoBaseModel):
                 self._save_image(name, sample, current_iter)
             has_truth = self.gt is not None
             if metrics and has_truth:
-                images = {'img': self._as_image(self.output), 'img2': self._as_image(self.gt)}
+                images = {'img': self._as_image(self.output), 'img2': self._as_image(self.truth)}
                 frame = int(sample['idx'].split('/')[0])
                 for k, metric in enumerate(metrics.values()):
                     results[sample['folder']][frame, k] = float(calculate_metric(images, metric))
@@ -129,7 +152,8 @@ class EvaluatedModel(VideoBaseModel):
         progress.close()
         if tb_logger and self.opt['val'].get('pictures'):
             self._add_pictures(dataset, current_iter, tb_logger)
-        self.batch = self.lq = self.gt = self.output = None
+        for held in ('batch', 'lq', 'gt', 'output'):
+            self.__dict__.pop(held, None)
         if not metrics:
             return
         if not processes.any_of(has_truth):
@@ -170,12 +194,12 @@ class EvaluatedModel(VideoBaseModel):
         folders = np.array(dataset.data_info['folder'])
         table: dict[str, dict[str, dict[str, Any]]] = {}
         for k, metric in enumerate(self.opt['val']['metrics']):
-            per_clip = {}
+            per_clip: dict[str, dict[str, Any]] = {}
             for folder, values in results.items():
-                values = values[:, k].cpu().numpy()
-                center = values[~border[folders == folder]]
-                per_clip[folder] = {'all': float(values.mean()), 'centre': float(center.mean()) if len(center) else None,
-                                    'frames': values.tolist()}
+                by_frame = values[:, k].cpu().numpy()
+                center = by_frame[~border[folders == folder]]
+                per_clip[folder] = {'all': float(by_frame.mean()), 'centre': float(center.mean()) if len(center) else None,
+                                    'frames': by_frame.tolist()}
             means: dict[str, Optional[float]] = {}
             for kind in ('all', 'centre'):
                 known = [clip[kind] for clip in per_clip.values() if clip[kind] is not None]

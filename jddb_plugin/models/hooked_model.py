@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Mapping, Optional
 
 from basicsr.models.sr_model import SRModel
 from basicsr.models.video_base_model import VideoBaseModel
@@ -13,12 +13,17 @@ from jddb_plugin.hooks.hook import build_hooks
 from jddb_plugin.models.evaluation import middle_frames
 from jddb_plugin.visual.matching import draw_matching
 
+if TYPE_CHECKING:
+    from jddb_plugin.runtime.host import HostModel as _Host
+else:
+    _Host = object  # the model's own class, which comes next in the order of methods
+
 #: Side of the tiles whose matching is drawn where ``val.tile`` says nothing.
 _DRAWN_TILE = 64
 
 
-class HookMixin:
-    """Runs the hooks listed under ``train: hooks:`` around every optimisation step.
+class HookMixin(_Host):
+    """Runs the hooks listed under ``train: hooks:`` around every optimization step.
 
     With ``val: matching_figure: true``, validation also draws the matching of one burst of each clip for TensorBoard;
     the network must have a coarse stage (TwoStageJDDB, CoarseAligned, DPBM).
@@ -71,12 +76,12 @@ class HookMixin:
     def validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool = False) -> None:
         """The model's own validation, and the matching of the middle frame of every clip for TensorBoard."""
         super().validation(dataloader, current_iter, tb_logger, save_img)
-        if not (tb_logger and self._draws_matching()):  # rank 0 alone has a logger
+        coarse = self._coarse_stage()
+        if not (tb_logger and self._draws_matching()) or coarse is None:  # rank 0 alone has a logger
             return
         dataset = dataloader.dataset
         for folder, index in middle_frames(dataset).items():
             burst = dataset[index]['lq'].to(self.device)
-            coarse = self._coarse_stage()
             largest = min(burst.shape[-2:]) // coarse.scale * coarse.scale
             side = min((self.opt.get('val') or {}).get('tile') or _DRAWN_TILE, largest)
             image = draw_matching(burst, coarse, tile=side)

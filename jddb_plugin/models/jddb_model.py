@@ -53,28 +53,28 @@ class _TwoStageStep(TrainedModel):
         return output._replace(restored=output.restored.float(), interpolated=output.interpolated.float()), positions
 
     def observations(self, output: tuple[TileOutput, Tensor]) -> dict[str, Tensor]:
-        """What tells whether the alignment goes well: mean size of the offsets (px of their level), entropy of the match."""
-        output, _ = output
-        seen = {f'dcn_offset_l{level}': size for level, size in enumerate(output.offset_size, start=1)}
-        if output.match is not None and output.match.coarse.weight is not None:
-            seen['match_entropy'] = match_entropy(output.match.coarse)
-            seen['match_entropy_fine'] = match_entropy(output.match.fine)
-        return seen
+        """What shows whether the alignment works: mean size of the offsets (px of their level), entropy of the match."""
+        result, _ = output
+        values = {f'dcn_offset_l{level}': size for level, size in enumerate(result.offset_size, start=1)}
+        if result.match is not None and result.match.coarse.weight is not None:
+            values['match_entropy'] = match_entropy(result.match.coarse)
+            values['match_entropy_fine'] = match_entropy(result.match.fine)
+        return values
 
     def losses(self, output: tuple[TileOutput, Tensor]) -> OrderedDict[str, Tensor]:
         """The terms of eq. (9) by their names in the log."""
-        output, positions = output
-        side = output.restored.shape[-1]
-        gt = torch.stack([image[:, y:y + side, x:x + side] for image, (y, x) in zip(self.gt, (positions * UPSCALE).tolist())])
+        result, positions = output
+        side = result.restored.shape[-1]
+        gt = torch.stack([image[:, y:y + side, x:x + side] for image, (y, x) in zip(self.truth, (positions * UPSCALE).tolist())])
         terms: OrderedDict[str, Tensor] = OrderedDict()
-        terms['l_pix'] = self.pixel_loss(output.restored, gt)
-        terms.update(self.perceptual_losses(output.restored, gt))
+        terms['l_pix'] = self.pixel_loss(result.restored, gt)
+        terms.update(self.perceptual_losses(result.restored, gt))
         if self.cri_interpolation:
-            terms['l_interpolation'] = self.cri_interpolation(output.interpolated, gt)
-        if self.cri_one_hot:
-            terms['l_one_hot'] = self.cri_one_hot(output.match.coarse, output.match.fine)
-        if self.cri_bm:
-            match = output.match
+            terms['l_interpolation'] = self.cri_interpolation(result.interpolated, gt)
+        match = result.match
+        if match is not None and self.cri_one_hot:
+            terms['l_one_hot'] = self.cri_one_hot(match.coarse, match.fine)
+        if match is not None and self.cri_bm:
             found = match.coarse.distance, match.fine.distance
             # With weight 0 the term stays in the graph, for gradients of 0, but the clean burst need not be searched.
             target = self._clean_distances(match, positions) if self.cri_bm.loss_weight else found
@@ -102,7 +102,7 @@ def tile_of(opt: Mapping[str, Any]) -> int:
     """
     tile = opt['train'].get('tile', 64)
     if not isinstance(tile, int) or isinstance(tile, bool) or tile < SCALE or tile % SCALE:
-        raise OptionError(f'train.tile: expected multiples of the matching scale {SCALE}, got {tile!r}.')
+        raise OptionError(f'train.tile: expected a multiple of the matching scale {SCALE}, got {tile!r}.')
     return tile
 
 
@@ -138,7 +138,7 @@ def _complete_region(opt: Mapping[str, Any]) -> None:
     if reach == 'auto':
         data['reach'] = reach = needed
     if isinstance(reach, int) and reach < needed:
-        raise OptionError(f'datasets.train.reach: is {reach}, but the search goes {needed} packed px far; use reach: {needed}, '
+        raise OptionError(f'datasets.train.reach: is {reach}, but the search spans {needed} packed px; use reach: {needed}, '
                           'or auto.')
 
 

@@ -1,6 +1,7 @@
-"""How an optimisation step is taken: precision, clipping, and what happens when it goes wrong."""
+"""How an optimization step is taken: precision, clipping, and what happens when it goes wrong."""
 from __future__ import annotations
 
+import functools
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ class StepOptions(Options):
             sampling of the deformable convolutions and the losses stay in float32, and so does validation.
         compile: run the refined stage through torch.compile.
         max_grad_norm: clip the gradients of the network, and those of its coarse stage, to this norm each: the matching's
-            losses are far larger than the others, and would be the measure of all. Default: none.
+            losses are far larger than the others, and would dominate the norm. Default: none.
         max_skipped: steps in a row that may be skipped for a loss or gradient that is not finite.
     """
 
@@ -54,7 +55,8 @@ def joined_loss(terms: Mapping[str, Tensor], sums: Iterable[str]) -> Tensor:
     terms) must be as many times larger.
     """
     world = dist.get_world_size() if processes.is_distributed() else 1
-    return sum(term * (world if name in sums else 1) for name, term in terms.items())
+    weighted = [term * (world if name in sums else 1) for name, term in terms.items()]
+    return functools.reduce(torch.add, weighted)
 
 
 def joined_values(values: Mapping[str, Tensor], sums: Iterable[str]) -> OrderedDict[str, float]:
@@ -96,6 +98,6 @@ class SkipCounter:
         self.in_all += 1
         if self.in_a_row > self.allowed:
             raise TrainingError(f'iteration {iteration}: training has diverged, {self.in_a_row} steps in a row were skipped. Not '
-                                f'finite: {", ".join(wrong)}. The checkpoints are from before; lower the learning rate or set '
-                                'train.max_grad_norm, and go on with --auto_resume.')
+                                f'finite: {", ".join(wrong)}. Checkpoints are unaffected: lower the learning rate or set '
+                                'train.max_grad_norm, and resume with --auto_resume.')
         return False

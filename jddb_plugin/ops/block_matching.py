@@ -6,30 +6,29 @@ Convention:
     M candidates; the candidates of a window are numbered row by row, from the top left.
 
 Matching is progressive in two ways: each frame is searched with a stride, then with stride 1 around the best
-match; and frames walk outward from the reference, the centre of each search being the last match in that
+match; and frames are searched outward from the reference, the center of each search being the last match in that
 direction.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from jddb_plugin.checks import OptionError, ShapeError, check_choice, check_ndim
-from jddb_plugin.ops.patch_distance import cut, patch_distances
+from jddb_plugin.ops.patch_distance import extract_patches, patch_distances
 
 
 @dataclass(frozen=True)
 class SearchWindow:
-    """The candidates of the two searches, relative to their centre.
+    """The candidates of the two searches, relative to their center.
 
     Attributes:
-        radius: reach of the first search in feature pixels, the paper's maximal search range.
-        stride: step of the first search; the second one reaches as far with step 1.
-        kind: 'symmetric' is the paper's: -radius .. radius, then -stride .. stride. 'published' is what the
+        radius: largest displacement of the first search in feature pixels, the paper's maximal search range.
+        stride: step of the first search; the second one covers as many feature pixels around its match, with step 1.
+        kind: 'symmetric' is the paper's: -radius .. radius, then -stride .. stride. 'released' is what the
             released code does: upper ends are excluded, and so is a candidate that touches the frame's last
             row or column.
     """
@@ -39,31 +38,31 @@ class SearchWindow:
     kind: str = 'symmetric'
 
     def __post_init__(self) -> None:
-        check_choice(self.kind, ('symmetric', 'published'), 'window')
+        check_choice(self.kind, ('symmetric', 'released'), 'window')
         if self.radius < 0 or self.stride < 1:
             raise OptionError(f'search window: radius must be >= 0 and stride >= 1, got {self.radius}, {self.stride}.')
 
     @property
     def coarse(self) -> tuple[int, int, int]:
         """(first, last, step) of the strided search along one axis."""
-        if self.kind == 'published':
+        if self.kind == 'released':
             last = (2 * self.radius - 1) // self.stride * self.stride - self.radius
             return -self.radius, max(last, 0), self.stride
-        reach = self.radius // self.stride * self.stride
-        return -reach, reach, self.stride
+        last = self.radius // self.stride * self.stride
+        return -last, last, self.stride
 
     @property
     def fine(self) -> tuple[int, int, int]:
         """(first, last, step) of the search around the strided match along one axis."""
-        return -self.stride, self.stride - (self.kind == 'published'), 1
+        return -self.stride, self.stride - (self.kind == 'released'), 1
 
     @property
     def margin(self) -> int:
         """Rows and columns at the frame's end that candidates must not touch."""
-        return int(self.kind == 'published')
+        return int(self.kind == 'released')
 
     def max_displacement(self, frames: int, ref_idx: int) -> int:
-        """How far, in feature pixels, a match in one of so many frames can lie from its tile: frames walk outward."""
+        """How far, in feature pixels, a match in one of so many frames can lie from its tile: searches add up outward."""
         steps = max(ref_idx, frames - 1 - ref_idx)
         return steps * sum(max(-axis[0], axis[1]) for axis in (self.coarse, self.fine)) + self.margin
 
@@ -72,16 +71,21 @@ class Search(NamedTuple):
     """What one search of each tile in each frame saw. F = N - 1 frames, the reference left out.
 
     Attributes:
-        centre: [B, T, F, 2], int64, where the window was centred.
+        center: [B, T, F, 2], int64, where the window was centerd.
         distance: [B, T, F, M], eq. (1), 0 for invalid candidates.
         valid: [B, T, F, M], bool, candidates that lie inside the frame.
         weight: [B, T, F, M], eq. (2), 0 for invalid candidates; None in hard matching.
     """
 
-    centre: Tensor
+    center: Tensor
     distance: Tensor
     valid: Tensor
     weight: Optional[Tensor]
+
+    def at(self, index: Any) -> Search:
+        """The same for a part of the leading dimensions."""
+        weight = None if self.weight is None else self.weight[index]
+        return Search(self.center[index], self.distance[index], self.valid[index], weight)
 
 
 class Match(NamedTuple):
@@ -96,6 +100,11 @@ class Match(NamedTuple):
     coarse: Search
     fine: Search
 
+    def tiles(self, part: slice) -> Match:
+        """The match of some of its tiles."""
+        index = (slice(None), part)
+        return Match(self.offset[index], self.coarse.at(index), self.fine.at(index))
+
 
 def _steps(axis: tuple[int, int, int], device: torch.device) -> Tensor:
     """[M, 2] displacements of a square window, row by row."""
@@ -104,18 +113,18 @@ def _steps(axis: tuple[int, int, int], device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(line, line, indexing='ij'), dim=-1).flatten(0, 1)
 
 
-def _is_valid(centre: Tensor, steps: Tensor, size: tuple[int, int], frame_size: tuple[int, int],
+def _is_valid(center: Tensor, steps: Tensor, size: tuple[int, int], frame_size: tuple[int, int],
               margin: int) -> Tensor:
-    """[S, M]: candidates inside the frame; the centre if there is none."""
-    corner = centre[:, None] + steps
-    last = torch.tensor([frame_size[0] - size[0] - margin, frame_size[1] - size[1] - margin], device=centre.device)
+    """[S, M]: candidates inside the frame; the center if there is none."""
+    corner = center[:, None] + steps
+    last = torch.tensor([frame_size[0] - size[0] - margin, frame_size[1] - size[1] - margin], device=center.device)
     inside = ((corner >= 0) & (corner <= last)).all(dim=-1)
-    at_centre = (steps == 0).all(dim=-1)
-    return inside | (~inside.any(dim=-1, keepdim=True) & at_centre)
+    at_center = (steps == 0).all(dim=-1)
+    return inside | (~inside.any(dim=-1, keepdim=True) & at_center)
 
 
 def _best(distance: Tensor, valid: Tensor, steps: Tensor) -> Tensor:
-    """[S] index of the smallest distance; of equal ones, the candidate nearest to the centre."""
+    """[S] index of the smallest distance; of equal ones, the candidate nearest to the center."""
     # A NaN would win or lose every comparison by accident; as infinity it can only lose.
     distance = distance.detach().nan_to_num(nan=torch.inf, posinf=torch.inf).masked_fill(~valid, torch.inf)
     squares = steps.square().sum(dim=-1)
@@ -124,11 +133,11 @@ def _best(distance: Tensor, valid: Tensor, steps: Tensor) -> Tensor:
     return rank.masked_fill(losers, torch.iinfo(rank.dtype).max).argmin(dim=-1)
 
 
-def normalise(raw: Tensor, valid: Tensor) -> Tensor:
+def normalize_distances(raw: Tensor, valid: Tensor) -> Tensor:
     """Eq. (1): divide the distances of a search by their L2 norm over its valid candidates.
 
     Examples:
-        >>> normalise(torch.tensor([3.0, 4.0, 9.0]), torch.tensor([True, True, False])).tolist()
+        >>> normalize_distances(torch.tensor([3.0, 4.0, 9.0]), torch.tensor([True, True, False])).tolist()
         [0.6000000238418579, 0.800000011920929, 0.0]
     """
     raw = raw.masked_fill(~valid, 0)
@@ -208,33 +217,48 @@ def match_tiles(features: Tensor, positions: Tensor, size: tuple[int, int], *, r
     with torch.autocast(features.device.type, enabled=False):
         frames, sample = _flatten(features, tiles)
         corner = positions.reshape(-1, 2)
-        reference = cut(frames, sample * num_frames + ref_idx, corner, size)
-        found: dict[int, tuple[Tensor, list[Tensor], list[Tensor]]] = {}
+        reference = extract_patches(frames, sample * num_frames + ref_idx, corner, size)
+        found: dict[int, _Found] = {}
         for distance in range(1, max(ref_idx, num_frames - 1 - ref_idx) + 1):
             targets = [t for t in (ref_idx - distance, ref_idx + distance) if 0 <= t < num_frames]
             # Both directions are searched at once; each starts where it last found its match.
             inner = [t + (1 if t < ref_idx else -1) for t in targets]
-            centre = torch.cat([found[i][0] if i != ref_idx else corner for i in inner])
+            center = torch.cat([found[i].corner if i != ref_idx else corner for i in inner])
             index = torch.cat([sample * num_frames + t for t in targets])
             tile = reference.repeat(len(targets), 1, 1, 1)
-            centre, coarse = _search(frames, index, tile, centre, window.coarse, window.margin, temperature)
-            centre, fine = _search(frames, index, tile, centre, window.fine, window.margin, temperature)
+            center, coarse = _search(frames, index, tile, center, window.coarse, window.margin, temperature)
+            center, fine = _search(frames, index, tile, center, window.fine, window.margin, temperature)
             for k, target in enumerate(targets):
                 part = slice(k * len(corner), (k + 1) * len(corner))
-                found[target] = (centre[part], [c if c is None else c[part] for c in coarse],
-                                 [c if c is None else c[part] for c in fine])
-    order = sorted(found)
-    where = [found[t][0] if t != ref_idx else corner for t in range(num_frames)]
+                found[target] = _Found(center[part], coarse.at(part), fine.at(part))
+    where = [found[t].corner if t != ref_idx else corner for t in range(num_frames)]
     offset = torch.stack(where, dim=1) - corner[:, None]
-    searches = []
-    for level in (1, 2):
-        fields = []
-        for field in range(4):
-            parts = [found[t][level][field] for t in order]
-            empty = not parts or parts[0] is None
-            fields.append(None if empty else torch.stack(parts, dim=1).unflatten(0, (batch, tiles)))
-        searches.append(Search(*fields))
-    return Match(offset.unflatten(0, (batch, tiles)), *searches)
+    ordered = [found[t] for t in sorted(found)]
+    lead = (batch, tiles)
+    return Match(offset.unflatten(0, lead), _stack([frame.coarse for frame in ordered], lead, offset.device),
+                 _stack([frame.fine for frame in ordered], lead, offset.device))
+
+
+class _Found(NamedTuple):
+    """Where the tiles were found in one frame, corners [B * T, 2], and the two searches, flat over tiles."""
+
+    corner: Tensor
+    coarse: Search
+    fine: Search
+
+
+def _stack(searches: list[Search], lead: tuple[int, int], device: torch.device) -> Search:
+    """Searches of all frames but the reference, in their order; a burst of one frame has none."""
+    if not searches:
+        none = torch.zeros(*lead, 0, 0, device=device)
+        return Search(torch.zeros(*lead, 0, 2, dtype=torch.int64, device=device), none, none.bool(), None)
+
+    def stacked(fields: list[Tensor]) -> Tensor:
+        return torch.stack(fields, dim=1).unflatten(0, lead)
+
+    weights = [search.weight for search in searches if search.weight is not None]
+    return Search(stacked([search.center for search in searches]), stacked([search.distance for search in searches]),
+                  stacked([search.valid for search in searches]), stacked(weights) if weights else None)
 
 
 def _flatten(features: Tensor, tiles: int) -> tuple[Tensor, Tensor]:
@@ -245,21 +269,22 @@ def _flatten(features: Tensor, tiles: int) -> tuple[Tensor, Tensor]:
     return features.flatten(0, 1).permute(0, 2, 3, 1).contiguous(), sample
 
 
-def _search(frames: Tensor, index: Tensor, reference: Tensor, centre: Tensor, axis: tuple[int, int, int],
+def _search(frames: Tensor, index: Tensor, reference: Tensor, center: Tensor, axis: tuple[int, int, int],
             margin: int, temperature: Optional[float]) -> tuple[Tensor, Search]:
-    """One search of every tile; returns the corners of the matches and what was seen, flat over tiles."""
-    steps = _steps(axis, centre.device)
-    valid = _is_valid(centre, steps, tuple(reference.shape[1:3]), tuple(frames.shape[1:3]), margin)
-    raw = patch_distances(frames, index, centre, reference, axis)
+    """One search of every tile; returns the corners of the matches and the search, flat over tiles."""
+    steps = _steps(axis, center.device)
+    valid = _is_valid(center, steps, (reference.shape[1], reference.shape[2]),
+                      (frames.shape[1], frames.shape[2]), margin)
+    raw = patch_distances(frames, index, center, reference, axis)
     best = _best(raw, valid, steps)
-    distance = normalise(raw, valid)
+    distance = normalize_distances(raw, valid)
     weight = None if temperature is None else soft_weights(distance, valid, temperature)
-    return centre + steps[best], Search(centre, distance, valid, weight)
+    return center + steps[best], Search(center, distance, valid, weight)
 
 
 def distances_along(features: Tensor, positions: Tensor, size: tuple[int, int], match: Match, *, ref_idx: int,
                     window: SearchWindow) -> tuple[Tensor, Tensor]:
-    """Distances of other features for the very candidates that ``match`` looked at.
+    """Distances of other features for the candidates of ``match``.
 
     Eq. (6) compares the distances of learned features with those of the clean burst, candidate by candidate.
 
@@ -283,88 +308,12 @@ def distances_along(features: Tensor, positions: Tensor, size: tuple[int, int], 
     tiles = positions.shape[1]
     with torch.autocast(features.device.type, enabled=False):
         frames, sample = _flatten(features, tiles)
-        reference = cut(frames, sample * num_frames + ref_idx, positions.reshape(-1, 2), size)
+        reference = extract_patches(frames, sample * num_frames + ref_idx, positions.reshape(-1, 2), size)
         others = torch.tensor([t for t in range(num_frames) if t != ref_idx], device=sample.device)
         index = (sample[:, None] * num_frames + others).flatten()
         tile = reference.repeat_interleave(num_frames - 1, dim=0)
         result = []
         for search, axis in ((match.coarse, window.coarse), (match.fine, window.fine)):
-            raw = patch_distances(frames, index, search.centre.reshape(-1, 2), tile, axis)
-            result.append(normalise(raw.view_as(search.valid), search.valid))
+            raw = patch_distances(frames, index, search.center.reshape(-1, 2), tile, axis)
+            result.append(normalize_distances(raw.view_as(search.valid), search.valid))
     return result[0], result[1]
-
-
-def take_tiles(frames: Tensor, positions: Tensor, offset: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut the matched tiles out of full-resolution frames (hard alignment).
-
-    Args:
-        frames: [B, N, C, H, W].
-        positions: [B, T, 2], corners of the tiles in pixels of ``frames``.
-        offset: [B, T, N, 2], displacement in pixels of ``frames``.
-        size: height and width of a tile.
-
-    Returns:
-        [B, T, N, C, height, width].
-
-    Examples:
-        >>> frames = torch.rand(1, 2, 3, 16, 16)
-        >>> offset = torch.tensor([[[[0, 0], [1, 2]]]])
-        >>> tiles = take_tiles(frames, torch.tensor([[[4, 4]]]), offset, (8, 8))
-        >>> torch.equal(tiles[0, 0, 1], frames[0, 1, :, 5:13, 6:14])
-        True
-    """
-    batch, num_frames = frames.shape[:2]
-    corner = (positions[:, :, None] + offset).reshape(-1, 2)
-    index = torch.arange(batch * num_frames, device=corner.device).view(batch, 1, num_frames)
-    index = index.expand(offset.shape[:3]).reshape(-1)
-    rows = corner[:, 0, None] + torch.arange(size[0], device=corner.device)
-    cols = corner[:, 1, None] + torch.arange(size[1], device=corner.device)
-    tiles = frames.flatten(0, 1)[index[:, None, None], :, rows[:, :, None], cols[:, None, :]]
-    return tiles.permute(0, 3, 1, 2).unflatten(0, tuple(offset.shape[:3])).contiguous()
-
-
-def blend_tiles(frames: Tensor, positions: Tensor, match: Match, size: tuple[int, int], *, ref_idx: int,
-                window: SearchWindow, scale: int) -> Tensor:
-    """Average the candidates of the fine search by their weights (soft alignment).
-
-    The sum over shifted tiles is a correlation of one region with the weights as its kernel, dilated by
-    ``scale``: no stack of candidates is ever made.
-
-    Args:
-        frames: [B, N, C, H, W].
-        positions: [B, T, 2], corners of the tiles in pixels of ``frames``.
-        match: soft match, found on features ``scale`` times smaller than ``frames``.
-        size: height and width of a tile in pixels of ``frames``.
-        ref_idx, window: as given to :func:`match_tiles`.
-        scale: pixels of ``frames`` per feature pixel.
-
-    Returns:
-        [B, T, N, C, height, width]; the reference's tile is cut as it is.
-
-    Reference:
-        Section 3.2: P_BM = sum_i w_i P_i.
-
-    Examples:
-        >>> burst, corner, window = torch.rand(1, 3, 2, 16, 16), torch.tensor([[[4, 4]]]), SearchWindow(radius=2, stride=1)
-        >>> match = match_tiles(burst, corner, (4, 4), ref_idx=1, window=window, temperature=0.01)
-        >>> blend_tiles(burst, corner, match, (4, 4), ref_idx=1, window=window, scale=1).shape
-        torch.Size([1, 1, 3, 2, 4, 4])
-    """
-    if match.fine.weight is None:
-        raise OptionError('blend_tiles needs a soft match: give match_tiles a temperature.')
-    batch, num_frames, channels = frames.shape[:3]
-    tiles = positions.shape[1]
-    others = torch.tensor([t for t in range(num_frames) if t != ref_idx], device=frames.device)
-    index = torch.arange(batch, device=frames.device)[:, None, None] * num_frames + others
-    index = index.expand(batch, tiles, -1).reshape(-1)
-    first, last, _ = window.fine
-    count = last - first + 1
-    corner = match.fine.centre.reshape(-1, 2) * scale + first * scale
-    region_size = (size[0] + (count - 1) * scale, size[1] + (count - 1) * scale)
-    region = cut(frames.flatten(0, 1).permute(0, 2, 3, 1), index, corner, region_size).permute(0, 3, 1, 2)
-    kernel = match.fine.weight.reshape(-1, 1, count, count).to(region.dtype)
-    blended = F.conv2d(region.reshape(1, -1, *region_size), kernel.repeat_interleave(channels, dim=0),
-                       dilation=scale, groups=region.shape[0] * channels)
-    blended = blended.view(batch, tiles, num_frames - 1, channels, *size)
-    reference = take_tiles(frames[:, ref_idx:ref_idx + 1], positions, torch.zeros_like(match.offset[:, :, :1]), size)
-    return torch.cat((blended[:, :, :ref_idx], reference, blended[:, :, ref_idx:]), dim=2)

@@ -95,7 +95,7 @@ def _grid_sample(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: 
     cols = torch.arange(out_w, device=device, dtype=dtype) * stride - padding
     tap_y = (torch.arange(kernel_h, device=device, dtype=dtype) * dilation).repeat_interleave(kernel_w)
     tap_x = (torch.arange(kernel_w, device=device, dtype=dtype) * dilation).repeat(kernel_h)
-    # Pixel centres lie at odd multiples of 1 / size in grid_sample's coordinates (align_corners=False).
+    # Pixel centers lie at odd multiples of 1 / size in grid_sample's coordinates (align_corners=False).
     still_y = (2 * (tap_y.view(-1, 1, 1) + rows.view(-1, 1)) + 1) / height - 1
     still_x = (2 * (tap_x.view(-1, 1, 1) + cols) + 1) / width - 1
     kernel = weight.reshape(out_channels, -1)

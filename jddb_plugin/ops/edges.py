@@ -11,7 +11,7 @@ _LUMA = (0.2989, 0.5870, 0.1140)
 
 
 def _gaussian5(image: Tensor) -> Tensor:
-    """Normalised 5x5 Gaussian of sigma 1 with zero padding, on [B, 1, H, W]."""
+    """Normalized 5x5 Gaussian of sigma 1 with zero padding, on [B, 1, H, W]."""
     line = torch.exp(-torch.arange(-2, 3, dtype=torch.float64).square() / 2)
     kernel = torch.outer(line, line)
     kernel = (kernel / kernel.sum()).to(image)

@@ -169,7 +169,7 @@ def refine_motion(reference: np.ndarray, image: np.ndarray, seed: np.ndarray) ->
     import numpy as np
 
     reference, image = (cv2.GaussianBlur(values, (0, 0), 1.0) for values in (reference, image))
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     found = flow.calc(reference, image, np.ascontiguousarray(seed[..., ::-1]))  # OpenCV's motion is (dx, dy)
     return np.ascontiguousarray(found[..., ::-1])
 

@@ -10,13 +10,13 @@ Convention:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
-#: Working memory by device type: on a CPU the differences stay in its cache, on a GPU a launch has enough to do.
+#: Working memory by device type: on a CPU the differences stay in its cache, on a GPU a launch keeps it busy.
 CHUNK_BYTES = {'cpu': 8 << 20, 'cuda': 128 << 20}
 
 
@@ -41,7 +41,7 @@ def _indices(images: Tensor, index: Tensor, corner: Tensor, size: tuple[int, int
     return index[:, None, None], rows[:, :, None], cols[:, None, :]
 
 
-def cut(images: Tensor, index: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
+def extract_patches(images: Tensor, index: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut one rectangle per row of ``corner``; what lies outside the image repeats its border.
 
     Args:
@@ -55,7 +55,7 @@ def cut(images: Tensor, index: Tensor, corner: Tensor, size: tuple[int, int]) ->
 
     Examples:
         >>> image = torch.arange(12.).view(1, 3, 4, 1)
-        >>> cut(image, torch.tensor([0]), torch.tensor([[1, 2]]), (2, 3)).squeeze().tolist()
+        >>> extract_patches(image, torch.tensor([0]), torch.tensor([[1, 2]]), (2, 3)).squeeze().tolist()
         [[6.0, 7.0, 7.0], [10.0, 11.0, 11.0]]
     """
     return images[_indices(images, index, corner, size)]
@@ -70,7 +70,7 @@ def patch_distances(images: Tensor, index: Tensor, corner: Tensor, reference: Te
     Args:
         images: [L, H, W, C], float32 or float64.
         index: [S], int64, the image that each tile is searched in.
-        corner: [S, 2], int64, the centre of each search.
+        corner: [S, 2], int64, the center of each search.
         reference: [S, height, width, C], the tiles.
         axis: (first, last, step) of the displacements, the same along both axes; M = count * count candidates.
 
@@ -93,9 +93,9 @@ def patch_distances(images: Tensor, index: Tensor, corner: Tensor, reference: Te
 
 
 def _region(images: Tensor, index: Tensor, corner: Tensor, size: tuple[int, int], axis: tuple[int, int, int]) -> Tensor:
-    """Everything that the searches can see."""
+    """Everything that the searches cover."""
     first, last, _ = axis
-    return cut(images, index, corner + first, (size[0] + last - first, size[1] + last - first))
+    return extract_patches(images, index, corner + first, (size[0] + last - first, size[1] + last - first))
 
 
 def _candidates(region: Tensor, size: tuple[int, int], axis: tuple[int, int, int]) -> Tensor:
@@ -105,7 +105,7 @@ def _candidates(region: Tensor, size: tuple[int, int], axis: tuple[int, int, int
 
 
 def _fused(images: Tensor, index: Tensor, corner: Tensor, reference: Tensor, axis: tuple[int, int, int]) -> Tensor:
-    size = tuple(reference.shape[1:3])
+    size = (reference.shape[1], reference.shape[2])
     candidates = _candidates(_region(images, index, corner, size, axis), size, axis)
     return (candidates - reference.flatten(2)[:, None, None]).abs().sum(dim=(-2, -1)).flatten(1)
 
@@ -114,13 +114,13 @@ class _Chunked(torch.autograd.Function):
     """Sums of absolute differences [S, M]; keeps no differences for the backward pass but computes them again."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, images: Tensor, index: Tensor, corner: Tensor, reference: Tensor,
+    def forward(ctx: Any, images: Tensor, index: Tensor, corner: Tensor, reference: Tensor,
                 axis: tuple[int, int, int]) -> Tensor:
         ctx.save_for_backward(images, index, corner, reference)
         ctx.axis = axis
         first, last, step = axis
         count = (last - first) // step + 1
-        size = tuple(reference.shape[1:3])
+        size = (reference.shape[1], reference.shape[2])
         item_bytes = images.element_size()
         result = reference.new_empty(len(index), count, count)
         buffer = reference.new_empty(0)
@@ -142,11 +142,11 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
         images, index, corner, reference = ctx.saved_tensors
         first, last, step = ctx.axis
         count = (last - first) // step + 1
-        height, width = size = tuple(reference.shape[1:3])
+        height, width = size = (reference.shape[1], reference.shape[2])
         grad_images, grad_reference = torch.zeros_like(images), torch.zeros_like(reference)
         region_size = (height + last - first, width + last - first)
         region_bytes = region_size[0] * region_size[1] * images.shape[3] * images.element_size()

@@ -132,9 +132,9 @@ def make_grid(height: int, width: int, *, tile: Union[int, tuple[int, int]], ove
         overlap: extra context on each side, a multiple of ``multiple``.
         multiple: corners are multiples of it.
         layout: 'inside' keeps tiles inside the frame (padded to ``multiple`` by repeating its border) and blends
-            their overlaps; 'published' is the released code's: zeros right and below up to the next multiple of
+            their overlaps; 'released' is the released code's: zeros right and below up to the next multiple of
             the tile (a whole tile where the size already is one), ``overlap`` zeros all around, tiles cut to
-            their centre and put side by side. Tiles of nothing but padding, which the released code restores
+            their center and put side by side. Tiles of nothing but padding, which the released code restores
             too and throws away, are left out.
 
     Raises:
@@ -146,14 +146,14 @@ def make_grid(height: int, width: int, *, tile: Union[int, tuple[int, int]], ove
         >>> grid.size, grid.rows, grid.cols
         ((72, 72), (0, 28), (0, 32, 68))
     """
-    check_choice(layout, ('inside', 'published'), 'layout')
+    check_choice(layout, ('inside', 'released'), 'layout')
     tall, wide = (tile, tile) if isinstance(tile, int) else tile
     if min(tall, wide) < 1 or overlap < 0 or tall % multiple or wide % multiple or overlap % multiple:
         raise OptionError(f'tile and overlap must be multiples of the matching scale {multiple}, got {tile}, {overlap}.')
     if height < tall or width < wide:
         raise ShapeError(f'a frame of {height} x {width} px (of packed raw: half the size of the RGB image) is smaller than '
                          f'a tile of {tile}; use a smaller tile or a larger crop.')
-    if layout == 'published':
+    if layout == 'released':
         right, below = wide - width % wide, tall - height % tall
         rows, cols = tuple(range(0, height, tall)), tuple(range(0, width, wide))
         return TileGrid((height, width), (overlap, right + overlap, overlap, below + overlap), 'constant', rows, cols,

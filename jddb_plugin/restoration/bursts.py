@@ -203,7 +203,7 @@ def _lmdb_bursts(path: Path, noise: Optional[tuple[float, float]]) -> list[Burst
 
 
 def noisy_frame(image: np.ndarray, index: int, noise: Optional[tuple[float, float]], where: str) -> RawFrame:
-    """Noisy raw of an sRGB frame [H, W, 3], as in the published test protocol, rounded to 16 bits.
+    """Noisy raw of an sRGB frame [H, W, 3], as in the released test protocol, rounded to 16 bits.
 
     Raises:
         OptionError: ``noise``, (shot, read), is None.

@@ -1,7 +1,7 @@
 """Export of the refined stage: coarsely aligned tiles in, RGB out.
 
 Matching, cutting of tiles and merging depend on the frames' content and size and stay in Python; so does the noise map.
-:func:`jddb_plugin.archs.tile_walk.walk_tiles` runs an exported stage on whole frames.
+:func:`jddb_plugin.archs.tiled.process_tiles` runs an exported stage on whole frames.
 
 Formats, by the file's suffix:
     .onnx  ONNX, read by onnxruntime and others.
@@ -25,6 +25,7 @@ from jddb_plugin.archs.dpbm_arch import SCALE
 from jddb_plugin.archs.jddb_arch import RefinedStage, TwoStageJDDB
 from jddb_plugin.archs.pixel_align import DeformConvPack
 from jddb_plugin.checks import DataError, ExportError, OptionError, check_choice, optional_package
+from jddb_plugin.files import atomic_write
 
 #: Version of ONNX's operators; DeformConv is there from 19 on.
 OPSET = 20
@@ -89,25 +90,23 @@ def export_refined(net: TwoStageJDDB, path: str, *, frames: int = 5, size: tuple
         ExportError: the exporter or the runtime fails, or the difference is above :data:`TOLERANCE`.
     """
     ref_idx = _check_arguments(net, path, frames, size, ref_idx, form)
-    partial = str(Path(path).with_suffix(f'.partial{Path(path).suffix}'))
+    partial = path
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        write_refined(net, partial, frames=frames, size=size, ref_idx=ref_idx, form=form, open_size=open_size)
-        shapes = [(1, frames, 8, *size), (3, frames, 8, *size)]
-        if open_size:
-            shapes.append((2, frames, 8, size[0] + SCALE, size[1] + 3 * SCALE))
-        result = compare_refined(net, partial, shapes, ref_idx=ref_idx)
-        if not result.difference <= TOLERANCE:
-            raise ExportError(f'{path}: not written; what was exported differs from the network by {result.difference:.1e}, more '
-                              f'than {TOLERANCE:.0e}. Try another version of torch or of the runtime.')
-        os.replace(partial, path)
+        with atomic_write(path, keep_suffix=True) as file:  # the suffix says which format it is
+            partial = str(file)
+            write_refined(net, partial, frames=frames, size=size, ref_idx=ref_idx, form=form, open_size=open_size)
+            shapes = [(1, frames, 8, *size), (3, frames, 8, *size)]
+            if open_size:
+                shapes.append((2, frames, 8, size[0] + SCALE, size[1] + 3 * SCALE))
+            result = compare_refined(net, partial, shapes, ref_idx=ref_idx)
+            if not result.difference <= TOLERANCE:
+                raise ExportError(f'{path}: not written; what was exported differs from the network by {result.difference:.1e}, '
+                                  f'more than {TOLERANCE:.0e}. Try another version of torch or of the runtime.')
     except (DataError, ExportError) as error:
         raise type(error)(str(error).replace(partial, path)) from error
     except OSError as error:
         raise DataError(f'{path}: cannot be written ({error.strerror or error}).') from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
     return result
 
 

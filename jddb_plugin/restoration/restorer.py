@@ -89,7 +89,7 @@ class Restorer:
     def __init__(self, weights: Union[str, Path] = 'small', settings: Optional[Settings] = None) -> None:
         settings = Settings() if settings is None else settings
         self.weights, self.settings = str(weights), settings
-        self.device = _device(settings.device)
+        self.device = choose_device(settings.device)
         self.net = load_weights(self.weights, coarse=settings.coarse).to(self.device)
         self.net.to(memory_format=torch.channels_last)
         self.budget = Budget(default_memory() if settings.memory is None else settings.memory, resident_memory())
@@ -195,8 +195,8 @@ class Restorer:
                              '18 x 18 samples.')
         small = burst.is_video and frames.size[0] * frames.size[1] <= _SMALL_FRAME
         tile, overlap, radius = _SMALL if small else _LARGE
-        published = settings.window == 'published'
-        tiling = TilingOptions(settings.tile, settings.overlap, 'published' if published else 'inside', (tile, overlap))
+        published = settings.window == 'released'
+        tiling = TilingOptions(settings.tile, settings.overlap, 'released' if published else 'inside', (tile, overlap))
         window = SearchWindow(radius if settings.radius is None else settings.radius, _STRIDE, settings.window)
         align = 'tiles' if settings.align is None and published and self.net.aligned_input else settings.align
         return tiling, make_alignment(self.net, FramesSource(frames), align, tiling, window)
@@ -232,7 +232,12 @@ def _translate_errors(where: str) -> Iterator[None]:
                           'frames.') from error
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of an option.
+
+    Raises:
+        OptionError: there is no such device.
+    """
     if name == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:

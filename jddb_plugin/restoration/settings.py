@@ -51,9 +51,9 @@ class Settings(Options):
             tiles use its free memory.
         tile, overlap, radius: of the coarse alignment, see :class:`jddb_plugin.archs.dpbm_arch.DPBM`; None is the paper's: 64, 4
             and 6 for video frames up to 1280 x 720, otherwise 128, 16 and 16.
-        window: 'symmetric', or 'published' for the released code's search window and padding.
+        window: 'symmetric', or 'released' for the released code's search window and padding.
         align: how frames are aligned, see :mod:`jddb_plugin.inference.align`: 'tiles', 'smooth', 'flow' or 'none'. None chooses
-            by the network, or 'tiles' if window is 'published'.
+            by the network, or 'tiles' if window is 'released'.
         coarse: coarse stage of the network, if its checkpoint does not state it: 'block_matching' or 'none'.
 
     Raises:
@@ -81,7 +81,7 @@ class Settings(Options):
     overlap: Optional[int] = option(None, group='how', metavar='N', help='context on each side of a tile (default: 16; 4)')
     radius: Optional[int] = option(None, group='how', metavar='N', help=(
         'range of the search in units of 4 pixels of the packed raw (default: 16; 6)'))
-    window: str = option('symmetric', group='how', choices=('symmetric', 'published'), help=(
+    window: str = option('symmetric', group='how', choices=('symmetric', 'released'), help=(
         "published: the released code's search window and padding"))
     align: Optional[str] = option(None, group='how', choices=ALIGNMENT_NAMES, help=(
         'flow: pixels by optical flow; smooth: pixels by a field of motion; tiles: each tile as a whole, as in the paper; none '
@@ -98,12 +98,12 @@ class Settings(Options):
     def check(self) -> None:
         """Raise OptionError for a value that cannot be used."""
         check_choice(self.format, FORMAT_NAMES, 'format')
-        check_choice(self.window, ('symmetric', 'published'), 'window')
+        check_choice(self.window, ('symmetric', 'released'), 'window')
         check_choice(self.precision, ('float32', 'bf16'), 'precision')
         if self.align is not None:
             check_choice(self.align, ALIGNMENT_NAMES, 'align')
-        if self.align in ('smooth', 'flow') and self.window == 'published':
-            raise OptionError(f'{self.align} cannot be combined with window published, which moves whole tiles as the released '
+        if self.align in ('smooth', 'flow') and self.window == 'released':
+            raise OptionError(f'{self.align} cannot be combined with window released, which moves whole tiles as the released '
                               'code does; remove one of them.', field='align')
         if isinstance(self.reference, str):
             check_choice(self.reference, ('middle', 'sharpest'), 'reference')

@@ -24,16 +24,17 @@ def save_atomically(content: Any, path: str) -> None:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f'{path}: the checkpoint could not be written ({_reason(error)}); earlier ones are complete. '
-                              'Free some space, or keep fewer by logger.keep_last, and go on with --auto_resume.') from error
+                              'Free some space, or keep fewer by logger.keep_last, and resume with --auto_resume.') from error
 
 
 def _reason(error: BaseException) -> str:
     """What the system said; torch hides it behind an error of its archive writer."""
-    while error is not None:
-        if isinstance(error, OSError):
-            return 'the quota is used up' if error.errno == getattr(errno, 'EDQUOT', None) else str(error.strerror or error)
-        last, error = error, error.__context__
-    return str(last).splitlines()[0]
+    cause: Optional[BaseException] = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return 'the quota is used up' if cause.errno == getattr(errno, 'EDQUOT', None) else str(cause.strerror or cause)
+        error, cause = cause, cause.__context__
+    return str(error).splitlines()[0]
 
 
 def remove_partial(*folders: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Protocol
 
 import numpy as np
 import torch
@@ -88,13 +88,21 @@ def _restored_generators() -> Iterator[None]:
         torch.set_rng_state(state[2])
 
 
+class _Samples(Protocol):
+    """A data set with a length."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
 class SeededSamples(Dataset):
     """A data set whose global random draws depend on (seed, epoch, index) alone.
 
     The toolbox's data sets draw crops and flips from the global generators of their worker.
     """
 
-    def __init__(self, dataset: Dataset, seed: int) -> None:
+    def __init__(self, dataset: _Samples, seed: int) -> None:
         self.dataset = dataset
         self.seed = seed
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from typing import Any, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Mapping, Optional
 
 from basicsr.utils import get_root_logger
 
@@ -19,8 +19,13 @@ from jddb_plugin.runtime.checkpoints import remove_outdated
 from jddb_plugin.runtime.data_position import RUN_STATE, seed_step
 from jddb_plugin.runtime.meter import Meter
 
+if TYPE_CHECKING:
+    from jddb_plugin.runtime.host import HostModel as _Host
+else:
+    _Host = object  # the model's own class, which comes next in the order of methods
 
-class TrainingLifecycleMixin:
+
+class TrainingLifecycleMixin(_Host):
     """Mixin for models of the toolbox while they train, see :func:`with_lifecycle`."""
 
     def __init__(self, opt: dict[str, Any]) -> None:
@@ -47,7 +52,8 @@ class TrainingLifecycleMixin:
     def optimize_parameters(self, current_iter: int) -> None:
         """The model's step; then the run stops here if it was asked to."""
         super().optimize_parameters(current_iter)
-        self._meter.count()
+        if self._meter is not None:
+            self._meter.count()
         self.stop_if_asked(current_iter)
 
     def stop_if_asked(self, current_iter: int) -> None:
@@ -61,11 +67,11 @@ class TrainingLifecycleMixin:
         if self._saved_at != current_iter:
             self.save(RUN_STATE.epoch_of(current_iter), current_iter)
         signal = preemption.received() or 'a signal to another process'
-        raise preemption.Preempted(f'{signal}: saved iteration {current_iter} and stopped; go on with --auto_resume.')
+        raise preemption.Preempted(f'{signal}: saved iteration {current_iter} and stopped; resume with --auto_resume.')
 
     def get_current_log(self) -> dict[str, Any]:
         """The model's log, then speed and memory; rank 0 also keeps them as data, for ``jddb plot``."""
-        log = OrderedDict(super().get_current_log(), **self._meter.read())
+        log = OrderedDict(super().get_current_log(), **(self._meter.read() if self._meter is not None else {}))
         if self.opt['rank'] == 0:
             rates = {f'lr_{place}': rate for place, rate in enumerate(self.get_current_learning_rate(), 1)}
             try:

@@ -92,7 +92,8 @@ def shield_children() -> Iterator[None]:
 
 def obey_parent_only() -> None:
     """In a shielded worker: end by SIGTERM if the parent sends it, and not if anybody else does; end when the parent does."""
-    parent = multiprocessing.parent_process().pid
+    process = multiprocessing.parent_process()
+    parent = None if process is None else process.pid
 
     def wait_for_signal() -> None:
         while True:

@@ -1,4 +1,4 @@
-"""What would stop a run only after an older experiment was renamed: looked at before."""
+"""What would stop a run only after an older experiment was renamed, checked before that."""
 from __future__ import annotations
 
 import importlib.util

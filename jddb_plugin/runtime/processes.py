@@ -85,7 +85,8 @@ def rank_info(launcher: str) -> tuple[int, int, int]:
         if not os.environ.get(name, '').isdigit():
             start = 'torchrun ... -m jddb_plugin.train' if launcher == 'pytorch' else 'srun'
             raise OptionError(f'--launcher {launcher}: the environment has no {name}; start with {start}, or without a launcher.')
-    return tuple(int(os.environ[name]) for name in _ENVIRONMENT[launcher])
+    rank, size, local_rank = (int(os.environ[name]) for name in _ENVIRONMENT[launcher])
+    return rank, size, local_rank
 
 
 def is_restart(launcher: str) -> bool:
@@ -154,7 +155,7 @@ def start_slurm(backend: str = 'nccl', port: Optional[int] = None, **_: Any) -> 
         raise OptionError(f"MASTER_PORT: expected the number of a port, got '{given}'.")
     ports = slurm_ports(environment) if given is None else [int(given)]
     address = environment.get('MASTER_ADDR') or slurm_address(environment)
-    # A job that was put back into the queue starts its steps anew, and their numbers, too.
+    # A job that was put back into the queue starts its steps and their numbers again.
     step = 'jddb_plugin/' + '.'.join(environment.get(name, '') for name in (
         'SLURM_JOB_ID', 'SLURM_STEP_ID', 'SLURM_RESTART_COUNT'))
     store = meet(address, ports, step, rank, size, 60 * _options.start_minutes)

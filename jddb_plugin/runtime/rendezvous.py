@@ -65,8 +65,9 @@ def meet(address: str, ports: Sequence[int], step: str, rank: int, size: int, se
 
 def _stop_together(store: dist.TCPStore) -> None:
     """Wait a moment. A signal to one process ends the waiting of all: one of them may have died of it."""
-    if preemption.received() is not None:
-        store.set('stop', preemption.received())
+    signal = preemption.received()
+    if signal is not None:
+        store.set('stop', signal)
     if store.check(['stop']):
         raise _stopped(store.get('stop').decode())
     time.sleep(_PAUSE)
@@ -131,8 +132,9 @@ def _find(address: str, ports: Sequence[int], step: str, deadline: float, second
         if time.monotonic() > deadline:
             raise JDDBError(f'process 0 was not found at {address}, port {", ".join(map(str, ports))}, within {seconds / 60:g} '
                             'minutes; see its own message, or set MASTER_ADDR to an address that all nodes can reach.')
-        if preemption.received() is not None:
-            raise _stopped(preemption.received())
+        signal = preemption.received()
+        if signal is not None:
+            raise _stopped(signal)
         time.sleep(_PAUSE)
 
 

@@ -123,7 +123,7 @@ def _cost(args: argparse.Namespace) -> int:
         raise OptionError(f'--tiles: expected at least 0, got {args.tiles}.')
     systems = make_study('tables', tables=[3]).systems(args.systems)
     costs = list(cost.measure_all(systems, args.cases, tiles=args.tiles or None, device=args.device))
-    text = (f'Table 3: {cost.machine(args.device)}, random weights.\n\n{cost.table3(costs)}\n'
+    text = (f'Table 3: {cost.measured_on(args.device)}, float32, random weights.\n\n{cost.table3(costs)}\n'
             'GFLOP: convolutions and matrix products, 2 per multiply-add. Refined alignment: deformable convolutions and their '
             'offsets. Frames and pictures themselves are not counted as memory.\n')
     report.write(text, Path('results', 'tables', 'table3.md'))

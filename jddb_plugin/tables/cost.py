@@ -1,14 +1,13 @@
-"""Table 3 for this machine: parameters, arithmetic, seconds and memory of every system, without training.
+"""Parameters, arithmetic, seconds and memory of a restoration by any burst network: table 3 for this machine.
 
-A frame is restored tile by tile. Where a whole frame would take too long, some tiles are timed and their seconds multiplied by
-the number of tiles: the table says so. Coarse alignment is always run on the whole frame. Weights are random.
+A burst goes through the tiled inference of ``jddb restore``. Its alignment is always done for the whole frame. Where restoring
+all tiles would take too long, only some batches of them are restored, evenly spread, and their seconds multiplied: the table says
+so.
 """
 from __future__ import annotations
 
-import platform
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Iterator, Optional, Sequence
 
 import torch
@@ -18,10 +17,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from jddb_plugin.archs.burst_network import BurstNetwork
-from jddb_plugin.archs.dpbm_arch import DPBM
 from jddb_plugin.config import load_options
-from jddb_plugin.inference.memory import peak_bytes
-from jddb_plugin.ops.tiling import TileGrid, make_grid
+from jddb_plugin.inference.align import Band
+from jddb_plugin.inference.engine import MEMORY, TiledInference, make_alignment
+from jddb_plugin.inference.memory import Plan, make_plan, peak_bytes
+from jddb_plugin.inference.source import TensorSource
+from jddb_plugin.inference.tiling import TilingOptions
+from jddb_plugin.ops.block_matching import SearchWindow
+from jddb_plugin.runtime.machine import machine
 from jddb_plugin.tables import paper
 from jddb_plugin.tables.report import markdown
 from jddb_plugin.tables.systems import OPTIONS, System
@@ -35,16 +38,16 @@ _ALIGNING = ('align',)
 
 @dataclass(frozen=True)
 class Cost:
-    """What a system costs on one frame.
+    """What the restoration of one frame costs.
 
     Attributes:
         parameters: of the whole network.
         flop: of convolutions and matrix products on all tiles, 2 per multiply-add.
-        coarse: seconds of coarse alignment, on the whole frame; on a CPU all seconds are CPU time.
+        coarse: seconds of the alignment of the frames; on a CPU all seconds are CPU time.
         refined: seconds of alignment within the network, all tiles.
         rest: seconds of everything else, all tiles.
-        peak: bytes that restoring one tile takes beyond the network and the frame; None where that can't be told.
-        tiles, timed: number of tiles of the frame, and of those that were timed.
+        peak: bytes that the restoration takes beyond the network and the burst; None where the system does not say.
+        tiles, timed: number of tiles of the frame, and of those that were restored.
     """
 
     parameters: int
@@ -61,31 +64,107 @@ class Cost:
         """All together."""
         return self.coarse + self.refined + self.rest
 
+    @property
+    def extent(self) -> str:
+        """How much of the frame the seconds of the tiles were measured on."""
+        return 'all tiles' if self.timed == self.tiles else f'extrapolated from {self.timed} of {self.tiles} tiles'
+
+
+def now(device: torch.device) -> float:
+    """Seconds; on a CPU those of its time that this process used, so that other jobs on the machine do not count."""
+    if device.type != 'cuda':
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
 
 class _Stopwatch:
     """Seconds within the aligning submodules of a network, by hooks."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.seconds = 0.0
         self._began = 0.0
-        self.device = next(network.parameters()).device
-        for name, module in network.named_modules():
-            if name.split('.')[-1] in _ALIGNING:
-                module.register_forward_pre_hook(self._start)
-                module.register_forward_hook(self._stop)
+        self._device = device
+        aligning = [module for name, module in network.named_modules() if name.split('.')[-1] in _ALIGNING]
+        self._hooks = [hook for module in aligning for hook in (
+            module.register_forward_pre_hook(self._start), module.register_forward_hook(self._stop))]
 
-    def now(self) -> float:
-        """Seconds; on a CPU those of its time that this process used, so that other jobs on the machine do not count."""
-        if self.device.type != 'cuda':
-            return time.process_time()
-        torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+    def remove(self) -> None:
+        """Remove the hooks."""
+        for hook in self._hooks:
+            hook.remove()
 
     def _start(self, *_: Any) -> None:
-        self._began = self.now()
+        self._began = now(self._device)
 
     def _stop(self, *_: Any) -> None:
-        self.seconds += self.now() - self._began
+        self.seconds += now(self._device) - self._began
+
+
+class _PartialInference(TiledInference):
+    """Restores only some batches of tiles, evenly spread; the others stay black."""
+
+    def __init__(self, *args: Any, tiles: Optional[int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        batches = len(self.grid.rows) * -(-len(self.grid.cols) // self.plan.tile_batch)
+        count = batches if tiles is None else min(batches, -(-tiles // self.plan.tile_batch))
+        self.chosen = {int((k + 0.5) * batches / count) for k in range(count)}
+        self.batch = self.restored = self.flop = 0
+        self.restoring = 0.0
+
+    def now(self) -> float:
+        """CPU time on a CPU."""
+        return now(self.device)
+
+    def restore(self, band: Band, chosen: slice) -> Tensor:
+        """Some tiles of a row, counted."""
+        self.batch += 1
+        if self.batch - 1 not in self.chosen:
+            sides = [self.net.upscale * side for side in self.grid.size]
+            return torch.zeros(chosen.stop - chosen.start, 3, *sides, device=self.device)
+        start = self.now()
+        with FlopCounterMode(display=False) as counter:
+            result = super().restore(band, chosen)
+        self.restoring += self.now() - start
+        self.restored += len(result)
+        self.flop += counter.get_total_flops()
+        return result
+
+
+def measure(network: BurstNetwork, lq: Tensor, *, align: Optional[str] = None, tiling: Optional[TilingOptions] = None,
+            window: Optional[SearchWindow] = None, tiles: Optional[int] = None, tile_batch: Optional[int] = None,
+            bf16: bool = False) -> Cost:
+    """Restore a burst and measure what that costs.
+
+    Args:
+        network: in evaluation mode, on its device.
+        lq: the burst [N, 8, H, W], on that device.
+        align, tiling, window: see :func:`jddb_plugin.inference.engine.make_alignment`.
+        tiles: how many are restored at least; None for all.
+        tile_batch: tiles that are restored at once; by default what the plan says.
+        bf16: convolutions in bfloat16.
+    """
+    tiling = tiling or TilingOptions()
+    alignment = make_alignment(network, TensorSource(lq), align, tiling, window)
+    plan: Plan = make_plan(network, alignment, tiling, free=MEMORY)
+    if tile_batch is not None:
+        plan = replace(plan, tile_batch=tile_batch)
+    inference = _PartialInference(network, alignment, plan, tiles=tiles, bf16=bf16)
+    watch = _Stopwatch(network, inference.device)
+
+    def run() -> None:
+        for _ in inference:
+            pass
+
+    try:
+        peak = peak_bytes(run, inference.device)
+    finally:
+        watch.remove()
+    scale = len(plan.grid) / inference.restored
+    blending = inference.seconds['restoration'] - inference.restoring  # that of all tiles
+    rest = (inference.restoring - watch.seconds) * scale + blending
+    return Cost(sum(p.numel() for p in network.parameters()), inference.flop * scale, inference.seconds['alignment'],
+                watch.seconds * scale, rest, peak, len(plan.grid), inference.restored)
 
 
 def network_of(system: System) -> BurstNetwork:
@@ -96,66 +175,29 @@ def network_of(system: System) -> BurstNetwork:
     return build_network(parts[0])
 
 
-def grid_of(case: str, multiple: int) -> TileGrid:
-    """Tiles of the paper's test, with sides that are multiples of what the network needs."""
-    height, width, tile, overlap, _ = CASES[case]
+def tiling_of(case: str, multiple: int) -> TilingOptions:
+    """Tiles of the paper's test, enlarged to multiples of what the network needs."""
+    *_, tile, overlap, _ = CASES[case]
     step = max(4, multiple)
-    tile += -tile % step
-    overlap += -overlap % step
-    return make_grid(height // 2, width // 2, tile=tile, overlap=overlap, multiple=step)
+    return TilingOptions(tile=tile + -tile % step, overlap=overlap + -overlap % step)
 
 
-def _coarse_seconds(network: nn.Module, frames: Tensor, case: str, watch: _Stopwatch) -> float:
-    """Matching and moving the tiles of a whole frame."""
-    if getattr(network, 'coarse', None) is None:
-        return 0.0
-    *_, tile, overlap, radius = CASES[case]
-    features = 'bicubic' if network.coarse.downsample is None else 'learned'
-    stage = DPBM(features=features, radius=radius).eval().to(frames.device)
-    grid = make_grid(*frames.shape[-2:], tile=tile, overlap=overlap, multiple=4)
-    began = watch.now()
-    padded = grid.pad(frames)
-    positions = grid.positions(frames.device)[None]
-    match = stage.match(padded, positions, grid.size)
-    for first in range(0, len(grid), 16):  # a few at a time, as in the restoration
-        part = slice(first, first + 16)
-        stage.align(padded, positions[:, part], grid.size, _part_of(match, part))
-    return watch.now() - began
-
-
-def _part_of(match: Any, part: slice) -> Any:
-    """The match of some tiles; hard matches need offset and whether they are soft alone."""
-    return match._replace(offset=match.offset[:, part])
-
-
-@torch.inference_mode()
-def measure(system: System, case: str, *, tiles: Optional[int], device: torch.device) -> Cost:
-    """Measure one system on one frame size.
+def measure_system(system: System, case: str, *, tiles: Optional[int], device: torch.device) -> Cost:
+    """Measure a row of table 3 as the paper tests it: block matching of whole tiles where the network has it, one tile at a time.
 
     Args:
         system: row of the table.
         case: of :data:`CASES`.
-        tiles: how many are timed; None for all.
+        tiles: how many are restored; None for all.
         device: where.
     """
     torch.manual_seed(0)
     network = network_of(system).eval().to(device)
-    height, width, *_ = CASES[case]
-    frames = torch.rand(1, FRAMES, 8, height // 2, width // 2, device=device)
-    grid = grid_of(case, network.multiple)
-    watch = _Stopwatch(network)
-    coarse = _coarse_seconds(network, frames, case, watch)
-    sample = torch.rand(1, FRAMES, 8, *grid.size, device=device)
-    count = len(grid) if tiles is None else min(tiles, len(grid))
-    watch.seconds, began = 0.0, watch.now()
-    with FlopCounterMode(display=False) as counter:
-        peak = peak_bytes(lambda: network.restore(sample, FRAMES // 2), device)
-    for _ in range(count - 1):
-        network.restore(sample, FRAMES // 2)
-    seconds = watch.now() - began
-    scale = len(grid) / count
-    return Cost(sum(p.numel() for p in network.parameters()), counter.get_total_flops() * len(grid), coarse,
-                watch.seconds * scale, (seconds - watch.seconds) * scale, peak, len(grid), count)
+    height, width, _, _, radius = CASES[case]
+    lq = torch.rand(FRAMES, 8, height // 2, width // 2, device=device)
+    align = 'none' if network.coarse is None else 'tiles'
+    return measure(network, lq, align=align, tiling=tiling_of(case, network.multiple), window=SearchWindow(radius), tiles=tiles,
+                   tile_batch=1)
 
 
 def measure_all(systems: Sequence[System], cases: Sequence[str], *, tiles: Optional[int],
@@ -163,7 +205,18 @@ def measure_all(systems: Sequence[System], cases: Sequence[str], *, tiles: Optio
     """Measure one after the other."""
     pairs = [(case, system) for case in cases for system in systems]
     for case, system in tqdm(pairs, desc='Table 3', unit='row'):
-        yield case, system, measure(system, case, tiles=tiles, device=device)
+        yield case, system, measure_system(system, case, tiles=tiles, device=device)
+
+
+#: Headings of :func:`cells`.
+HEADINGS = ('parameters', 'GFLOP', 'seconds', 'coarse alignment', 'refined alignment', 'the rest', 'measured', 'peak memory')
+
+
+def cells(cost: Cost) -> list[str]:
+    """A cost as cells of a table."""
+    return [f'{cost.parameters / 1e6:.2f} M', f'{cost.flop / 1e9:,.0f}', f'{cost.seconds:,.1f}', f'{cost.coarse:,.1f}',
+            f'{cost.refined:,.1f}', f'{cost.rest:,.1f}', cost.extent,
+            'unknown' if cost.peak is None else f'{cost.peak / 1e6:,.0f} MB']
 
 
 def table3(costs: Sequence[tuple[str, System, Cost]]) -> str:
@@ -171,23 +224,13 @@ def table3(costs: Sequence[tuple[str, System, Cost]]) -> str:
     rows = []
     for case, system, cost in costs:
         printed = paper.TABLE3.get(system.key)
-        how = 'all tiles' if cost.timed == cost.tiles else f'extrapolated from {cost.timed} of {cost.tiles} tiles'
-        rows.append([
-            case, system.heading, f'{cost.parameters / 1e6:.2f} M', f'{cost.flop / 1e9:,.0f}', f'{cost.seconds:,.1f}',
-            f'{cost.coarse:,.1f}', f'{cost.refined:,.1f}', f'{cost.rest:,.1f}', how,
-            'unknown' if cost.peak is None else f'{cost.peak / 1e6:,.0f} MB',
-            f'{printed[0]:.2f} M, {printed[1]:.1f} s' if printed and case == 'uhd' else ''])
-    return markdown(['frame', 'system', 'parameters', 'GFLOP', 'seconds', 'coarse alignment', 'refined alignment', 'the rest',
-                     'measured', 'peak memory of a tile', 'paper (2080 Ti)'], rows)
+        rows.append([case, system.heading, *cells(cost),
+                     f'{printed[0]:.2f} M, {printed[1]:.1f} s' if printed and case == 'uhd' else ''])
+    return markdown(['frame', 'system', *HEADINGS, 'paper (2080 Ti)'], rows)
 
 
-def machine(device: torch.device) -> str:
+def measured_on(device: torch.device) -> str:
     """What the figures belong to."""
-    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else platform.machine()
-    info = Path('/proc/cpuinfo')
-    if device.type == 'cpu' and info.exists():
-        names = [line.partition(':')[2].strip() for line in info.read_text().splitlines() if line.startswith('model name')]
-        name = names[0] if names else name
-    return f'{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {FRAMES} frames, float32, '\
-           f'{"wall-clock" if device.type == "cuda" else "CPU"} seconds'
-
+    about = machine(device)
+    return (f"{about['name']}, {about['threads']} threads, torch {about['torch']}, {FRAMES} frames, "
+            f"{'wall-clock' if device.type == 'cuda' else 'CPU'} seconds")

@@ -43,7 +43,8 @@ _CLIPS = (*(f'{k:02d}' for k in range(12)), 'average')
 
 def _lines(psnr: str, ssim: str) -> dict[str, Score]:
     """A line of PSNR and one of SSIM, clip by clip; where the copy of the paper at hand has no SSIM, it is None."""
-    ssims = [float(value) for value in ssim.split()] or [None] * len(_CLIPS)
+    ssims: list[Optional[float]] = [float(value) for value in ssim.split()]
+    ssims = ssims or [None] * len(_CLIPS)
     return {clip: (float(value), other) for clip, value, other in zip(_CLIPS, psnr.split(), ssims)}
 
 

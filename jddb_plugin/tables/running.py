@@ -71,7 +71,7 @@ def plan(trainings: Sequence[Training], overrides: Sequence[str]) -> None:
 
 
 def run_training(training: Training) -> None:
-    """Train, or go on with an interrupted training.
+    """Train, or resume an interrupted training.
 
     Raises:
         Stopped: by a signal; the state is saved.

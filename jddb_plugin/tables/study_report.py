@@ -92,7 +92,7 @@ def small(study: Study, seeds: dict[str, list[int]], kind: str) -> str:
         courses = [course for course in courses if course]
         first = statistics.mean(course[0][1] for course in courses) if courses else None
         last = statistics.mean(course[-1][1] for course in courses) if courses else None
-        learns = gain >= LEAST_GAIN and (first is None or last > first)
+        learns = gain >= LEAST_GAIN and (first is None or last is None or last > first)
         rows.append([SYSTEMS[key].heading, f'{len(next(iter(means.values())))} of {len(seeds[key])}',
                      *(_spread(means[name]) if name in means else MISSING for name in names), f'{gain:+.2f}',
                      f'{first:.2f} to {last:.2f}' if first is not None else '', 'yes' if learns else 'NO'])

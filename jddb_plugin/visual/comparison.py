@@ -56,7 +56,7 @@ def compare(pictures: Mapping[str, np.ndarray], *, zoom: int = 6, crop: Sequence
         raise ShapeError(f'compare: pictures of different size: {sorted(sizes)}.')
     height, width, _ = sizes.pop()
     side = max(8, min(height, width // zoom))
-    corner = tuple(crop) if crop is not None else busiest_crop(list(pictures.values())[-1], side)
+    corner = (crop[0], crop[1]) if crop is not None else busiest_crop(list(pictures.values())[-1], side)
     panels = [_panel(picture, caption, corner, side) for caption, picture in pictures.items()]
     gap = np.full((panels[0].shape[0], _GAP, 3), 255, np.uint8)
     row = [part for panel in panels for part in (panel, gap)][:-1]

@@ -24,7 +24,7 @@ def draw_matching(burst: Tensor, coarse: Any, *, ref_idx: Optional[int] = None, 
     """Draw the matching of a burst: one row per frame other than the reference, five panels each.
 
     * The frame as it is.
-    * The offset of each tile: an arrow from its place in the reference to its match, coloured by direction.
+    * The offset of each tile: an arrow from its place in the reference to its match, colored by direction.
     * The cost of each tile over the window of its first search, drawn where the tile lies, each scaled for itself:
       dark is a good match, the red dot the best, black what lies outside the frame.
     * The mean absolute difference to the reference, before and after alignment, on one scale.
@@ -117,19 +117,20 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _heat(difference: np.ndarray, brightest: float, size: tuple[int, int]) -> np.ndarray:
-    """Difference image [H, W] as colours, from black to bright yellow."""
-    grey = (np.clip(_resize(difference, size) / brightest, 0, 1) * 255).astype(np.uint8)
-    return cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    """Difference image [H, W] as colors, from black to bright yellow."""
+    gray = (np.clip(_resize(difference, size) / brightest, 0, 1) * 255).astype(np.uint8)
+    return cv2.cvtColor(cv2.applyColorMap(gray, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
 
 
-def _direction_colour(y: float, x: float) -> tuple[int, int, int]:
+def _direction_color(y: float, x: float) -> tuple[int, int, int]:
     hue = (np.degrees(np.arctan2(y, x)) % 360) / 2
-    colour = cv2.cvtColor(np.array([[[hue, 255, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
-    return tuple(int(c) for c in colour)
+    color = cv2.cvtColor(np.array([[[hue, 255, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0]
+    red, green, blue = color.tolist()
+    return red, green, blue
 
 
 def _arrows(picture: np.ndarray, grid: TileGrid, offsets: np.ndarray) -> np.ndarray:
-    """The dimmed reference with one arrow per tile, a dot of its colour where it is too short, white where nothing moved.
+    """The dimmed reference with one arrow per tile, a dot of its color where it is too short, white where nothing moved.
 
     Offsets [T, 2] are in pixels of the frame.
     """
@@ -141,10 +142,10 @@ def _arrows(picture: np.ndarray, grid: TileGrid, offsets: np.ndarray) -> np.ndar
         start = tuple(int(v) for v in np.round(tail[::-1] * scale))
         end = tuple(int(v) for v in np.round((tail + (y, x))[::-1] * scale))
         if np.hypot(y, x) * scale < _SHORTEST_ARROW:
-            colour = (255, 255, 255) if np.hypot(y, x) < 0.5 else _direction_colour(y, x)
-            cv2.circle(canvas, start, 2, colour, -1, cv2.LINE_AA)
+            color = (255, 255, 255) if np.hypot(y, x) < 0.5 else _direction_color(y, x)
+            cv2.circle(canvas, start, 2, color, -1, cv2.LINE_AA)
         else:
-            cv2.arrowedLine(canvas, start, end, _direction_colour(y, x), 1, cv2.LINE_AA, tipLength=0.3)
+            cv2.arrowedLine(canvas, start, end, _direction_color(y, x), 1, cv2.LINE_AA, tipLength=0.3)
     return canvas
 
 
@@ -160,8 +161,8 @@ def _costs(size: tuple[int, int], grid: TileGrid, distance: np.ndarray, valid: n
         if bottom <= top or right <= left:
             continue
         low, high = cost[inside].min(), cost[inside].max()
-        grey = ((cost - low) / max(high - low, 1e-12) * 255).clip(0, 255).astype(np.uint8).reshape(side, side)
-        cell = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+        gray = ((cost - low) / max(high - low, 1e-12) * 255).clip(0, 255).astype(np.uint8).reshape(side, side)
+        cell = cv2.cvtColor(cv2.applyColorMap(gray, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
         cell[~inside.reshape(side, side)] = 0
         canvas[top:bottom, left:right] = cv2.resize(cell, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
         y, x = divmod(int(np.where(inside, cost, np.inf).argmin()), side)

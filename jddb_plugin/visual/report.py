@@ -1,4 +1,4 @@
-"""A page that shows and tells what restoration made of bursts."""
+"""A report page: bursts before and after restoration, and their data."""
 from __future__ import annotations
 
 import base64
@@ -24,7 +24,7 @@ _POWER = re.compile(r'\d[\d.]*e[-+]\d+')
 
 @dataclass(frozen=True)
 class BurstReport:
-    """What is told of one restored burst; pictures are RGB uint8 [h, w, 3]."""
+    """What the page shows of one restored burst; pictures are RGB uint8 [h, w, 3]."""
 
     name: str  # heading
     before: np.ndarray  # the noisy reference frame, demosaicked bilinearly; a preview of up to about 1600 px width
@@ -136,7 +136,7 @@ def _image(picture: np.ndarray, coding: tuple[str, tuple[int, ...]], alt: str) -
     _, data = cv2.imencode(f'.{kind}', cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR), settings)
     height, width = picture.shape[:2]
     return (f'<img width="{width}" height="{height}" alt="{alt}" draggable="false" '
-            f'src="data:image/{kind};base64,{base64.b64encode(data).decode("ascii")}">')
+            f'src="data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode("ascii")}">')
 
 
 def _table(heading: str, facts: Mapping[str, str]) -> str:

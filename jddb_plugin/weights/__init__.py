@@ -50,9 +50,9 @@ def read_weights(name_or_path: Union[str, Path]) -> Checkpoint:
         raise CheckpointError(f"'{text}': neither a file nor the name of weights; {nearest(text, known)}")
     path = FOLDER / f'{text}.pth'
     if not path.is_file():
-        raise CheckpointError(f'{path}: is missing; install the package anew, or give the path of a checkpoint.')
+        raise CheckpointError(f'{path}: is missing; reinstall the package, or give the path of a checkpoint.')
     if _digest(path) != known[text]['sha256']:
-        raise CheckpointError(f'{path}: damaged, its SHA-256 is not that of {_INDEX}; install the package anew.')
+        raise CheckpointError(f'{path}: damaged, its SHA-256 is not that of {_INDEX}; reinstall the package.')
     return unwrap(load_checkpoint(str(path)), str(path))
 
 
@@ -97,7 +97,7 @@ def pack_weights(checkpoint: str, name: str, version: str, folder: Path = FOLDER
         network = detect(content.state, checkpoint)
         arch, known = network.__name__, network.options_of(content.state, checkpoint)
     else:
-        arch, known = content.arch, content.options
+        arch, known = content.arch, dict(content.options or {})
     options = {**known, **{key: value for key, value in options.items() if value is not None}}
     net = build(Checkpoint(content.state, arch, options), checkpoint)
     path = folder / f'{name}.pth'

@@ -57,18 +57,18 @@ def warp(frame: Tensor, displacement: Tensor) -> Tensor:
     return F.grid_sample(frame[None], grid[None], padding_mode='border', align_corners=True)[0]
 
 
-def grey(frame: Tensor) -> np.ndarray:
-    """Packed raw [4, H, W] -> grey [H, W] in [0, 1], gamma coded: what the methods of OpenCV see."""
+def gray(frame: Tensor) -> np.ndarray:
+    """Packed raw [4, H, W] -> gray [H, W] in [0, 1], gamma coded: what the methods of OpenCV see."""
     return frame.mean(dim=0).clamp(0, 1).pow(1 / 2.2).numpy()
 
 
 def by_displacement(find: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Method:
-    """A method that finds one displacement field per frame: (reference, frame) in grey -> [2, H, W] or [2, 1, 1]."""
+    """A method that finds one displacement field per frame: (reference, frame) in gray -> [2, H, W] or [2, 1, 1]."""
 
     def run(noisy: Tensor, clean: Tensor, ref_idx: int) -> tuple[Tensor, Tensor]:
-        reference = grey(noisy[ref_idx])
+        reference = gray(noisy[ref_idx])
         fields = [torch.zeros(2, *clean.shape[-2:]) if t == ref_idx else
-                  torch.as_tensor(find(reference, grey(noisy[t])), dtype=torch.float32).expand(2, *clean.shape[-2:])
+                  torch.as_tensor(find(reference, gray(noisy[t])), dtype=torch.float32).expand(2, *clean.shape[-2:])
                   for t in range(len(clean))]
         return torch.stack([warp(frame, field) for frame, field in zip(clean, fields)]), torch.stack(fields)
 
@@ -107,8 +107,8 @@ def and_then_flow(coarse: Method) -> Method:
     def run(noisy: Tensor, clean: Tensor, ref_idx: int) -> tuple[Tensor, Tensor]:
         moved, _ = coarse(noisy, noisy, ref_idx)
         aligned, field = coarse(noisy, clean, ref_idx)
-        reference = grey(noisy[ref_idx])
-        steps = [torch.zeros_like(f) if t == ref_idx else torch.as_tensor(dis_flow(reference, grey(moved[t])))
+        reference = gray(noisy[ref_idx])
+        steps = [torch.zeros_like(f) if t == ref_idx else torch.as_tensor(dis_flow(reference, gray(moved[t])))
                  for t, f in enumerate(field)]
         both = torch.cat((aligned, field), dim=1)
         both = torch.stack([warp(frame, step) for frame, step in zip(both, steps)])

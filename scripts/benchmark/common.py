@@ -2,37 +2,21 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
 import torch
-import torchvision
 
-import jddb_plugin
 from jddb_plugin.inference.memory import peak_bytes
+from jddb_plugin.runtime.machine import machine
 from jddb_plugin.tables.report import markdown as table
 
-__all__ = ['machine', 'megabytes', 'peak_bytes', 'seconds', 'synchronise', 'table', 'write_json']
+__all__ = ['machine', 'megabytes', 'peak_bytes', 'seconds', 'synchronize', 'table', 'write_json']
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Versions and the processor that a figure belongs to."""
-    cpu = platform.processor() or platform.machine()
-    info = Path('/proc/cpuinfo')
-    if info.exists():
-        names = [line.partition(':')[2].strip() for line in info.read_text().splitlines() if line.startswith('model name')]
-        cpu = names[0] if names else cpu
-    result = {'jddb_plugin': jddb_plugin.__version__, 'python': platform.python_version(), 'torch': torch.__version__,
-              'torchvision': torchvision.__version__, 'processor': cpu, 'threads': torch.get_num_threads()}
-    if device.type == 'cuda':
-        result['gpu'] = torch.cuda.get_device_name(device)
-    return result
-
-
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait for the device."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
@@ -42,10 +26,10 @@ def seconds(function: Callable[[], Any], device: torch.device, *, repeats: int, 
     """Sorted wall-clock seconds of ``repeats`` calls after ``warmup`` others."""
     times = []
     for k in range(warmup + repeats):
-        synchronise(device)
+        synchronize(device)
         start = time.perf_counter()
         function()
-        synchronise(device)
+        synchronize(device)
         if k >= warmup:
             times.append(time.perf_counter() - start)
     return sorted(times)

@@ -36,7 +36,7 @@ def some_photograph() -> np.ndarray:
 
 
 def camera() -> CameraMetadata:
-    """Of the published test protocol."""
+    """Of the released test protocol."""
     reference = reference_camera()
     return CameraMetadata(
         cfa='rggb', bits=16, black_level=(0.0,) * 4, white_level=(float(_WHITE),) * 4,

@@ -4,7 +4,7 @@ python scripts/benchmark/restore_memory.py [--megapixels 12 24 100] [--memory 15
 
 For each size a burst of TIFF mosaics, a photograph that moves with noise, is written into a temporary folder. For each
 --memory, jddb restore then restores it, whole, in a process of its own, whose peak resident memory the
-system tells when it ends. "refused" is a run that said beforehand that the memory is not enough, and how much is.
+system reports when it ends. "refused" is a run that said beforehand that the memory is not enough, and how much is.
 
 The network is small (--features) and has random weights: the paper's takes hours for 100 megapixels on a CPU. What a tile
 takes grows with the features, all else is as with the paper's network, and is planned from the same formula. The largest size

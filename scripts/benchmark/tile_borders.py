@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from common import table
 
-import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
+import jddb_plugin  # noqa: F401  (before basicsr, which it patches)
 from jddb_plugin.checks import one_line_errors
 from jddb_plugin.data.raw_reader import RawFrame
 from jddb_plugin.inference.align import TileAlignment
@@ -32,7 +32,7 @@ from jddb_plugin.restoration.frames import load_frames
 from jddb_plugin.restoration.source import FramesSource
 from jddb_plugin.weights import load_weights
 
-_BRIGHTEST = 8  # of 255, where the colour scale ends
+_BRIGHTEST = 8  # of 255, where the color scale ends
 _BORDER = 2  # pixels on each side of a line that count as near it
 
 
@@ -58,8 +58,8 @@ def near_borders(grid: TileGrid) -> np.ndarray:
 
 def heat(difference: np.ndarray) -> np.ndarray:
     """Difference [h, w] of 255 -> RGB uint8."""
-    grey = (np.clip(difference / _BRIGHTEST, 0, 1) * 255).astype(np.uint8)
-    return cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    gray = (np.clip(difference / _BRIGHTEST, 0, 1) * 255).astype(np.uint8)
+    return cv2.cvtColor(cv2.applyColorMap(gray, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
 
 
 class Comparison:
@@ -71,17 +71,17 @@ class Comparison:
         self.burst = find_bursts(args.input, noise=self.noise if isinstance(self.noise, tuple) else None)[0]
         self.shift = (args.tile if args.shift is None else args.shift) // 8 * 8
 
-    def restore(self, *, smooth: bool = False, published: bool = False, move: bool = False,
+    def restore(self, *, smooth: bool = False, released: bool = False, move: bool = False,
                 crop: int = 0) -> tuple[np.ndarray, TileGrid]:
         """(sRGB [H, W, 3] in 0 .. 255, the tiles)."""
         args = self.args
         burst = cropped(self.burst, crop) if crop else self.burst
         frames = load_frames(burst, reference='middle', count=min(5, len(burst.frames)), noise=self.noise)
-        window = 'published' if published else 'symmetric'
+        window = 'released' if released else 'symmetric'
         net = load_weights(args.weights, coarse=args.coarse)
         net.refine.to(memory_format=torch.channels_last)
         source = FramesSource(frames)
-        tiling = TilingOptions(args.tile, args.overlap, 'published' if published else 'inside')
+        tiling = TilingOptions(args.tile, args.overlap, 'released' if released else 'inside')
         alignment = make_alignment(net, source, 'smooth' if smooth else 'tiles', tiling, SearchWindow(args.radius, 2, window))
         plan = make_plan(net, alignment, tiling, free=available_memory() // 2, where=str(args.input))
         if move:
@@ -95,7 +95,7 @@ class Comparison:
         return np.concatenate(rows), grid
 
     def differ(self, *, crop: int, **how: bool) -> tuple[np.ndarray, np.ndarray]:
-        """(mean absolute difference over colours of 255, where borders of the first restoration's tiles are), [h, w] each."""
+        """(mean absolute difference over colors of 255, where borders of the first restoration's tiles are), [h, w] each."""
         first, grid = self.restore(**how)
         second, _ = self.restore(**how, crop=crop, move=not crop)
         difference = np.abs(first[crop:, crop:] - second).mean(axis=2)
@@ -122,7 +122,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     comparison = Comparison(args)
     whole, half = comparison.shift, max(comparison.shift // 16, 1) * 8
     cases = (('smooth', 'tiles', {'smooth': True}, 0), ('smooth', 'tiles and matched windows', {'smooth': True}, half),
-             ('tiles', 'tiles', {}, 0), ('tiles, published', 'tiles', {'published': True}, whole))
+             ('tiles', 'tiles', {}, 0), ('tiles, released', 'tiles', {'released': True}, whole))
     panels, rows = [], []
     for name, what, how, crop in cases:
         difference, near = comparison.differ(crop=crop, **how)

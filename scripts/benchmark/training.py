@@ -29,11 +29,11 @@ from typing import Any, Optional
 from unittest import mock
 
 import torch
-from common import machine, megabytes, peak_bytes, synchronise, table, write_json
+from common import machine, megabytes, peak_bytes, synchronize, table, write_json
 from data import read_frames
 from tqdm import tqdm
 
-import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
+import jddb_plugin  # noqa: F401  (before basicsr, which it patches)
 
 # isort: split
 import basicsr.train as trainer
@@ -142,7 +142,7 @@ class Training:
         self.model.update_learning_rate(self.iteration)
         self.model.feed_data(batch)
         self.model.optimize_parameters(self.iteration)
-        synchronise(self.device)
+        synchronize(self.device)
 
     def timed(self) -> tuple[float, float]:
         """Seconds of one iteration: waiting for its batch, and its step."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import jddb_plugin  # noqa: F401  (before basicsr, which it mends)
+import jddb_plugin  # noqa: F401  (before basicsr, which it patches)
 
 # isort: split
 from basicsr.metrics import calculate_psnr, calculate_ssim

@@ -33,7 +33,7 @@ SPEED = (4, 12)
 def write_photographs(writer: BurstLmdbWriter, names: tuple[str, ...], clips: int, seed: int) -> None:
     """Add ``clips`` clips of each photograph that is there; the k-th has its channels rotated k times.
 
-    So few photographs show few colours, and a network would learn to know only those.
+    So few photographs show few colors, and a network would learn to know only those.
     """
     rng = np.random.default_rng(seed)
     written = 0

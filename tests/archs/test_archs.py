@@ -167,9 +167,9 @@ def test_deform_conv_is_interchangeable_with_the_toolbox():
     x, feat = torch.randn(2, 8, 9, 11), torch.randn(2, 8, 9, 11)
     original = DCNv2Pack.forward.__wrapped__(theirs, x, feat)  # torchvision's kernel
     torch.testing.assert_close(ours(x, feat)[0], original, rtol=1e-4, atol=1e-5)
-    mended = theirs(x, feat)
-    torch.testing.assert_close(mended, original, rtol=1e-4, atol=1e-5)
-    assert not torch.equal(mended, original)  # another kernel, so other last digits
+    patched = theirs(x, feat)
+    torch.testing.assert_close(patched, original, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(patched, original)  # another kernel, so other last digits
 
 
 def test_wrong_input_is_named():

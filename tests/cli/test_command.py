@@ -69,7 +69,7 @@ def test_completion_is_printed_for_all_commands(capsys):
 def test_shipped_option_files_are_found_by_name(tmp_path, monkeypatch):
     folder = shipped_options()
     assert find_options('jddb_reds', 'train') == str(folder / 'train' / 'jddb_reds.yml')
-    assert find_options('ablation/full', 'train') == str(folder / 'train' / 'ablation' / 'full.yml')
+    assert find_options('tables/w_ca', 'train') == str(folder / 'train' / 'tables' / 'w_ca.yml')
     assert find_options('demo', 'test') == str(folder / 'test' / 'demo.yml')
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'demo').write_text('mine')  # a file of the user's comes first

@@ -5,10 +5,8 @@ several processes (tests/runtime/test_distributed.py), our own model (tests/mode
 """
 import errno
 import json
-import logging
 import os
 import pickle
-import random
 import re
 from pathlib import Path
 
@@ -19,109 +17,34 @@ import pytest
 import torch
 import yaml
 from basicsr.utils import FileClient, imfrombytes
-from basicsr.utils import logger as basicsr_logger
-from basicsr.utils.registry import DATASET_REGISTRY
 
 from jddb_plugin.checks import DataError
 from jddb_plugin.runtime import checkpoints
 from jddb_plugin.train import main
 
 from ..small_run import equal, weights
+from .host_run import WorkerRandomClips, read_draws, read_log
 
-
-class WorkerRandomClips(torch.utils.data.Dataset):
-    """Draws from the worker's global generators, as the toolbox's data sets do, and keeps what it drew."""
-
-    def __init__(self, opt):
-        self.opt = opt
-
-    def __len__(self):
-        return self.opt.get('size', 6)
-
-    def __getitem__(self, index):
-        drawn = [random.random(), np.random.rand(), torch.rand(()).item()]
-        with open(self.opt['draws'], 'a') as file:
-            file.write(f'{int(index)} {drawn}\n')
-        frames = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(int(index))) * (0.5 + 0.5 * drawn[0])
-        return {'lq': frames + 0.1 * drawn[1], 'gt': torch.nn.functional.interpolate(frames[2:3], scale_factor=4)[0]}
-
-
-@pytest.fixture(autouse=True)
-def _workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(DATASET_REGISTRY._obj_map, 'WorkerRandomClips', WorkerRandomClips)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    basicsr_logger.initialized_logger.clear()
-    yield
-    torch.set_num_threads(threads)
-    for handler in list(logging.getLogger('basicsr').handlers):
-        handler.close()
-        logging.getLogger('basicsr').removeHandler(handler)
-    basicsr_logger.initialized_logger.clear()
-
-
-@pytest.fixture
-def train(tmp_path, textures):
-    """Run a stock EDVR with changes to its options (dotted keys); returns the exit status."""
-    for name, frames in textures.items():
-        for side, folder in ((64, 'gt'), (16, 'lq')):
-            (tmp_path / folder / name).mkdir(parents=True)
-            for index, frame in enumerate(frames):
-                small = cv2.resize(frame[:64, :64], (side, side), interpolation=cv2.INTER_AREA)
-                cv2.imwrite(str(tmp_path / folder / name / f'{index:08d}.png'), small)
-    clips = {'type': 'VideoTestDataset', 'dataroot_gt': str(tmp_path / 'gt'), 'dataroot_lq': str(tmp_path / 'lq'),
-             'io_backend': {'type': 'disk'}, 'num_frame': 5, 'padding': 'reflection_circle', 'cache_data': False}
-    options = {
-        'name': 'edvr', 'model_type': 'VideoBaseModel', 'scale': 4, 'num_gpu': 'auto', 'manual_seed': 0,
-        'datasets': {'train': {'name': 'clips', 'type': 'WorkerRandomClips', 'draws': str(tmp_path / 'draws.txt'),
-                               'num_worker_per_gpu': 0, 'batch_size_per_gpu': 2},
-                     'val': {'name': 'REDS4', **clips}},
-        'network_g': {'type': 'EDVR', 'num_feat': 8, 'num_frame': 5, 'deformable_groups': 2, 'num_extract_block': 1,
-                      'num_reconstruct_block': 1, 'center_frame_idx': 2},
-        'path': {'pretrain_network_g': None},
-        'train': {'ema_decay': 0.9, 'optim_g': {'type': 'Adam', 'lr': 0.001}, 'total_iter': 2,
-                  'pixel_opt': {'type': 'CharbonnierLoss'},
-                  'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [9], 'restart_weights': [1]}},
-        'val': {'val_freq': 100, 'save_img': False, 'metrics': {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}},
-        'logger': {'print_freq': 1, 'save_checkpoint_freq': 1, 'use_tb_logger': False},
-    }
-
-    def run(*flags, **changes):
-        Path('edvr.yml').write_text(yaml.safe_dump(options))
-        sets = [f'{key}={value}' for key, value in changes.items()]
-        return main(['-opt', 'edvr.yml', *flags, *(['--set', *sets] if sets else [])])
-
-    return run
-
-
-def _draws(path='draws.txt'):
-    lines = Path(path).read_text().splitlines()
-    Path(path).unlink()
-    return lines
-
-
-def _log():
-    return '\n'.join(path.read_text() for path in sorted(Path('experiments').glob('*/*.log'), key=os.path.getmtime))
+pytestmark = pytest.mark.usefixtures('workplace')
 
 
 def test_1_random_numbers_do_not_repeat_and_survive_a_resume(train):
-    """Without the mend a worker draws the same in every epoch, and again after a resume."""
+    """Without the patch a worker draws the same in every epoch, and again after a resume."""
     assert train(**{'train.total_iter': 6}) == 0  # two epochs of three iterations
     whole = weights('experiments/edvr', 'net_g_6.pth'), weights('experiments/edvr', 'net_g_6.pth', 'params_ema')
-    draws = _draws()[:12]  # and a batch that was one too many
+    draws = read_draws()[:12]  # and a batch that was one too many
     assert len(draws) == 12 and len({line.split(' ', 1)[1] for line in draws}) == 12
     assert train(**{'train.total_iter': 4, 'datasets.train.num_worker_per_gpu': 1, 'name': 'again'}) == 0
-    first = _draws()
+    first = read_draws()
     # A resume in the middle of the second epoch, with another number of workers.
     assert train('--auto_resume', **{'train.total_iter': 6, 'datasets.train.num_worker_per_gpu': 2, 'name': 'again'}) == 0
-    assert set(draws) <= set(first + _draws())  # workers draw ahead of what is trained on
+    assert set(draws) <= set(first + read_draws())  # workers draw ahead of what is trained on
     assert equal(whole[0], weights('experiments/again', 'net_g_6.pth'))
     assert equal(whole[1], weights('experiments/again', 'net_g_6.pth', 'params_ema'))
 
 
 def test_2_a_full_disk_stops_the_run_and_leaves_the_last_pair(train, monkeypatch, capsys):
-    """Without the mend every checkpoint is truncated, the exit status is 0, and auto_resume dies of them."""
+    """Without the patch every checkpoint is truncated, the exit status is 0, and auto_resume dies of them."""
     sync, files = os.fsync, []
 
     def full(handle):
@@ -139,15 +62,18 @@ def test_2_a_full_disk_stops_the_run_and_leaves_the_last_pair(train, monkeypatch
     assert {p.name for p in Path('experiments/edvr').rglob('*') if p.suffix in ('.pth', '.state', '.partial')} == {
         'net_g_1.pth', '1.state'}
     assert train('--auto_resume', **{'train.total_iter': 3}) == 0
-    assert 'iter: 1.' in _log() and Path('experiments/edvr/models/net_g_3.pth').is_file()
+    assert 'iter: 1.' in read_log() and Path('experiments/edvr/models/net_g_3.pth').is_file()
 
 
-def test_2_a_truncated_pair_is_passed_over(train, caplog):
+def test_2_a_truncated_pair_is_passed_over_and_what_a_kill_left_is_removed(train, caplog):
     assert train() == 0
     network = Path('experiments/edvr/models/net_g_2.pth')
     network.write_bytes(network.read_bytes()[:1000])
+    for name in ('models/net_g_9.pth', 'training_states/9.state', 'validation.jsonl'):  # that no later save replaces
+        Path(f'experiments/edvr/{name}.partial').write_bytes(b'half')
     assert train('--auto_resume') == 0
     assert re.search(r'auto_resume skips iteration 2: \S*net_g_2.pth: truncated', caplog.text)
+    assert not list(Path('experiments').rglob('*.partial'))
 
 
 def test_2_a_quota_is_named(tmp_path, monkeypatch):
@@ -198,7 +124,7 @@ def test_5_sets_with_the_same_folder_names_have_their_own_scores_and_best(train,
     changes = {f'datasets.val_2.{key}': value for key, value in second.items()}
     changes.update({'val.val_freq': 1, 'val.save_best': 'true'})
     assert train(**changes) == 0
-    log = _log()
+    log = read_log()
     one = re.findall(r'Validation REDS4\n\s*# psnr: ([\d.]+)\s+# a: ([\d.]+)\s+# b: ([\d.]+)', log)
     two = re.findall(r'Validation vid4\n\s*# psnr: ([\d.]+)\s+# a: ([\d.]+)\n\s*Best: ([\d.]+) @ (\d) iter', log)
     assert len(one) == len(two) == 2  # and not once more at the end
@@ -241,7 +167,7 @@ def test_8_a_run_is_as_long_as_it_was_asked_to_be(train):
 def test_9_the_last_validation_is_logged_where_it_was(train):
     """The toolbox says iteration total_iter + 1."""
     assert train(**{'val.val_freq': 2, 'train.total_iter': 3}) == 0
-    assert re.findall(r'Best: \S+ @ +(\d+) iter', _log())[-1] in ('2', '3')
+    assert re.findall(r'Best: \S+ @ +(\d+) iter', read_log())[-1] in ('2', '3')
     lines = Path('experiments/edvr/validation.jsonl').read_text().splitlines()
     assert [yaml.safe_load(line)['iter'] for line in lines] == [2, 3]
 
@@ -252,17 +178,17 @@ def test_9_the_best_is_known_after_a_resume(train):
     history = Path('experiments/edvr/validation.jsonl')
     lines = [json.loads(line) for line in history.read_text().splitlines()]
     assert [line['iter'] for line in lines] == [1, 2, 3]
-    assert [f"{line['value']:.4f}" for line in lines] == re.findall(r'# psnr: (\S+)', _log())
+    assert [f"{line['value']:.4f}" for line in lines] == re.findall(r'# psnr: (\S+)', read_log())
     lines[1]['value'] = 99.0  # which nothing to come will beat
     lines.append({**lines[2], 'iter': 7, 'value': 100.0})  # of a time that the resumed run has not come to
     history.write_text('\n'.join(map(json.dumps, lines)) + '\n{"iter": 4, "se')  # killed while writing
     assert train('--auto_resume', **{'val.val_freq': 1, 'train.total_iter': 4}) == 0
-    assert re.findall(r'Best: (\S+) @ +(\d+) iter', _log())[-1] == ('99.0000', '2')
+    assert re.findall(r'Best: (\S+) @ +(\d+) iter', read_log())[-1] == ('99.0000', '2')
     assert [json.loads(line)['iter'] for line in history.read_text().splitlines()] == [1, 2, 3, 4]
     # Under another name the history comes along.
     state = 'experiments/edvr/training_states/4.state'
     assert train(**{'val.val_freq': 1, 'train.total_iter': 5, 'name': 'other', 'path.resume_state': state}) == 0
-    assert re.findall(r'Best: (\S+) @ +(\d+) iter', _log())[-1] == ('99.0000', '2')
+    assert re.findall(r'Best: (\S+) @ +(\d+) iter', read_log())[-1] == ('99.0000', '2')
     assert Path('experiments/other/validation.jsonl').read_text().count('\n') == 5
 
 
@@ -271,7 +197,8 @@ def test_9_a_run_can_be_made_longer(train):
     assert train(**{'train.scheduler.periods': '[2]'}) == 0
     assert train('--auto_resume', **{'train.scheduler.periods': '[2, 4]', 'train.scheduler.restart_weights': '[1, 0.5]',
                                      'train.total_iter': 6}) == 0
-    assert re.findall(r'lr:\(([^,]+),', _log()) == ['1.000e-03', '5.000e-04', '0.000e+00', '4.268e-04', '2.500e-04', '7.322e-05']
+    assert re.findall(r'lr:\(([^,]+),', read_log()) == [
+        '1.000e-03', '5.000e-04', '0.000e+00', '4.268e-04', '2.500e-04', '7.322e-05']
 
 
 def test_9_a_run_can_go_on_under_another_name(train):
@@ -294,42 +221,6 @@ def test_10_bit_depth_is_respected(dtype, largest):
     assert imfrombytes(content, 'unchanged').dtype == dtype
 
 
-def test_state_of_another_model_is_told(train, capsys):
-    assert train() == 0
-    state = torch.load('experiments/edvr/training_states/2.state', weights_only=True)
-    state['optimizers'][0]['param_groups'].append(state['optimizers'][0]['param_groups'][0])
-    torch.save(state, 'experiments/edvr/training_states/2.state')
-    assert train('--auto_resume') == 2
-    assert 'its optimizer belongs to another configuration' in capsys.readouterr().err
-
-
-def test_old_checkpoints_are_removed_as_asked(train):
-    assert train(**{'train.total_iter': 7, 'logger.keep_last': 2, 'logger.keep_every': 3}) == 0
-    root = Path('experiments/edvr')
-    assert sorted(int(p.stem) for p in root.glob('training_states/*')) == [3, 6, 7]
-    assert sorted(p.name for p in root.glob('models/*')) == ['net_g_3.pth', 'net_g_6.pth', 'net_g_7.pth', 'net_g_latest.pth']
-    assert train(**{'logger.keep_last': 0}) == 2
-
-
-def test_a_damaged_newest_state_does_not_push_out_the_good_ones(train, caplog):
-    keep = {'logger.keep_last': 1}
-    assert train(**{'train.total_iter': 3}) == 0
-    Path('experiments/edvr/training_states/3.state').write_bytes(b'torn')
-    assert train('--auto_resume', **{'train.total_iter': 2, **keep}) == 0
-    assert 'set aside as *.state.superseded: 3' in caplog.text
-    assert train('--auto_resume', **{'train.total_iter': 4, 'logger.save_checkpoint_freq': 4, **keep}) == 0
-    assert [p.name for p in Path('experiments/edvr/training_states').glob('*.state')] == ['4.state']
-
-
-def test_a_run_taken_back_by_hand_is_resumed_where_it_went(train):
-    assert train(**{'train.total_iter': 5}) == 0
-    back = {'path.resume_state': 'experiments/edvr/training_states/2.state', 'train.total_iter': 3, 'logger.keep_last': 2}
-    assert train(**back) == 0
-    assert sorted(p.name for p in Path('experiments/edvr/training_states').glob('*.state')) == ['2.state', '3.state']
-    assert train('--auto_resume', **{'train.total_iter': 4}) == 0
-    assert 'iter: 3.' in _log()
-
-
 def test_an_error_in_the_prefetching_thread_ends_the_run(train, monkeypatch, capsys):
     """The toolbox's thread dies silently, and the training waits forever. Samples cannot be drawn beside the step."""
     def broken(self, index):
@@ -341,35 +232,6 @@ def test_an_error_in_the_prefetching_thread_ends_the_run(train, monkeypatch, cap
     assert 'num_worker_per_gpu: 1 or more' in capsys.readouterr().err
     assert train(**prefetch, **{'datasets.train.num_worker_per_gpu': 1}) == 2
     assert 'error: x.png: not a readable image' in capsys.readouterr().err
-
-
-def test_a_resumed_run_takes_the_learning_rate_of_its_options(train):
-    """The toolbox takes the checkpoint's, so that nothing could be done about a divergence."""
-    assert train(**{'train.total_iter': 2}) == 0
-    before = re.findall(r'lr:\(([^,]+),', _log())
-    lower = {'train.optim_g.lr': '1.0e-4', 'train.optim_g.betas': '[0.8, 0.9]', 'train.total_iter': 3}
-    assert train('--auto_resume', **lower) == 0
-    after = re.findall(r'lr:\(([^,]+),', _log())
-    assert float(before[0]) == 1e-3 and after[2] == '8.830e-05'  # the cosine's third value, of a tenth
-    state = torch.load('experiments/edvr/training_states/3.state', weights_only=True)
-    assert tuple(state['optimizers'][0]['param_groups'][0]['betas']) == (0.8, 0.9)
-
-
-def test_a_state_of_another_experiment_serves_the_first_auto_resume(train):
-    assert train(**{'train.total_iter': 2}) == 0
-    again = {'name': 'again', 'path.resume_state': 'experiments/edvr/training_states/2.state', 'train.total_iter': 3}
-    assert train('--auto_resume', **again) == 0
-    assert sorted(p.name for p in Path('experiments/again/training_states').iterdir()) == ['3.state']
-    assert train('--auto_resume', **{**again, 'train.total_iter': 4}) == 0
-    assert sorted(p.name for p in Path('experiments/again/training_states').iterdir()) == ['3.state', '4.state']
-
-
-def test_a_run_that_started_from_a_bare_state_dict_is_resumed(train):
-    assert train(**{'train.total_iter': 1}) == 0
-    torch.save(weights('experiments/edvr', 'net_g_1.pth'), 'bare.pth')
-    bare = {'name': 'bare', 'path.pretrain_network_g': 'bare.pth', 'path.param_key_g': '~', 'train.ema_decay': 0}
-    assert train(**bare) == 0
-    assert train('--auto_resume', **bare, **{'train.total_iter': 3}) == 0
 
 
 def test_two_sets_of_one_name_are_refused(train, capsys):

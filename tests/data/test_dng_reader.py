@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from jddb_plugin.checks import DataError
 from jddb_plugin.data.metadata import CFA_PATTERNS
-from jddb_plugin.data.raw_reader import read_raw
 from tests.data import dng_oracle
 from tests.data.raw_files import (
     DOUBLE,
@@ -23,7 +22,6 @@ from tests.data.raw_files import (
     SHORT,
     Ifd,
     camera_tags,
-    lossless_jpeg,
     mosaic_tags,
     pack_bits,
     random_mosaic,
@@ -33,11 +31,9 @@ from tests.data.raw_files import (
     write_nested_dng,
 )
 
+from .dng_run import read
+
 _FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def read(path, **options):
-    return read_raw(path, log_notes=False, **options)
 
 
 @st.composite
@@ -141,129 +137,6 @@ def test_temperatures_of_known_lights():
                          (0.29902, 0.31485, 7504)):
         assert temperature_of(x, y)[0] == pytest.approx(kelvin, rel=2e-3)
         assert dng_oracle.temperature_of(x, y) == pytest.approx(kelvin, rel=1e-2)
-
-
-@pytest.mark.parametrize('bits', range(8, 17))
-@pytest.mark.parametrize('order', '<>')
-def test_samples_of_every_depth_are_those_that_libraw_reads(tmp_path, bits, order):
-    rawpy = pytest.importorskip('rawpy')
-    mosaic = random_mosaic((40, 66), low=0, high=2 ** bits)
-    write_dng(tmp_path / 'a.dng', mosaic, bits=bits, order=order, BlackLevel=0, WhiteLevel=2 ** bits - 1)
-    assert np.array_equal(read(tmp_path / 'a.dng').mosaic, mosaic)
-    with rawpy.imread(str(tmp_path / 'a.dng')) as raw:
-        assert np.array_equal(raw.raw_image, mosaic)
-
-
-def test_bits_that_do_not_fit_the_strips_are_refused(tmp_path):
-    mosaic = random_mosaic((20, 32))
-    write_dng(tmp_path / 'a.dng', mosaic, data=raw_bytes(mosaic), BitsPerSample=14)
-    with pytest.raises(DataError, match='BitsPerSample is 14, but its strips hold 16 bits'):
-        read(tmp_path / 'a.dng')
-
-
-def _strips(mosaic, rows):
-    return [raw_bytes(mosaic[k:k + rows]) for k in range(0, len(mosaic), rows)]
-
-
-def _tiles(mosaic, height, width):
-    padded = np.pad(mosaic, ((0, -mosaic.shape[0] % height), (0, -mosaic.shape[1] % width)), constant_values=7)
-    return [padded[y:y + height, x:x + width] for y in range(0, len(padded), height) for x in range(0, padded.shape[1], width)]
-
-
-def test_strips_and_tiles_wherever_they_lie(tmp_path):
-    mosaic = random_mosaic((50, 70))
-    write_dng(tmp_path / 'a.dng', mosaic, data=_strips(mosaic, 8), RowsPerStrip=8)
-    assert np.array_equal(read(tmp_path / 'a.dng').mosaic, mosaic)
-    tiles = [raw_bytes(tile) for tile in _tiles(mosaic, 16, 32)]
-    write_dng(tmp_path / 'b.dng', mosaic, data=tiles, RowsPerStrip=None, TileWidth=32, TileLength=16)
-    assert np.array_equal(read(tmp_path / 'b.dng').mosaic, mosaic)
-    # Strips in any order: LibRaw would read on from the first one.
-    content = tiff_bytes([Ifd({**mosaic_tags(mosaic), **camera_tags(), 'WhiteLevel': 16383, 'RowsPerStrip': 25,
-                               'StripOffsets': [16 + 25 * 140, 16], 'StripByteCounts': [25 * 140] * 2})],
-                         head=bytes(8) + raw_bytes(mosaic[25:]) + raw_bytes(mosaic[:25]))
-    (tmp_path / 'c.dng').write_bytes(content)
-    assert np.array_equal(read(tmp_path / 'c.dng').mosaic, mosaic)
-
-
-@pytest.mark.parametrize('components', [1, 2])
-def test_lossless_jpeg(tmp_path, components):
-    mosaic = random_mosaic((32, 40), low=0, high=65536)
-    write_dng(tmp_path / 'a.dng', mosaic, data=lossless_jpeg(mosaic, 16, components), Compression=7, WhiteLevel=65535)
-    assert np.array_equal(read(tmp_path / 'a.dng').mosaic, mosaic)
-    tiles = [lossless_jpeg(tile, 16, components) for tile in _tiles(mosaic, 16, 32)]
-    write_dng(tmp_path / 'b.dng', mosaic, data=tiles, Compression=7, RowsPerStrip=None, TileWidth=32, TileLength=16,
-              WhiteLevel=65535)
-    assert np.array_equal(read(tmp_path / 'b.dng').mosaic, mosaic)
-
-
-def test_deflate_with_and_without_predictors(tmp_path):
-    import zlib
-    mosaic = random_mosaic((20, 32), low=0, high=65536)
-    for predictor, step in ((1, 0), (2, 1), (34892, 2), (34893, 4)):
-        values = mosaic.copy()
-        if step:
-            values[:, step:] = mosaic[:, step:] - mosaic[:, :-step]
-        for order in '<>':
-            write_dng(tmp_path / 'a.dng', mosaic, order=order, data=zlib.compress(values.astype(f'{order}u2').tobytes()),
-                      Compression=8,
-                      Predictor=predictor, WhiteLevel=65535)
-            assert np.array_equal(read(tmp_path / 'a.dng').mosaic, mosaic), (predictor, order)
-
-
-def float_bytes(values, bits, order):
-    """Floating point of 16, 24 or 32 bits; 24 bits have a sign, 7 bits of exponent and 16 of fraction."""
-    if bits == 24:
-        raw = bytearray()
-        for value in values.astype(float).ravel():
-            fraction, exponent = np.frexp(abs(value))
-            word = 0 if value == 0 else (int(exponent) + 62) << 16 | int((fraction * 2 - 1) * 65536)
-            raw += int(word | (value < 0) << 23).to_bytes(3, 'little' if order == '<' else 'big')
-        return bytes(raw)
-    return values.astype(f'{order}f{bits // 8}').tobytes()
-
-
-def with_predictor(values, bits, step):
-    """Rows of bytes sorted by weight, each as its difference from the one ``step`` before."""
-    size = bits // 8
-    lines = np.frombuffer(float_bytes(values, bits, '>'), np.uint8).reshape(len(values), -1, size)
-    lines = lines.transpose(0, 2, 1).reshape(len(values), -1)
-    result = lines.copy()
-    result[:, step:] = lines[:, step:] - lines[:, :-step]
-    return result.tobytes()
-
-
-@pytest.mark.parametrize('bits', [16, 24, 32])
-@pytest.mark.parametrize('white', [1, 4, 16383])
-def test_floating_point_is_scaled_by_its_white_level(tmp_path, bits, white):
-    import zlib
-    light = (np.random.default_rng(0).integers(0, 1024, (20, 32)) / 1024).astype(np.float32)
-    light[0, :3] = -0.25, 1.5, 1
-    values = light * np.float32(white)
-    stored = np.clip(np.rint(light.astype(float) * 65535), 0, 65535)
-    common = {'BitsPerSample': bits, 'SampleFormat': 3, 'BlackLevel': white / 16, 'WhiteLevel': white}
-    for order in '<>':
-        write_dng(tmp_path / 'a.dng', np.zeros((20, 32), np.uint16), order=order, data=float_bytes(values, bits, order), **common)
-        frame = read(tmp_path / 'a.dng')
-        assert np.abs(frame.mosaic - stored).max() <= (1 if white in (1, 4) else 40), order
-        assert frame.metadata.black_level == pytest.approx((65535 / 16,) * 4, rel=1e-5)
-        assert frame.metadata.white_level == (65535,) * 4 and frame.metadata.bits == 16
-    for predictor, step in ((3, 1), (34894, 2), (34895, 4)):
-        write_dng(tmp_path / 'b.dng', np.zeros((20, 32), np.uint16), data=zlib.compress(with_predictor(values, bits, step)),
-                  Compression=8, Predictor=predictor, **common)
-        assert np.array_equal(read(tmp_path / 'b.dng').mosaic, frame.mosaic), predictor
-
-
-def test_floating_point_without_a_white_level_and_without_numbers(tmp_path):
-    values = np.full((20, 32), 0.5, np.float32)
-    write_dng(tmp_path / 'a.dng', np.zeros((20, 32), np.uint16), data=values.tobytes(), BitsPerSample=32, SampleFormat=3,
-              BlackLevel=0,
-              WhiteLevel=None)
-    assert set(np.unique(read(tmp_path / 'a.dng').mosaic)) == {32768}
-    values[3, 3] = np.nan
-    write_dng(tmp_path / 'a.dng', np.zeros((20, 32), np.uint16), data=values.tobytes(), BitsPerSample=32, SampleFormat=3,
-              WhiteLevel=1)
-    with pytest.raises(DataError, match='samples that are not numbers'):
-        read(tmp_path / 'a.dng')
 
 
 def test_a_linearization_table(tmp_path):
@@ -379,128 +252,12 @@ def test_black_levels_below_zero_raise_the_samples(tmp_path):
     assert np.array_equal(frame.mosaic, expected)
 
 
-@pytest.mark.parametrize(('profile', 'shot', 'read_noise'), [
-    ((1e-3, 1e-6), (1e-3,) * 4, (1e-3,) * 4), ((1e-3, 1e-6, 2e-3, 4e-6, 3e-3, 9e-6), (2e-3, 1e-3, 3e-3, 2e-3),
-                                               (2e-3, 1e-3, 3e-3, 2e-3)),
-    ((1e-3, 1e-6, 2e-3, 4e-6, 3e-3, 9e-6, 4e-3, 16e-6), (1e-3, 2e-3, 3e-3, 4e-3), (1e-3, 2e-3, 3e-3, 4e-3)),
-    ((0.0, 1e-6), (0,) * 4, (1e-3,) * 4), ((1e-3, 0.0), (1e-3,) * 4, (0,) * 4), ((1e-3, -1e-9), (1e-3,) * 4, (0,) * 4)])
-def test_noise_of_one_three_and_four_planes(tmp_path, profile, shot, read_noise):
-    write_dng(tmp_path / 'a.dng', cfa='grbg', NoiseProfile=profile)
-    meta = read(tmp_path / 'a.dng').metadata
-    assert meta.noise_shot == pytest.approx(shot) and meta.noise_read == pytest.approx(read_noise)
-
-
-@pytest.mark.parametrize('profile', [
-    (0.0, 0.0), (float('nan'), 1e-6), (1e-3, float('nan')), (float('inf'), 0.0), (0.0,) * 6, (0.0,) * 8, (-1e-3, 1e-6),
-    (5.0, 1e-6),
-    (1e-3, 1e-6, 0.0, 0.0, 1e-3, 1e-6), (1e-3, 1e-6, 1e-3, 1e-6)])
-def test_a_noise_profile_that_says_nothing_counts_as_missing(tmp_path, profile):
-    write_dng(tmp_path / 'a.dng', NoiseProfile=profile)
-    frame = read(tmp_path / 'a.dng')
-    assert frame.metadata.noise_shot is None and frame.metadata.noise_read is None
-    assert 'counts as missing' in frame.notes[0] and frame.notes[0].startswith(str(tmp_path / 'a.dng'))
-
-
-def test_noise_profile_of_the_first_directory_serves_too(tmp_path):
-    write_nested_dng(tmp_path / 'a.dng', [random_mosaic((20, 32))], main={'NoiseProfile': (1e-3, 1e-6)})
-    assert read(tmp_path / 'a.dng').metadata.noise_shot == (1e-3,) * 4
-
-
-def test_white_balance_of_an_unknown_kind_is_daylight_and_said(tmp_path, caplog):
-    gains = dng_oracle.gains_of({'ColorMatrix1': MATRIX_A, 'ColorMatrix2': MATRIX_D65, 'CalibrationIlluminant1': 17,
-                                 'CalibrationIlluminant2': 21})
-    for tags in ({'AsShotNeutral': None}, {'AsShotNeutral': (0.5, 0, 1)}, {'AsShotNeutral': ((1, 0), 1, 1)},
-                 {'AsShotNeutral': (1, 1)},
-                 {'AsShotNeutral': None, 'AsShotWhiteXY': (0.9, 0.9)}, {'AsShotNeutral': None, 'AsShotWhiteXY': (0, 0)}):
-        write_dng(tmp_path / 'a.dng', **tags)
-        caplog.clear()
-        frame = read_raw(tmp_path / 'a.dng')
-        assert frame.metadata.white_balance == pytest.approx(gains, rel=0.01)
-        assert 'developed for daylight' in caplog.text and 'developed for daylight' in frame.notes[0]
-
-
-def test_white_balance_by_chromaticity_of_three_lights(tmp_path):
-    third = [value * 1.1 for value in MATRIX_D65]
-    write_dng(tmp_path / 'a.dng', AsShotNeutral=None, AsShotWhiteXY=(0.4476, 0.4074), ColorMatrix3=third,
-              CalibrationIlluminant3=23)
-    near_a = read(tmp_path / 'a.dng').metadata.white_balance
-    only_a = dng_oracle.gains_of({'ColorMatrix1': MATRIX_A, 'AsShotWhiteXY': (0.4476, 0.4074)})
-    assert near_a == pytest.approx(only_a, rel=0.01)  # at a light itself the others do not count
-
-
-def test_lights_by_chromaticity(tmp_path):
-    def xy(x, y):
-        return struct.pack('<H4I', 0, int(x * 10000), 10000, int(y * 10000), 10000)
-
-    write_dng(tmp_path / 'a.dng', AsShotNeutral=None, AsShotWhiteXY=(0.4476, 0.4074), CalibrationIlluminant1=255,
-              CalibrationIlluminant2=255, IlluminantData1=xy(0.4476, 0.4074), IlluminantData2=xy(0.3127, 0.3290))
-    only_a = dng_oracle.gains_of({'ColorMatrix1': MATRIX_A, 'AsShotWhiteXY': (0.4476, 0.4074)})
-    assert read(tmp_path / 'a.dng').metadata.white_balance == pytest.approx(only_a, rel=0.01)
-
-
 def test_white_levels_that_differ_are_said(tmp_path):
     write_dng(tmp_path / 'a.dng', WhiteLevel=(16000, 15000, 16000, 16000))
     frame = read(tmp_path / 'a.dng')
     assert frame.metadata.white_level == (15000,) * 4 and 'WhiteLevel has 4 values' in frame.notes[0]
     write_dng(tmp_path / 'a.dng', WhiteLevel=(15000,) * 4)
     assert not read(tmp_path / 'a.dng').notes
-
-
-def test_orientation_is_that_of_the_first_directory(tmp_path):
-    write_nested_dng(tmp_path / 'a.dng', [random_mosaic((20, 32))], main={'Orientation': 6}, Orientation=3)
-    assert read(tmp_path / 'a.dng').metadata.orientation == 6
-    write_nested_dng(tmp_path / 'a.dng', [random_mosaic((20, 32))], main={'Orientation': None})
-    assert read(tmp_path / 'a.dng').metadata.orientation == 1
-
-
-@pytest.mark.parametrize(('tags', 'aspect', 'crop'), [
-    ({}, 1, None), ({'DefaultScale': (1, 2)}, 0.5, None), ({'DefaultScale': (2, 2)}, 1, None),
-    ({'DefaultScale': (1.4142, 0.7071)}, 2, None),
-    ({'DefaultCropOrigin': (4, 2), 'DefaultCropSize': (20, 10)}, 1, (2, 4, 10, 20)),
-    ({'DefaultCropOrigin': (4.5, 2.25), 'DefaultCropSize': (20, 10)}, 1, (2, 5, 10, 20)),
-    ({'DefaultCropSize': (20, 10)}, 1, (0, 0, 10, 20)), ({'DefaultCropOrigin': (0, 0), 'DefaultCropSize': (32, 20)}, 1, None)])
-def test_geometry(tmp_path, tags, aspect, crop):
-    write_dng(tmp_path / 'a.dng', random_mosaic((20, 32)), **tags)
-    frame = read(tmp_path / 'a.dng')
-    assert frame.metadata.pixel_aspect == pytest.approx(aspect, rel=1e-3) and frame.metadata.crop == crop and not frame.notes
-    assert frame.mosaic.shape == (20, 32)
-
-
-@pytest.mark.parametrize('tags', [
-    {'DefaultScale': (0, 1)}, {'DefaultScale': ((1, 0), 1)}, {'DefaultCropOrigin': (30, 2), 'DefaultCropSize': (20, 10)},
-    {'DefaultCropSize': (0, 10)}, {'DefaultCropSize': (20,)}])
-def test_geometry_of_no_sense_is_said(tmp_path, tags):
-    write_dng(tmp_path / 'a.dng', random_mosaic((20, 32)), **tags)
-    frame = read(tmp_path / 'a.dng')
-    assert len(frame.notes) == 1 and 'Default' in frame.notes[0]
-    assert frame.metadata.crop is None and frame.metadata.pixel_aspect == 1
-
-
-def test_several_mosaics(tmp_path):
-    mosaics = [random_mosaic((20, 32), seed=seed) for seed in range(3)]
-    write_nested_dng(tmp_path / 'a.dng', mosaics)
-    with pytest.raises(DataError, match='holds 3 mosaics .*--frames-of-file'):
-        read(tmp_path / 'a.dng')
-    for number, mosaic in enumerate(mosaics):
-        assert np.array_equal(read(tmp_path / 'a.dng', number=number).mosaic, mosaic)
-    with pytest.raises(DataError, match='holds 3 mosaics, counted from 0; number 3 does not exist'):
-        read(tmp_path / 'a.dng', number=3)
-
-
-def test_several_mosaics_of_lossless_jpeg(tmp_path):
-    mosaics = [random_mosaic((40, 64), seed=seed) for seed in range(2)]
-    subs = [Ifd({**mosaic_tags(mosaic), 'Compression': 7, 'WhiteLevel': 16383}, lossless_jpeg(mosaic)) for mosaic in mosaics]
-    (tmp_path / 'a.dng').write_bytes(tiff_bytes([Ifd({'ImageWidth': 4, 'ImageLength': 2, **camera_tags()}, None, subs)]))
-    for number, mosaic in enumerate(mosaics):
-        assert np.array_equal(read(tmp_path / 'a.dng', number=number).mosaic, mosaic)
-
-
-def test_smaller_mosaics_are_copies(tmp_path):
-    mosaic = random_mosaic((20, 32))
-    small = Ifd({**mosaic_tags(mosaic[:10, :16]), 'NewSubfileType': 1}, raw_bytes(mosaic[:10, :16]))
-    full = Ifd({**mosaic_tags(mosaic), 'WhiteLevel': 16383}, raw_bytes(mosaic))
-    (tmp_path / 'a.dng').write_bytes(tiff_bytes([Ifd({'ImageWidth': 4, 'ImageLength': 2, **camera_tags()}, None, [small, full])]))
-    assert np.array_equal(read(tmp_path / 'a.dng').mosaic, mosaic)
 
 
 def test_exiftool_reads_the_same_tags(tmp_path):

@@ -10,8 +10,8 @@ from jddb_plugin.inference.flow import FlowAlignment
 from jddb_plugin.inference.memory import Plan
 from jddb_plugin.inference.source import TensorSource
 from jddb_plugin.inference.tiling import TilingOptions
-from jddb_plugin.ops.block_matching import take_tiles
 from jddb_plugin.ops.optical_flow import align_burst
+from jddb_plugin.ops.tile_extraction import extract_tiles
 from jddb_plugin.ops.tiling import make_grid
 from jddb_plugin.restoration import Burst, Settings
 from jddb_plugin.restoration.frames import load_frames
@@ -141,7 +141,7 @@ class _Averaging(TiledInference):
     """Averages the aligned frames in place of restoring them."""
 
     def restore(self, band, chosen):
-        raw = take_tiles(band.rows, band.corners[:, chosen], band.offsets[:, chosen], self.grid.size)[0][:, :, :3].mean(dim=1)
+        raw = extract_tiles(band.rows, band.corners[:, chosen], band.offsets[:, chosen], self.grid.size)[0][:, :, :3].mean(dim=1)
         return raw.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
 
 
@@ -173,15 +173,15 @@ def test_frames_smaller_than_a_tile_and_any_alignment():
             assert restored.shape == (1, 3, 34, 38) and torch.isfinite(restored).all()
 
 
-def test_published_padding_is_not_moved():
+def test_released_padding_is_not_moved():
     net = make_net(dpbm={'radius': 2})
     lq = torch.rand(1, 2, 8, 32, 40)
-    tiling = TilingOptions(16, 4, 'published')
+    tiling = TilingOptions(16, 4, 'released')
     for align in ('smooth', 'flow'):
-        with pytest.raises(OptionError, match='layout: published pads frames by zeros'):
+        with pytest.raises(OptionError, match='layout: released pads frames by zeros'):
             restore_frame(net, lq, align=align, tiling=tiling)
     assert restore_frame(net, lq, align='tiles', tiling=tiling).shape == (1, 3, 64, 80)
-    with pytest.raises(OptionError, match='^align: smooth cannot be combined with window published, which moves whole tiles'):
-        Settings(window='published', align='smooth')
+    with pytest.raises(OptionError, match='^align: smooth cannot be combined with window released, which moves whole tiles'):
+        Settings(window='released', align='smooth')
     with pytest.raises(OptionError, match='^align'):
         Settings(align='smoth')

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jddb_plugin.archs.tile_walk import walk_tiles
+from jddb_plugin.archs.tiled import process_tiles
 from jddb_plugin.checks import OptionError, ShapeError
 from jddb_plugin.inference.engine import TiledInference, default_alignment, make_alignment, restore_frame
 from jddb_plugin.inference.memory import Plan, make_plan
@@ -51,11 +51,11 @@ def _streamed(net, frames, *, step=2, tile_batch=2, layout='inside', align='tile
 
 _CASES = [  # coarse, window, layout, frames, reference, size
     ('dpbm', 'symmetric', 'inside', 3, 1, (150, 84)), ('dpbm', 'symmetric', 'inside', 2, 0, (150, 82)),
-    ('dpbm', 'symmetric', 'inside', 4, 3, (150, 80)), ('dpbm', 'published', 'published', 3, 2, (150, 80)),
-    ('dpbm', 'published', 'inside', 3, 0, (128, 82)), ('dpbm', 'symmetric', 'published', 2, 1, (128, 64)),
-    ('block_matching', 'symmetric', 'inside', 3, 1, (151, 82)), ('block_matching', 'published', 'published', 4, 1, (150, 81)),
+    ('dpbm', 'symmetric', 'inside', 4, 3, (150, 80)), ('dpbm', 'released', 'released', 3, 2, (150, 80)),
+    ('dpbm', 'released', 'inside', 3, 0, (128, 82)), ('dpbm', 'symmetric', 'released', 2, 1, (128, 64)),
+    ('block_matching', 'symmetric', 'inside', 3, 1, (151, 82)), ('block_matching', 'released', 'released', 4, 1, (150, 81)),
     ('block_matching', 'symmetric', 'inside', 6, 4, (180, 64)),
-    ('none', 'symmetric', 'inside', 3, 0, (150, 82)), ('none', 'published', 'published', 2, 1, (150, 82))]
+    ('none', 'symmetric', 'inside', 3, 0, (150, 82)), ('none', 'released', 'released', 2, 1, (150, 82))]
 
 
 @pytest.mark.parametrize(('coarse', 'window', 'layout', 'count', 'reference', 'size'), _CASES)
@@ -141,7 +141,7 @@ def test_walk_tiles_is_the_oracle_of_the_network():
     net = make_net(coarse='none')
     lq = torch.rand(1, 2, 8, 24, 28)
     grid = make_grid(24, 28, tile=16, overlap=4, multiple=4)
-    expected = walk_tiles(lq, grid, lambda t: net.refine(t, 1).restored, coarse=None, tile_batch=1, ref_idx=1)
+    expected = process_tiles(lq, grid, lambda t: net.refine(t, 1).restored, coarse=None, tile_batch=1, ref_idx=1)
     torch.testing.assert_close(net(lq, tile=16), expected)
 
 
@@ -176,8 +176,8 @@ def test_wrong_input_is_named():
     net, lq = make_net(), torch.rand(1, 2, 8, 24, 28)
     with pytest.raises(OptionError, match="align: 'smoth' is not a valid choice; did you mean 'smooth'"):
         restore_frame(net, lq, align='smoth')
-    with pytest.raises(OptionError, match='layout: published pads frames by zeros, which must not be moved'):
-        restore_frame(net, lq, align='smooth', tiling=TilingOptions(layout='published'))
+    with pytest.raises(OptionError, match='layout: released pads frames by zeros, which must not be moved'):
+        restore_frame(net, lq, align='smooth', tiling=TilingOptions(layout='released'))
     with pytest.raises(OptionError, match='tile: expected a multiple of 4 in 4 .. 4096, got 18'):
         restore_frame(net, lq, tiling=TilingOptions(18))
     with pytest.raises(ShapeError, match='ref_idx is 2, but the burst has 2 frames'):

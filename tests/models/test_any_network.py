@@ -24,7 +24,7 @@ from jddb_plugin.weights import load_weights
 from ..conftest import ROOT
 from ..restoration.samples import make_burst, write_tiffs
 from ..small_run import validation
-from .test_pipelines import _forget_logger
+from .pipeline_run import forget_logger
 
 
 class Plain(BurstNetwork):
@@ -45,9 +45,9 @@ class Plain(BurstNetwork):
 def _workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(ARCH_REGISTRY._obj_map, 'Plain', Plain)
-    _forget_logger()
+    forget_logger()
     yield
-    _forget_logger()
+    forget_logger()
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from jddb_plugin.config import load_options
 from jddb_plugin.train import main as run_train
 
 from ..conftest import ROOT
-from .test_pipelines import _figures, _forget_logger, _log, _workplace  # noqa: F401
+from .pipeline_run import drawn_figures, read_log
+
+pytestmark = pytest.mark.usefixtures('workplace')
 
 TRAIN = ROOT / 'options' / 'train'
 EDVR_SMALL = {'num_feat': 8, 'deformable_groups': 2, 'num_extract_block': 1, 'num_reconstruct_block': 1}
@@ -52,12 +54,12 @@ def _network(name):
 @pytest.mark.parametrize('name', ['edvr_reds', 'edvr_coarse_aligned_reds', 'edvr_hooked_reds'])
 def test_edvr_examples_train_and_validate(reds, name):
     assert run_train(['-opt', str(TRAIN / f'{name}.yml'), '--set', *reds, *_network(name)]) == 0
-    log = _log(f'experiments/{name}')
+    log = read_log(f'experiments/{name}')
     assert re.search(r'l_pix: \d', log) and re.search(r'# psnr: \d+\.\d+', log)
     assert Path(f'experiments/{name}/models/net_g_latest.pth').is_file()
     if name == 'edvr_hooked_reds':
         assert 'temperature: 1.0000e-02' in log
-        assert _figures(f'tb_logger/{name}') == ['matching/REDS4/000']
+        assert drawn_figures(f'tb_logger/{name}') == ['matching/REDS4/000']
 
 
 def test_the_aligned_example_changes_two_keys_and_no_other():
@@ -79,7 +81,7 @@ def test_the_sr_example_fades_its_perceptual_loss_in(textures):
                'network_g.num_block=1', 'train.total_iter=2', 'logger.print_freq=1', 'train.hooks.0.begin=1',
                'train.hooks.0.end=2']
     assert run_train(['-opt', str(TRAIN / 'srresnet_hooked_div2k.yml'), '--set', *changes]) == 0
-    log = _log('experiments/srresnet_hooked_div2k')
+    log = read_log('experiments/srresnet_hooked_div2k')
     assert re.findall(r'weight_perceptual: (\S+)', log) == ['0.0000e+00', '1.0000e-01']
     assert len(re.findall(r'l_percep: \d', log)) == 1  # at weight 0 it is left out
     assert torch.load('experiments/srresnet_hooked_div2k/models/net_g_latest.pth', weights_only=True)['params_ema']

@@ -1,7 +1,5 @@
 """The toolbox's own pipelines through our entry points, on the CPU: train, validate, save, resume, test."""
 import json
-import logging
-import os
 import re
 from pathlib import Path
 
@@ -10,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from basicsr.utils import logger as basicsr_logger
 
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 from jddb_plugin.data.metadata import CameraMetadata
@@ -18,56 +15,17 @@ from jddb_plugin.test import main as run_test
 from jddb_plugin.train import main as run_train
 
 from ..conftest import ROOT
+from .pipeline_run import DEMO, forget_logger, read_log, small_options, validation_options
 
-DEMO = str(ROOT / 'options' / 'train' / 'demo_two_stage.yml')
-METRICS = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}, 'ssim': {'type': 'calculate_ssim', 'crop_border': 0}}
-
-
-def _forget_logger():
-    """The toolbox sets its logger up once per process; every run here is to write a log of its own."""
-    basicsr_logger.initialized_logger.clear()
-    for handler in list(logging.getLogger('basicsr').handlers):
-        handler.close()
-        logging.getLogger('basicsr').removeHandler(handler)
-
-
-@pytest.fixture(autouse=True)
-def _workplace(tmp_path, monkeypatch):
-    """Every run in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    _forget_logger()
-    yield
-    _forget_logger()
-
-
-def _small(lmdb, **changes):
-    """Overrides that make the demo tiny; the model draws the tile, as without the demo's own options."""
-    values = {
-        'network_g.num_feat': 8, 'network_g.deformable_groups': 2, 'train.tile': 16, 'datasets.train.gt_size': 48,
-        'datasets.train.dataroot_gt': lmdb, 'datasets.train.batch_size_per_gpu': 2, 'datasets.train.num_worker_per_gpu': 0,
-        'datasets.train.tile': '~', 'datasets.train.synthesis': 'worker',
-        'datasets.train.dataset_enlarge_ratio': 1, 'train.total_iter': 2, 'logger.print_freq': 1,
-        'logger.save_checkpoint_freq': 1, 'logger.use_tb_logger': 'false', **changes,
-    }
-    return ['--set', *(f'{key}={value}' for key, value in values.items())]
-
-
-def _validation(lmdb):
-    return {'datasets.val': json.dumps({'name': 'clips', 'type': 'UnprocessedBurstTestDataset', 'dataroot_gt': str(lmdb),
-                                        'noise': 'high', 'num_frame': 5}),
-            'val': json.dumps({'val_freq': 2, 'save_img': True, 'metrics': METRICS})}
-
-
-def _log(folder='experiments/demo_two_stage'):
-    return '\n'.join(path.read_text() for path in sorted(Path(folder).glob('*.log'), key=os.path.getmtime))
+pytestmark = pytest.mark.usefixtures('workplace')
 
 
 def test_the_demo_trains_saves_resumes_and_tests(texture_lmdb):
     own = {'datasets.train.tile': 16, 'datasets.train.synthesis': 'device'}
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **own, **_validation(texture_lmdb))]) == 0
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb, **own, **validation_options(texture_lmdb))]) == 0
     models = Path('experiments/demo_two_stage/models')
     assert {p.name for p in models.iterdir()} == {'net_g_1.pth', 'net_g_2.pth', 'net_g_latest.pth'}
-    log = _log()
+    log = read_log()
     for term in ('l_pix', 'l_interpolation', 'l_one_hot', 'l_bm', 'l_total', 'temperature', 'weight_bm'):
         assert re.search(rf'{term}: \d', log)
     assert re.search(r'psnr a: all \d+\.\d+, centre \d+\.\d+', log)
@@ -76,9 +34,9 @@ def test_the_demo_trains_saves_resumes_and_tests(texture_lmdb):
     kept = yaml.safe_load(Path('experiments/demo_two_stage/demo_two_stage.yml').read_text())
     assert kept['train']['total_iter'] == 2 and kept['network_g']['num_feat'] == 8
 
-    assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb, **{'train.total_iter': 3})]) == 0
+    assert run_train(['-opt', DEMO, '--auto_resume', *small_options(texture_lmdb, **{'train.total_iter': 3})]) == 0
     assert (models / 'net_g_3.pth').is_file()
-    assert 'Resuming training from epoch: 0, iter: 2.' in _log()
+    assert 'Resuming training from epoch: 0, iter: 2.' in read_log()
 
     changes = {'network_g.num_feat': 8, 'network_g.deformable_groups': 2, 'val.tile': 16,
                'datasets.test.dataroot_gt': texture_lmdb, 'path.pretrain_network_g': models / 'net_g_latest.pth'}
@@ -94,9 +52,9 @@ def test_the_demo_trains_saves_resumes_and_tests(texture_lmdb):
 def test_a_run_resumed_with_longer_epochs_goes_on(texture_lmdb):
     """Batch 3 makes two iterations an epoch, batch 1 six: the epoch of the state must not be taken literally."""
     small = {'datasets.train.batch_size_per_gpu': 3, 'train.total_iter': 8, 'logger.save_checkpoint_freq': 8}
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **small)]) == 0
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb, **small)]) == 0
     small.update({'datasets.train.batch_size_per_gpu': 1, 'train.total_iter': 9, 'logger.save_checkpoint_freq': 9})
-    assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb, **small)]) == 0
+    assert run_train(['-opt', DEMO, '--auto_resume', *small_options(texture_lmdb, **small)]) == 0
     assert Path('experiments/demo_two_stage/models/net_g_9.pth').is_file()
 
 
@@ -104,14 +62,14 @@ def test_synthesis_on_the_device_trains_to_the_same_weights(texture_lmdb):
     weights = []
     for where in ('worker', 'device'):
         changes = {'datasets.train.synthesis': where, 'datasets.train.tile': 16, 'datasets.train.reach': 48}
-        assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 0
+        assert run_train(['-opt', DEMO, *small_options(texture_lmdb, **changes)]) == 0
         weights.append(torch.load('experiments/demo_two_stage/models/net_g_2.pth', weights_only=True)['params'])
     for key, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][key], rtol=0, atol=5e-3)  # Adam's first steps magnify last digits
 
 
 def test_real_bursts_without_truth_are_restored_and_not_scored(texture_lmdb):
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb)]) == 0
     rng = np.random.default_rng(0)
     with BurstLmdbWriter('raw.lmdb') as writer:
         for index in range(5):
@@ -119,7 +77,7 @@ def test_real_bursts_without_truth_are_restored_and_not_scored(texture_lmdb):
         writer.put_metadata('scene', CameraMetadata(
             cfa='gbrg', bits=10, black_level=(64.0,) * 4, white_level=(1000.0,) * 4, white_balance=(2.0, 1.0, 1.5),
             color_matrix=((1.0234, -0.2969, -0.2266), (-0.5625, 1.6328, -0.0469), (-0.0703, 0.2188, 0.6406))))
-    _forget_logger()
+    forget_logger()
     dataset = {'name': 'real', 'type': 'RawBurstTestDataset', 'dataroot_lq': 'raw.lmdb', 'references': 'middle'}
     common = ['-opt', str(ROOT / 'options' / 'test' / 'demo_two_stage.yml'), '--set', 'network_g.num_feat=8',
               'val.tile=16',
@@ -128,23 +86,23 @@ def test_real_bursts_without_truth_are_restored_and_not_scored(texture_lmdb):
     assert [p.name for p in Path('results/demo_two_stage/visualization/real/scene').iterdir()] == ['00000002_demo_two_stage.png']
     assert cv2.imread('results/demo_two_stage/visualization/real/scene/00000002_demo_two_stage.png').shape == (48, 62, 3)
     assert not Path('results/demo_two_stage/metrics_real.json').exists()
-    assert 'no ground truth, so no metrics' in _log('results/demo_two_stage')
+    assert 'no ground truth, so no metrics' in read_log('results/demo_two_stage')
 
 
 def test_two_learning_rates_and_their_schedule(texture_lmdb):
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **{'train.warmup_iter': -1})]) == 0
-    assert 'lr:(1.000e-03,1.000e-04,)' in _log()
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb, **{'train.warmup_iter': -1})]) == 0
+    assert 'lr:(1.000e-03,1.000e-04,)' in read_log()
 
 
 def test_training_never_stops_early(texture_lmdb):
     """Three samples, batch 2, five iterations: the toolbox alone would drop the last batch of every epoch, and stop."""
-    small = _small(texture_lmdb, **{'datasets.train.clips': '[a]', 'train.total_iter': 5})
+    small = small_options(texture_lmdb, **{'datasets.train.clips': '[a]', 'train.total_iter': 5})
     assert run_train(['-opt', DEMO, *small]) == 0
     assert Path('experiments/demo_two_stage/models/net_g_5.pth').is_file()
 
 
 def test_too_few_samples_for_a_batch_is_an_error(texture_lmdb, capsys):
-    small = _small(texture_lmdb, **{'datasets.train.batch_size_per_gpu': 7})
+    small = small_options(texture_lmdb, **{'datasets.train.batch_size_per_gpu': 7})
     assert run_train(['-opt', DEMO, *small]) == 2
     assert 'do not fill one batch of 7' in capsys.readouterr().err.strip().splitlines()[-1]
     assert not Path('experiments/demo_two_stage/models/net_g_latest.pth').exists()
@@ -152,7 +110,7 @@ def test_too_few_samples_for_a_batch_is_an_error(texture_lmdb, capsys):
 
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'datasets.train.dataroot_gt': 'nowhere.lmdb'}, 'nowhere.lmdb: no such folder'),
-    ({'train.tile': 18}, 'multiples of the matching scale 4, got 18'),
+    ({'train.tile': 18}, 'a multiple of the matching scale 4, got 18'),
     ({'train.tile': 32}, 'datasets.train: what is cut from clip a, 48 x 48, is smaller than a tile of 64 RGB px'),
     ({'train.tile': 64, 'datasets.train.gt_size': 96}, 'from clip a, 96 x 96, is smaller than a tile of 128'),
     ({'network_g.coarse': 'none'}, "one_hot_opt and bm_opt train the matching of 'coarse: dpbm'"),
@@ -166,14 +124,14 @@ def test_too_few_samples_for_a_batch_is_an_error(texture_lmdb, capsys):
     ({'network_g.dpbm.radius': 6.5}, 'network_g.dpbm.radius: expected an integer, got 6.5'),
     ({'train.bm_opt.loss_weight': 'heavy'}, "train.bm_opt.loss_weight: expected a number, got 'heavy'"),
     ({'datasets.train.tile': 12}, 'datasets.train.tile: is 12, but train.tile is 16'),
-    ({'datasets.train.tile': 16, 'datasets.train.reach': 8}, 'but the search goes 48 packed px far'),
+    ({'datasets.train.tile': 16, 'datasets.train.reach': 8}, 'but the search spans 48 packed px'),
     ({'datasets.train.synthesis': 'gpu'}, "synthesis: 'gpu' is not a valid choice"),
     ({'datasets.train.synthesis': 'device', 'model_type': 'SRModel'}, 'makes no raw bursts'),
     ({'model_type': 'SRModel', 'train.optim_g.lr_coarse': 1}, "unknown key 'lr_coarse'"),
     ({'train.hooks.0.schedule': 'expo'}, "unknown name 'expo'"),
 ])
 def test_bad_input_ends_in_one_line(texture_lmdb, capsys, changes, message):
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 2
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb, **changes)]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith('error: ') and message in line
     assert not list(Path('.').rglob('*.pth'))
@@ -182,51 +140,51 @@ def test_bad_input_ends_in_one_line(texture_lmdb, capsys, changes, message):
 
 
 def test_a_validation_frame_smaller_than_a_tile_is_known_before_training(texture_lmdb, capsys):
-    val = json.loads(_validation(texture_lmdb)['datasets.val'])
+    val = json.loads(validation_options(texture_lmdb)['datasets.val'])
     changes = {'datasets.val': json.dumps({**val, 'crop': [0, 0, 24, 40]}), 'val.val_freq': 2, 'val.tile': 16}
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 2
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb, **changes)]) == 2
     assert 'datasets.val: what is cut from clip a, 40 x 24, is smaller than a tile of 32' in capsys.readouterr().err
     assert not Path('experiments').exists()
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(texture_lmdb, capsys):
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb)]) == 0
     Path('experiments/demo_two_stage/models/net_g_2.pth').rename('pretrained.pth')
     changes = {'network_g.num_feat': 16, 'path.pretrain_network_g': 'pretrained.pth'}
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 2
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb, **changes)]) == 2
     assert 'pretrained.pth: belongs to another configuration of TwoStageJDDB' in capsys.readouterr().err
     content = Path('pretrained.pth').read_bytes()
     Path('pretrained.pth').write_bytes(content[:len(content) // 2])
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **{'path.pretrain_network_g': 'pretrained.pth'})]) == 2
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb, **{'path.pretrain_network_g': 'pretrained.pth'})]) == 2
     assert 'pretrained.pth: truncated' in capsys.readouterr().err
 
 
 def test_auto_resume_skips_what_is_damaged(texture_lmdb, caplog):
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb)]) == 0
     torn = Path('experiments/demo_two_stage/training_states/2.state')
     torn.write_bytes(torn.read_bytes()[:100])
-    assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb)]) == 0
+    assert run_train(['-opt', DEMO, '--auto_resume', *small_options(texture_lmdb)]) == 0
     assert 'auto_resume skips iteration 2' in caplog.text
-    assert 'Resuming training from epoch: 0, iter: 1.' in _log()
+    assert 'Resuming training from epoch: 0, iter: 1.' in read_log()
 
 
 def test_auto_resume_does_not_start_anew_when_nothing_is_readable(texture_lmdb, capsys):
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb)]) == 0
     for state in Path('experiments/demo_two_stage/training_states').iterdir():
         state.write_bytes(b'torn')
-    assert run_train(['-opt', DEMO, '--auto_resume', *_small(texture_lmdb)]) == 2
+    assert run_train(['-opt', DEMO, '--auto_resume', *small_options(texture_lmdb)]) == 2
     assert 'none of its training states can be read' in capsys.readouterr().err
     assert Path('experiments/demo_two_stage/models/net_g_2.pth').is_file()
 
 
 def test_an_inherited_validation_set_can_be_left_out(texture_lmdb):
-    validation = _small(texture_lmdb, **_validation(texture_lmdb), **{'train.total_iter': 2})
+    validation = small_options(texture_lmdb, **validation_options(texture_lmdb), **{'train.total_iter': 2})
     assert run_train(['-opt', DEMO, *validation, 'datasets.val=~']) == 0
-    assert 'Validation' not in _log()
+    assert 'Validation' not in read_log()
 
 
 def test_debug_mode_works_without_a_validation_set(texture_lmdb):
-    assert run_train(['-opt', DEMO, '--debug', *_small(texture_lmdb)]) == 0
+    assert run_train(['-opt', DEMO, '--debug', *small_options(texture_lmdb)]) == 0
     assert Path('experiments/debug_demo_two_stage').is_dir()
 
 
@@ -237,17 +195,17 @@ def test_a_bad_frame_met_while_training_is_one_line(texture_folder, capfd, worke
             content = path.read_bytes()
             path.write_bytes(content[:len(content) // 2])  # the header stays readable
     changes = {'datasets.train.io_backend.type': 'disk', 'datasets.train.num_worker_per_gpu': workers}
-    assert run_train(['-opt', DEMO, *_small(texture_folder, **changes)]) == 2
+    assert run_train(['-opt', DEMO, *small_options(texture_folder, **changes)]) == 2
     # Libpng adds lines of its own, from the worker even after ours.
     line, = (line for line in capfd.readouterr().err.splitlines() if line.startswith('error: '))
     assert re.fullmatch(r'error: \S*000000\d\d.png: not a readable image; remove or replace it.', line)
 
 
 def test_weights_that_do_not_belong_are_told_even_when_loading_loosely(texture_lmdb, capsys):
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb)]) == 0
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb)]) == 0
     torch.save({'params': {'unknown': torch.zeros(1)}}, 'other.pth')
     changes = {'path.pretrain_network_g': 'other.pth', 'path.strict_load_g': 'false'}
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **changes)]) == 2
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb, **changes)]) == 2
     assert 'other.pth: holds nothing of TwoStageJDDB' in capsys.readouterr().err
 
 
@@ -258,121 +216,15 @@ def test_a_test_without_weights_is_refused(texture_lmdb, capsys):
 
 
 def test_force_yml_is_parsed_safely(texture_lmdb, capsys):
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb), '--force_yml', 'train:optim_g:lr=1e-5', 'train:warmup_iter=-1']) == 0
-    assert 'lr:(1.000e-05,' in _log()
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb),
+                      '--force_yml', 'train:optim_g:lr=1e-5', 'train:warmup_iter=-1']) == 0
+    assert 'lr:(1.000e-05,' in read_log()
     assert run_train(['-opt', DEMO, '--force_yml', 'train:tottal_iter=5']) == 2
     assert "unknown key 'tottal_iter'" in capsys.readouterr().err
 
 
-@pytest.fixture
-def stock(texture_folder, textures, tmp_path, monkeypatch):
-    """Options that train the toolbox's EDVR, with its own model and test set, to enlarge frames four times."""
-    from basicsr.utils.registry import DATASET_REGISTRY
-
-    from jddb_plugin.data.images import to_float
-
-    class SmallFrames(torch.utils.data.Dataset):
-        def __init__(self, opt):
-            self.opt = opt
-            self.clips = [torch.stack([to_float(frame[:64, :64]) for frame in frames[:5]]) for frames in textures.values()]
-
-        def __len__(self):
-            return 3 * len(self.clips)
-
-        def __getitem__(self, index):
-            frames = self.clips[index % len(self.clips)]
-            return {'lq': torch.nn.functional.avg_pool2d(frames, 4), 'gt': frames[2]}
-
-    monkeypatch.setitem(DATASET_REGISTRY._obj_map, 'SmallFrames', SmallFrames)
-    for name, frames in textures.items():
-        (tmp_path / 'small' / name).mkdir(parents=True)
-        for index, frame in enumerate(frames):
-            small = cv2.resize(frame, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-            cv2.imwrite(str(tmp_path / 'small' / name / f'{index:08d}.png'), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-
-    def val(name, cache):
-        return {'name': name, 'type': 'VideoTestDataset', 'dataroot_gt': str(texture_folder), 'cache_data': cache,
-                'dataroot_lq': str(tmp_path / 'small'), 'io_backend': {'type': 'disk'}, 'num_frame': 5,
-                'padding': 'reflection_circle'}
-
-    return {
-        'name': 'edvr', 'model_type': 'VideoBaseModel', 'scale': 4, 'num_gpu': 'auto', 'manual_seed': 0,
-        'datasets': {'train': {'name': 'clips', 'type': 'SmallFrames', 'num_worker_per_gpu': 0, 'batch_size_per_gpu': 2},
-                     'val': val('REDS4', False), 'val_2': val('vid4', True)},
-        'network_g': {'type': 'EDVR', 'num_feat': 8, 'num_frame': 5, 'deformable_groups': 2, 'num_extract_block': 1,
-                      'num_reconstruct_block': 1, 'center_frame_idx': 2},
-        'path': {'pretrain_network_g': None},
-        'train': {'optim_g': {'type': 'Adam', 'lr': 0.0001}, 'total_iter': 2, 'pixel_opt': {'type': 'CharbonnierLoss'},
-                  'scheduler': {'type': 'CosineAnnealingRestartLR', 'periods': [4], 'restart_weights': [1]}},
-        'val': {'val_freq': 2, 'save_img': False, 'metrics': METRICS},
-        'logger': {'print_freq': 1, 'save_checkpoint_freq': 2, 'use_tb_logger': False},
-    }
-
-
-def test_a_stock_model_trains_validates_and_resumes(stock):
-    Path('edvr.yml').write_text(yaml.safe_dump(stock))
-    assert run_train(['-opt', 'edvr.yml']) == 0
-    log = _log('experiments/edvr')
-    assert 'Validation REDS4' in log
-    assert 'Validation vid4' in log
-    assert run_train(['-opt', 'edvr.yml', '--auto_resume', '--set', 'train.total_iter=4']) == 0
-    assert 'Resuming training from epoch: 0, iter: 2.' in _log('experiments/edvr')
-    assert Path('experiments/edvr/models/net_g_4.pth').is_file()
-
-
-def test_hooks_under_a_model_without_hooks_are_refused(stock, capsys):
-    stock['train']['hooks'] = [{'type': 'LossWeightHook', 'loss': 'pixel_opt', 'milestones': [], 'values': [1]}]
-    Path('edvr.yml').write_text(yaml.safe_dump(stock))
-    assert run_train(['-opt', 'edvr.yml']) == 2
-    assert "train.hooks: model_type 'VideoBaseModel' runs no hooks" in capsys.readouterr().err
-
-
-def test_hooks_work_with_a_stock_model(stock):
-    stock['model_type'] = 'HookedVideoBaseModel'
-    stock['train']['hooks'] = [{'type': 'LossWeightHook', 'loss': 'pixel_opt', 'schedule': 'linear', 'start': 2.0, 'stop': 0.5,
-                                'end': 2}]
-    del stock['datasets']['val'], stock['datasets']['val_2']
-    Path('hooked.yml').write_text(yaml.safe_dump(stock))
-    assert run_train(['-opt', 'hooked.yml']) == 0
-    assert re.findall(r'weight_pixel: (\S+)', _log('experiments/edvr')) == ['1.2500e+00', '5.0000e-01']
-
-
-def _figures(folder):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return events.Tags()['images']
-
-
-def test_validation_draws_the_matching_for_tensorboard(texture_lmdb, capsys):
-    validation = {**_validation(texture_lmdb), 'logger.use_tb_logger': 'true', 'train.total_iter': 2}
-    validation['val'] = json.dumps({'val_freq': 2, 'save_img': False, 'metrics': METRICS, 'matching_figure': True})
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **validation)]) == 0
-    assert sorted(_figures('tb_logger/demo_two_stage')) == ['matching/clips/a', 'matching/clips/b']
-    assert run_train(['-opt', DEMO, *_small(texture_lmdb, **{**validation, 'logger.use_tb_logger': 'false'})]) == 2
-    assert 'set logger.use_tb_logger: true' in capsys.readouterr().err
-
-
-def test_a_stock_model_with_a_wrapped_network_draws_it_too(stock, capsys):
-    stock['model_type'] = 'HookedVideoBaseModel'
-    stock['val']['matching_figure'] = stock['logger']['use_tb_logger'] = True
-    Path('edvr.yml').write_text(yaml.safe_dump(stock))
-    assert run_train(['-opt', 'edvr.yml']) == 2
-    assert 'EDVR has no coarse alignment that could be drawn' in capsys.readouterr().err
-    stock['network_g'] = {'type': 'CoarseAligned', 'network': stock['network_g'],
-                          'tile': 8, 'overlap': 4, 'align': {'match_channels': 3, 'features': 'bicubic', 'radius': 1}}
-    Path('edvr.yml').write_text(yaml.safe_dump(stock))
-    assert run_train(['-opt', 'edvr.yml']) == 0
-    assert len(_figures('tb_logger/edvr')) == 4  # two clips in each of two sets
-    stock['model_type'] = 'VideoBaseModel'
-    Path('edvr.yml').write_text(yaml.safe_dump(stock))
-    assert run_train(['-opt', 'edvr.yml']) == 2
-    assert "val.matching_figure: model_type 'VideoBaseModel' runs no hooks and draws no matching" in capsys.readouterr().err
-
-
 def test_folders_of_frames_train_too(texture_folder):
     changes = {'datasets.train.io_backend.type': 'disk'}
-    assert run_train(['-opt', DEMO, *_small(texture_folder, **changes)]) == 0
+    assert run_train(['-opt', DEMO, *small_options(texture_folder, **changes)]) == 0
     cv2.imwrite(str(texture_folder / 'a' / '00000003.png'), cv2.imread(str(texture_folder / 'a' / '00000003.png'))[:40])
-    assert run_train(['-opt', DEMO, *_small(texture_folder, **changes)]) == 2
+    assert run_train(['-opt', DEMO, *small_options(texture_folder, **changes)]) == 2

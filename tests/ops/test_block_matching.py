@@ -4,7 +4,8 @@ import torch.nn.functional as F
 
 from jddb_plugin.checks import OptionError, ShapeError
 from jddb_plugin.ops import patch_distance
-from jddb_plugin.ops.block_matching import SearchWindow, blend_tiles, distances_along, match_tiles, take_tiles
+from jddb_plugin.ops.block_matching import SearchWindow, distances_along, match_tiles
+from jddb_plugin.ops.tile_extraction import blend_tiles, extract_tiles
 
 from . import block_matching_oracle as oracle
 
@@ -12,7 +13,7 @@ CASES = {
     'middle reference': dict(frames=5, ref_idx=2, size=(4, 4), window=SearchWindow(4, 2)),
     'first frame, rectangular tile': dict(frames=3, ref_idx=0, size=(3, 5), window=SearchWindow(3, 2)),
     'last frame, stride 3': dict(frames=4, ref_idx=3, size=(4, 3), window=SearchWindow(6, 3)),
-    'published window': dict(frames=3, ref_idx=1, size=(4, 4), window=SearchWindow(4, 2, 'published')),
+    'released window': dict(frames=3, ref_idx=1, size=(4, 4), window=SearchWindow(4, 2, 'released')),
     'window larger than the frame': dict(frames=3, ref_idx=1, size=(6, 8), window=SearchWindow(20, 2)),
     'tile as large as the frame': dict(frames=3, ref_idx=1, size=(11, 13), window=SearchWindow(2, 2)),
     'stride 1': dict(frames=3, ref_idx=1, size=(4, 4), window=SearchWindow(2, 1)),
@@ -38,7 +39,7 @@ def test_agrees_with_nested_loops(case, temperature):
         f = others.index(frame)
         assert tuple(match.offset[b, t, frame].tolist()) == offset
         for search, (centre, distance, weight) in zip((match.coarse, match.fine), searches):
-            assert tuple(search.centre[b, t, f].tolist()) == centre
+            assert tuple(search.center[b, t, f].tolist()) == centre
             assert search.valid[b, t, f].tolist() == [d is not None for d in distance]
             flat = torch.stack([torch.zeros((), dtype=torch.float64) if d is None else d for d in distance])
             torch.testing.assert_close(search.distance[b, t, f], flat, rtol=1e-10, atol=1e-12)
@@ -91,7 +92,7 @@ def test_soft_matching_becomes_one_hot_as_the_temperature_falls():
     assert (soft.fine.weight.amax(dim=-1) > 1 - 1e-6).all()
     frames = torch.rand(2, 5, 3, 44, 52, dtype=torch.float64)
     blended = blend_tiles(frames, positions * 4, soft, (16, 16), ref_idx=2, window=SearchWindow(4, 2), scale=4)
-    torch.testing.assert_close(blended, take_tiles(frames, positions * 4, hard.offset * 4, (16, 16)))
+    torch.testing.assert_close(blended, extract_tiles(frames, positions * 4, hard.offset * 4, (16, 16)))
 
 
 def test_blending_is_the_weighted_sum_of_candidates():
@@ -106,7 +107,7 @@ def test_blending_is_the_weighted_sum_of_candidates():
                 total = torch.zeros(3, 16, 16, dtype=torch.float64)
                 for index, (dy, dx) in enumerate(oracle.steps(*window.fine)):
                     if match.fine.valid[b, t, f, index]:
-                        y, x = (match.fine.centre[b, t, f] + torch.tensor([dy, dx])).mul(4).tolist()
+                        y, x = (match.fine.center[b, t, f] + torch.tensor([dy, dx])).mul(4).tolist()
                         total += match.fine.weight[b, t, f, index] * frames[b, frame, :, y:y + 16, x:x + 16]
                 torch.testing.assert_close(blended[b, t, frame], total)
             y, x = (positions[b, t] * 4).tolist()
@@ -154,9 +155,9 @@ def test_of_equally_good_periods_the_nearest_wins():
 
 
 def test_without_a_valid_candidate_the_tile_stays():
-    """The published rule leaves a tile as large as the frame no candidate at all."""
+    """The released rule leaves a tile as large as the frame no candidate at all."""
     features, positions = _setup(3, (11, 13))
-    match = match_tiles(features, positions, (11, 13), ref_idx=1, window=SearchWindow(2, 2, 'published'), temperature=1e-2)
+    match = match_tiles(features, positions, (11, 13), ref_idx=1, window=SearchWindow(2, 2, 'released'), temperature=1e-2)
     assert (match.offset == 0).all()
     assert (match.fine.valid.sum(dim=-1) == 1).all()
     assert (match.fine.weight.amax(dim=-1) == 1).all()
@@ -214,8 +215,8 @@ def test_windows_are_those_of_the_paper_and_of_the_release():
     assert SearchWindow(6, 2).coarse == (-6, 6, 2)
     assert SearchWindow(7, 2).coarse == (-6, 6, 2)
     assert SearchWindow(6, 2).fine == (-2, 2, 1)
-    assert SearchWindow(6, 2, 'published').coarse == (-6, 4, 2)
-    assert SearchWindow(6, 2, 'published').fine == (-2, 1, 1)
+    assert SearchWindow(6, 2, 'released').coarse == (-6, 4, 2)
+    assert SearchWindow(6, 2, 'released').fine == (-2, 1, 1)
 
 
 def test_wrong_input_is_named():

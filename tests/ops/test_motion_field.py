@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from jddb_plugin.ops.motion_field import FINER, MotionField, refine_offsets, replace_strays
+from jddb_plugin.ops.motion_field import FINER, MotionField, refine_offsets, replace_outliers
 
 
 def _picture(side=96, *, seed=0, smooth=2.0):
@@ -95,7 +95,7 @@ def test_what_one_window_alone_says_is_not_believed():
     offsets[0, :, 4:] += 20  # an object that several windows see, to stay
     expected = offsets.clone()
     offsets[1, 2, 3], offsets[1, 2, 4], offsets[1, 0, 0] = torch.tensor([40., 0.]), torch.tensor([44., 3.]), -30.0
-    found = replace_strays(offsets, 8.0)
+    found = replace_outliers(offsets, 8.0)
     assert (found - expected).abs().max() < 1
     unchanged = torch.ones(2, 6, 7, dtype=torch.bool)
     unchanged[1, 2, 3:5] = unchanged[1, 0, 0] = False
@@ -103,4 +103,4 @@ def test_what_one_window_alone_says_is_not_believed():
     around = [offsets[1, y, x] for y, x in ((0, 1), (1, 0), (1, 1))]
     assert torch.equal(found[1, 0, 0], torch.stack(around).median(dim=0).values)
     alone = torch.full((1, 1, 1, 2), 5.0)
-    assert torch.equal(replace_strays(alone, 8.0), alone)
+    assert torch.equal(replace_outliers(alone, 8.0), alone)

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from jddb_plugin.ops import patch_distance
-from jddb_plugin.ops.block_matching import SearchWindow, blend_tiles, match_tiles
-from jddb_plugin.ops.patch_distance import cut, patch_distances
+from jddb_plugin.ops.block_matching import SearchWindow, match_tiles
+from jddb_plugin.ops.patch_distance import extract_patches, patch_distances
+from jddb_plugin.ops.tile_extraction import blend_tiles
 
 AXIS = (-4, 2, 2)
 
@@ -60,7 +61,7 @@ def test_nothing_but_the_input_is_kept_for_the_backward_pass():
 
 def test_rectangles_repeat_the_border():
     images = torch.arange(12.).view(1, 3, 4, 1)
-    part = cut(images, torch.tensor([0]), torch.tensor([[-1, 2]]), (3, 3))
+    part = extract_patches(images, torch.tensor([0]), torch.tensor([[-1, 2]]), (3, 3))
     assert part[0, :, :, 0].tolist() == [[2, 3, 3], [2, 3, 3], [6, 7, 7]]
 
 

@@ -18,7 +18,7 @@ def _rebuild(grid, frame, scale=1):
     return grid.crop(canvas, scale)
 
 
-@pytest.mark.parametrize('layout', ['inside', 'published'])
+@pytest.mark.parametrize('layout', ['inside', 'released'])
 @pytest.mark.parametrize('size', FRAMES)
 @pytest.mark.parametrize('overlap', [0, 4, 16])
 def test_cut_and_merge_gives_the_frame_back(size, overlap, layout):
@@ -52,11 +52,11 @@ def test_shifted_tiles_cover_the_frame_too(size):
 def test_no_tile_holds_only_padding():
     # Where the size is a multiple of the tile, the released code adds a whole row and column of padding, and restores them.
     for height, width, count in ((128, 128, 4), (128, 132, 6), (540, 960, 9 * 15)):
-        for layout in ('published', 'inside'):
+        for layout in ('released', 'inside'):
             grid = make_grid(height, width, tile=64, overlap=4, multiple=4, layout=layout)
             left, _, top, _ = grid.padding
             assert all(row < top + height for row in grid.rows) and all(col < left + width for col in grid.cols)
-            if layout == 'published':
+            if layout == 'released':
                 assert len(grid) == count and grid.rows[-1] + 64 >= height and grid.cols[-1] + 64 >= width
     assert len(make_grid(128, 128, tile=64, overlap=0, multiple=4)) == 4
 
@@ -99,5 +99,5 @@ def test_the_cheapest_cover_is_strips_where_they_fit_and_never_dearer_than_squar
 def test_tiles_may_be_longer_than_high():
     grid = make_grid(100, 200, tile=(20, 200), overlap=4, multiple=4)
     assert grid.size == (28, 200) and len(grid.cols) == 1 and len(grid.rows) == 5
-    published = make_grid(100, 200, tile=(20, 40), overlap=4, multiple=4, layout='published')
-    assert published.size == (28, 48) and (len(published.rows), len(published.cols)) == (5, 5)
+    released = make_grid(100, 200, tile=(20, 40), overlap=4, multiple=4, layout='released')
+    assert released.size == (28, 48) and (len(released.rows), len(released.cols)) == (5, 5)

@@ -10,7 +10,7 @@ from torch import nn
 from jddb_plugin import TwoStageJDDB
 from jddb_plugin.archs.dpbm_arch import SCALE
 from jddb_plugin.archs.pixel_align import DeformConvPack
-from jddb_plugin.archs.tile_walk import walk_tiles
+from jddb_plugin.archs.tiled import process_tiles
 from jddb_plugin.checks import DataError, ExportError, OptionError
 from jddb_plugin.cli.main import main
 from jddb_plugin.ops import deform_conv
@@ -155,7 +155,7 @@ def test_an_export_restores_whole_frames(exported, coarse):
     whole.refine = net.refine
     lq = torch.rand(1, 3, 8, 38, 50)
     grid = make_grid(38, 50, tile=16, overlap=4, multiple=SCALE, layout='inside')
-    found = walk_tiles(lq, grid, open_refined(exported), coarse=whole.coarse, tile_batch=4, ref_idx=1)
+    found = process_tiles(lq, grid, open_refined(exported), coarse=whole.coarse, tile_batch=4, ref_idx=1)
     torch.testing.assert_close(found, whole(lq, tile=16), rtol=0, atol=TOLERANCE)
 
 

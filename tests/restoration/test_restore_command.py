@@ -1,7 +1,5 @@
 import dataclasses
 import os
-import pickle
-import re
 import shutil
 import signal
 import subprocess
@@ -10,7 +8,6 @@ import time
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import ExifTags, Image
 
 from jddb_plugin.checks import CheckpointError, DataError, OptionError
@@ -25,43 +22,15 @@ from tests.restoration.samples import (
     command,
     listing,
     make_mosaics,
-    save_net,
-    scenes,
     write_tiffs,
 )
 
-
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    return save_net(tmp_path_factory.mktemp('net') / 'net.pth')
-
-
-@pytest.fixture
-def burst(tmp_path):
-    return write_tiffs(tmp_path / 'burst')
-
-
-def _restore(*arguments, weights):
-    return main([*map(str, arguments), '--weights', str(weights), *ARGUMENTS])
-
-
-def _error(capfd):
-    """What a failing command told: one line."""
-    stderr = capfd.readouterr().err
-    assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr
-    return stderr
-
-
-def _pngs(folder):
-    folder.mkdir(parents=True)
-    for index, rgb in enumerate(scenes(7, (40, 48))):
-        cv2.imwrite(str(folder / f'{index}.png'), (255 * rgb[..., ::-1]).astype(np.uint8))
-    return folder
+from .restore_run import error_line, run_restore, write_pngs
 
 
 def test_a_folder_becomes_a_picture(tmp_path, weights, burst, capfd):
     before = listing(burst)
-    assert _restore(burst, '-o', tmp_path / 'out', weights=weights) == 0
+    assert run_restore(burst, '-o', tmp_path / 'out', weights=weights) == 0
     out = capfd.readouterr().out
     assert out.startswith(f'{tmp_path}/out/burst.png: 3 of 3 frames, reference ') and out.count('\n') == 1
     assert [*listing(tmp_path / 'out')] == ['burst.png'] and listing(burst) == before
@@ -73,7 +42,7 @@ def test_a_folder_becomes_a_picture(tmp_path, weights, burst, capfd):
     ('a.png', [], np.uint8), ('a.TIFF', [], np.uint8), ('a.png', ['--format', 'png16'], np.uint16),
     ('deep/er/a.tif', ['--format', 'linear32'], np.float32), ('folder.d', ['--format', 'tiff16'], np.uint16)])
 def test_what_out_may_be(tmp_path, weights, burst, out, arguments, kind):
-    assert _restore(burst, '-o', tmp_path / out, *arguments, weights=weights) == 0
+    assert run_restore(burst, '-o', tmp_path / out, *arguments, weights=weights) == 0
     path = tmp_path / out if (tmp_path / out).is_file() else tmp_path / out / 'burst.tif'
     assert cv2.imread(str(path), cv2.IMREAD_UNCHANGED).dtype == kind
 
@@ -101,7 +70,7 @@ def test_wrong_options_are_told_before_anything_is_written(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     line = ['burst', '-o', 'out', '--weights', str(weights), *ARGUMENTS, *arguments]
     assert main(line) == 2
-    assert message in _error(capfd)
+    assert message in error_line(capfd)
     assert not [name for name in listing(tmp_path) if not name.startswith('burst/')]
 
 
@@ -115,24 +84,24 @@ def test_usage_is_told_with_status_2(arguments, capfd):
 
 def test_a_missing_output_is_told(tmp_path, capfd):
     assert main([str(tmp_path)]) == 2
-    assert '--output is missing; give a folder' in _error(capfd)
+    assert '--output is missing; give a folder' in error_line(capfd)
 
 
 def test_options_reach_the_picture(tmp_path, weights, capfd):
     burst = write_tiffs(tmp_path / 'burst', size=(96, 112), shift=(8, 8))
 
     def picture(*arguments):
-        assert _restore(burst, '-o', tmp_path / 'a.png', *arguments, weights=weights) == 0
+        assert run_restore(burst, '-o', tmp_path / 'a.png', *arguments, weights=weights) == 0
         return cv2.imread(str(tmp_path / 'a.png')).astype(int)
 
     plain = picture('--reference', 'middle')
-    for other in (['--reference', '0'], ['--noise', '0.2,0.2'], ['--gain', '3'], ['--coarse', 'none'], ['--window', 'published'],
+    for other in (['--reference', '0'], ['--noise', '0.2,0.2'], ['--gain', '3'], ['--coarse', 'none'], ['--window', 'released'],
                   ['--noise', 'estimate'], ['--precision', 'bf16'], ['--frames', '2']):
         assert (picture('--reference', 'middle', *other) != plain).any(), other
     capfd.readouterr()
-    assert _restore(burst, '-o', tmp_path / 'a.png', '--reference', '1', '--frames', '2', weights=weights) == 0
+    assert run_restore(burst, '-o', tmp_path / 'a.png', '--reference', '1', '--frames', '2', weights=weights) == 0
     assert 'a.png: 2 of 3 frames, reference 1.tif' in capfd.readouterr().out
-    assert _restore(burst, '-o', tmp_path / 'a.png', '--reference', '3', weights=weights) == 1
+    assert run_restore(burst, '-o', tmp_path / 'a.png', '--reference', '3', weights=weights) == 1
     assert '--reference 3: the burst has frames 0 .. 2' in capfd.readouterr().err
 
 
@@ -144,7 +113,7 @@ def _batch(tmp_path):
 
 
 def test_a_batch_goes_on_and_reports(tmp_path, weights, capfd):
-    status = _restore(_batch(tmp_path), tmp_path / 'nowhere', '-o', tmp_path / 'out', '--report', tmp_path / 'r' / 'page.html',
+    status = run_restore(_batch(tmp_path), tmp_path / 'nowhere', '-o', tmp_path / 'out', '--report', tmp_path / 'r' / 'page.html',
                       weights=weights)
     captured = capfd.readouterr()
     errors = [line for line in captured.err.splitlines() if line.startswith('error: ')]
@@ -156,11 +125,11 @@ def test_a_batch_goes_on_and_reports(tmp_path, weights, capfd):
 
     shutil.copy(tmp_path / 'all' / 'a' / '1.tif', tmp_path / 'all' / 'b' / '1.tif')
     before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / 'out').iterdir()}
-    assert _restore(tmp_path / 'all', '-o', tmp_path / 'out', '--skip-existing', weights=weights) == 0
+    assert run_restore(tmp_path / 'all', '-o', tmp_path / 'out', '--skip-existing', weights=weights) == 0
     assert capfd.readouterr().out.count('exists, skipped') == 2
     after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / 'out').iterdir()}
     assert after.keys() == before.keys() | {'b.png'} and {**after, **before} == after
-    assert _restore(tmp_path / 'all', '-o', tmp_path / 'c', '--clip', 'c', '--clip', 'a', weights=weights) == 0
+    assert run_restore(tmp_path / 'all', '-o', tmp_path / 'c', '--clip', 'c', '--clip', 'a', weights=weights) == 0
     assert [*listing(tmp_path / 'c')] == ['a.png', 'c.png']
 
 
@@ -168,44 +137,44 @@ def test_a_batch_restored_into_its_own_folder_can_be_repeated(tmp_path, weights)
     for name in ('a', 'b'):
         write_tiffs(tmp_path / 'all' / name, size=(40, 48))
     for _ in range(2):
-        assert _restore(tmp_path / 'all', '-o', tmp_path / 'all' / 'out', weights=weights) == 0
+        assert run_restore(tmp_path / 'all', '-o', tmp_path / 'all' / 'out', weights=weights) == 0
     assert [*listing(tmp_path / 'all' / 'out')] == ['a.png', 'b.png']
 
 
 def test_nothing_to_restore_is_status_2(tmp_path, weights, capfd):
     (tmp_path / 'empty').mkdir()
-    assert _restore(tmp_path / 'empty', '-o', tmp_path / 'out', '--clip', 'x', weights=weights) == 2
-    assert 'holds no frames' in _error(capfd)
-    assert _restore(tmp_path / 'empty', tmp_path / ('x' * 300), '-o', tmp_path / 'out', weights=weights) == 2
-    _error(capfd)
+    assert run_restore(tmp_path / 'empty', '-o', tmp_path / 'out', '--clip', 'x', weights=weights) == 2
+    assert 'holds no frames' in error_line(capfd)
+    assert run_restore(tmp_path / 'empty', tmp_path / ('x' * 300), '-o', tmp_path / 'out', weights=weights) == 2
+    error_line(capfd)
     assert not (tmp_path / 'out').exists()
 
 
 def test_where_the_picture_cannot_go(tmp_path, weights, capfd):
     folder = _batch(tmp_path)
-    assert _restore(folder, '-o', tmp_path / 'x.png', weights=weights) == 2
-    assert 'x.png: is one file, but there are 3 bursts; give a folder' in _error(capfd)
+    assert run_restore(folder, '-o', tmp_path / 'x.png', weights=weights) == 2
+    assert 'x.png: is one file, but there are 3 bursts; give a folder' in error_line(capfd)
     (tmp_path / 'file').write_text('mine')
     for out in ('file', 'file/x.png', 'file/deep', 'x' * 300):
-        assert _restore(folder / 'a', '-o', tmp_path / out, weights=weights) == 2
-        assert out == 'x' * 300 or 'cannot be written to' in _error(capfd)
+        assert run_restore(folder / 'a', '-o', tmp_path / out, weights=weights) == 2
+        assert out == 'x' * 300 or 'cannot be written to' in error_line(capfd)
         capfd.readouterr()
     assert (tmp_path / 'file').read_text() == 'mine'
     (tmp_path / 'out' / 'a.png').mkdir(parents=True)
-    assert _restore(folder / 'a', '-o', tmp_path / 'out', weights=weights) == 1
+    assert run_restore(folder / 'a', '-o', tmp_path / 'out', weights=weights) == 1
     assert 'a.png: cannot be written' in capfd.readouterr().err
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['a.png']
 
 
 @pytest.mark.parametrize('kind', ['raw', 'pictures'])
 def test_an_input_is_never_written_over(tmp_path, weights, capfd, kind):
-    folder, name = (write_tiffs(tmp_path / '0'), '0.tif') if kind == 'raw' else (_pngs(tmp_path / '0'), '0.png')
+    folder, name = (write_tiffs(tmp_path / '0'), '0.tif') if kind == 'raw' else (write_pngs(tmp_path / '0'), '0.png')
     os.symlink(folder / name, tmp_path / f'link{name[1:]}')
     before = listing(tmp_path)
     options = ['--noise', 'low', '--format', 'tiff' if kind == 'raw' else 'png']
     for out in (folder / name, folder / '..' / '0' / name, tmp_path / f'link{name[1:]}', folder):  # in the last: 0.tif of burst 0
-        assert _restore(folder, '-o', out, *options, weights=weights) == 2, out
-        assert f'{name[1:]}: is a frame of the burst and would be overwritten; choose another --output' in _error(capfd)
+        assert run_restore(folder, '-o', out, *options, weights=weights) == 2, out
+        assert f'{name[1:]}: is a frame of the burst and would be overwritten; choose another --output' in error_line(capfd)
     assert listing(tmp_path) == before
 
 
@@ -217,7 +186,7 @@ def test_hostile_names_lead_nowhere_else(tmp_path, weights, capfd):
     for name in ('0.tif', '1.tif', '2.tif'):
         (folder / '~' / name).rename(folder / '~' / ('\x1b[31m' + name))
     before = listing(tmp_path)
-    assert _restore(folder, '-o', tmp_path / 'out', '--report', tmp_path / 'out' / 'r.html', weights=weights) == 1
+    assert run_restore(folder, '-o', tmp_path / 'out', '--report', tmp_path / 'out' / 'r.html', weights=weights) == 1
     captured = capfd.readouterr()
     assert captured.out.count('\n') == 5 and '\x1b[31m' not in captured.out
     assert '\ufffd/0.tif: its name or that of its folder is not UTF-8; rename it.' in captured.err
@@ -228,7 +197,7 @@ def test_hostile_names_lead_nowhere_else(tmp_path, weights, capfd):
     (folder / 'a b' / '0.tif').unlink()
     os.mkfifo(folder / 'a b' / '0.tif')  # not a file: not a frame, and nothing waits for it
     (folder / 'a\nb' / '1.tif').write_bytes(b'')
-    assert _restore(folder, '-o', tmp_path / 'out', weights=weights) == 1
+    assert run_restore(folder, '-o', tmp_path / 'out', weights=weights) == 1
     lines = capfd.readouterr().err.split('\n')
     assert len(lines) == 4 and all(line.startswith('error: ') for line in lines[:2]) and '2 of 6 bursts failed' in lines[2]
 
@@ -241,7 +210,7 @@ def test_the_reference_keeps_its_own_exif(tmp_path, weights):
         path.write_bytes(path.read_bytes().replace(b'Test\0', f'{model}\0\0'.encode()))
     for reference, model in enumerate(('One', 'Two')):
         files = [tmp_path / folder / 'x.dng' for folder in ('One', 'Two')]
-        assert _restore(*files, '-o', tmp_path / 'a.png', '--reference', reference, weights=weights) == 0
+        assert run_restore(*files, '-o', tmp_path / 'a.png', '--reference', reference, weights=weights) == 0
         with Image.open(tmp_path / 'a.png') as image:
             assert image.getexif()[ExifTags.Base.Model] == model
 
@@ -250,59 +219,17 @@ def test_the_reference_keeps_its_own_exif(tmp_path, weights):
 def test_the_picture_is_upright(tmp_path, weights, orientation):
     plain = write_tiffs(tmp_path / 'x', size=(40, 48))
     turned = write_tiffs(tmp_path / 'y', size=(40, 48), camera=dataclasses.replace(CAMERA, orientation=orientation))
-    assert _restore(plain, '-o', tmp_path / 'x.png', weights=weights) == 0
-    assert _restore(turned, '-o', tmp_path / 'y.png', weights=weights) == 0
+    assert run_restore(plain, '-o', tmp_path / 'x.png', weights=weights) == 0
+    assert run_restore(turned, '-o', tmp_path / 'y.png', weights=weights) == 0
     before, after = (cv2.imread(str(tmp_path / name)) for name in ('x.png', 'y.png'))
     assert np.array_equal(after, np.rot90(before, {1: 0, 6: -1, 8: 1}[orientation]))
 
 
 def test_videos_use_five_frames_around_the_middle(tmp_path, weights, capfd):
-    assert _restore(_pngs(tmp_path / 'v'), '-o', tmp_path / 'a.png', '--noise', 'high', weights=weights) == 0
+    assert run_restore(write_pngs(tmp_path / 'v'), '-o', tmp_path / 'a.png', '--noise', 'high', weights=weights) == 0
     assert 'a.png: 5 of 7 frames, reference 3.png' in capfd.readouterr().out
-    assert _restore(tmp_path / 'v', '-o', tmp_path / 'b.png', weights=weights) == 1
+    assert run_restore(tmp_path / 'v', '-o', tmp_path / 'b.png', weights=weights) == 1
     assert 'is a picture, not raw; give --noise' in capfd.readouterr().err and not (tmp_path / 'b.png').exists()
-
-
-class _Code:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
-@pytest.mark.parametrize(('make', 'message'), [
-    (lambda state, path: {'epoch': 0, 'iter': '7\x1b[2J\n', 'optimizers': [], 'schedulers': []}, 'a training state'),
-    (lambda state, path: {'params': {'pcd_align.x.weight': torch.ones(1)}}, 'a checkpoint of another network'),
-    (lambda state, path: {'module.ConvBGRU.conv_1x1.weight': torch.ones(1), 'feature_up.bias': torch.ones(1)},
-     'convert it with jddb convert'),
-    (lambda state, path: {**state, 'refine.x': _Code(path)}, 'not a checkpoint that can be loaded safely'),
-    (lambda state, path: {**state, 'refine.fuse.join.bias': torch.ones(8).to_sparse()}, 'not finite numbers'),
-    (lambda state, path: {**state, 'refine.fuse.join.bias': torch.ones(8, device='meta')}, 'finite numbers|loaded safely'),
-    (lambda state, path: {**state, 'refine.extract.0.0.weight': torch.ones(1).expand(10 ** 6, 8, 3, 3)}, 'num_feat up to 512'),
-    (lambda state, path: [state], 'expected a checkpoint'), (lambda state, path: {'params': [1]}, 'expected a state dict')])
-def test_wrong_checkpoints_are_told_and_run_nothing(tmp_path, weights, burst, capfd, make, message):
-    state = torch.load(weights, weights_only=True)['params']
-    torch.save(make(state, str(tmp_path / 'ran')), tmp_path / 'net.pth')
-    assert _restore(burst, '-o', tmp_path / 'out', weights=tmp_path / 'net.pth') == 2
-    assert re.search(message, _error(capfd))
-    assert not (tmp_path / 'ran').exists() and not listing(tmp_path / 'out')
-
-
-@pytest.mark.parametrize('content', [b'', b'PK\3\4', b'hello', pickle.dumps(_Code('ran')), None])
-def test_checkpoints_that_are_none_are_told(tmp_path, monkeypatch, weights, burst, capfd, content):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'net.pth').write_bytes(weights.read_bytes()[:-1000] if content is None else content)
-    assert _restore(burst, '-o', tmp_path / 'out', weights=tmp_path / 'net.pth') == 2
-    assert 'net.pth: truncated, or not a checkpoint' in _error(capfd) and not (tmp_path / 'ran').exists()
-
-
-def test_weights_that_give_no_numbers_are_told(tmp_path, weights, burst, capfd):
-    state = torch.load(weights, weights_only=True)['params']
-    state['refine.reconstruct.output.4.weight'] = torch.full_like(state['refine.reconstruct.output.4.weight'], 3e38)
-    torch.save(state, tmp_path / 'net.pth')
-    assert _restore(burst, '-o', tmp_path / 'out', weights=tmp_path / 'net.pth') == 1
-    assert 'values that are not finite' in capfd.readouterr().err and not listing(tmp_path / 'out')
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -338,7 +265,7 @@ def test_an_interruption_while_writing_leaves_nothing(tmp_path, monkeypatch, wei
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(restorer_module, '_description', lambda *_: {})
     monkeypatch.setattr('os.fsync', interrupt)
-    assert _restore(burst, '-o', tmp_path / 'out', weights=weights) == 130
+    assert run_restore(burst, '-o', tmp_path / 'out', weights=weights) == 130
     assert not listing(tmp_path / 'out') and signal.getsignal(signal.SIGTERM) == before
     assert capfd.readouterr().err == 'interrupted; all pictures that exist are complete\n'
 

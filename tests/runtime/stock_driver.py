@@ -1,13 +1,7 @@
-"""Train with a stock video model whose network has buffers; arguments as of `python -m jddb_plugin.train`."""
-# ruff: noqa: I001
-import sys
-
-import jddb_plugin  # noqa: F401  (before the toolbox)
+"""A network with buffers for a stock video model, and data for it; importing the module registers both."""
 import torch
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY
 from torch import nn
-
-from jddb_plugin.train import main
 
 
 @DATASET_REGISTRY.register()
@@ -43,7 +37,3 @@ class BufferedNet(nn.Module):
 
     def forward(self, x):
         return self.layers(x[:, 0])
-
-
-if __name__ == '__main__':
-    sys.exit(main())

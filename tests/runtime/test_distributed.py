@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -20,13 +21,29 @@ from jddb_plugin.runtime import processes
 from jddb_plugin.train import main
 
 from ..conftest import ROOT
-from ..small_run import environment, torchrun, validation, weights, write_options
+from ..small_run import environment, validation, weights, write_options
 
 
 def _largest_gap(first, second):
     return max(float((value - second[key]).abs().max()) for key, value in first.items())
 
 
+def _in_groups(*groups, modules=()):
+    """Run pipelines in groups of processes, (number, folder, 'train' or 'test', arguments) each; the output of each group."""
+    driver = Path(__file__).with_name('group_driver.py')
+    command = [sys.executable, str(driver), json.dumps(groups, default=str), *modules]
+    run = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        statuses = [json.loads(line) for line in run.communicate(timeout=300)[0].splitlines()]
+    except subprocess.TimeoutExpired:
+        os.killpg(run.pid, signal.SIGKILL)
+        raise
+    logs = [Path(group[1], f'log{index}.txt').read_text() for index, group in enumerate(groups)]
+    assert statuses == [[0] * group[0] for group in groups], logs[-1][-3000:]
+    return logs
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
 def test_two_processes_train_as_one_with_the_joined_batch(texture_lmdb, tmp_path):
     """Gradients are sums over samples, added up in another order: they agree to float32's rounding.
 
@@ -36,19 +53,13 @@ def test_two_processes_train_as_one_with_the_joined_batch(texture_lmdb, tmp_path
     """
     data, val = validation(texture_lmdb, save_best=True)
     options = write_options(
-        tmp_path, texture_lmdb, datasets={'train': {'dataroot_gt': str(texture_lmdb), 'gt_size': 48, 'num_worker_per_gpu': 1,
+        tmp_path, texture_lmdb, datasets={'train': {'dataroot_gt': str(texture_lmdb), 'gt_size': 48, 'num_worker_per_gpu': 0,
                                                     'dataset_enlarge_ratio': 1, 'batch_size': 4, 'batch_size_per_gpu': None},
                                           'val': data},
         val=val, train={'total_iter': 4, 'warmup_iter': -1, 'ema_decay': 0.9,
                         'optim_g': {'type': 'SGD', 'lr': 1.0e-8, '_delete_': True},
                         'scheduler': {'type': 'MultiStepLR', 'milestones': [100], 'gamma': 0.5, '_delete_': True}})
-    logs = []
-    for number in (1, 2):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        status, output = torchrun(number, ['-opt', options], folder)
-        assert status == 0, output[-3000:]
-        logs.append(output)
+    logs = _in_groups(*((number, tmp_path / str(number), 'train', ['-opt', options]) for number in (1, 2)))
     runs = [tmp_path / n / 'experiments' / 'small' for n in ('1', '2')]
     names = {p.name for p in (runs[1] / 'models').iterdir()}
     assert names == {'net_g_1.pth', 'net_g_2.pth', 'net_g_3.pth', 'net_g_4.pth', 'net_g_latest.pth', 'net_g_best_clips.pth'}
@@ -62,6 +73,7 @@ def test_two_processes_train_as_one_with_the_joined_batch(texture_lmdb, tmp_path
         assert len(values[0]) == 4 and values[0] == pytest.approx(values[1], rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
 def test_every_frame_scores_the_same_in_any_number_of_processes(texture_lmdb, textures, tmp_path, monkeypatch):
     """Seven frames on two processes, and three frames on four: some have none."""
     monkeypatch.chdir(tmp_path)
@@ -79,18 +91,16 @@ def test_every_frame_scores_the_same_in_any_number_of_processes(texture_lmdb, te
     test['network_g'].update({'num_feat': 8, 'deformable_groups': 2})
     test['val']['tile'] = 16
     Path('test.yml').write_text(yaml.safe_dump(test))
-    tables = []
-    for number in (1, 2, 4):
-        folder = tmp_path / f'test{number}'
-        folder.mkdir()
-        status, output = torchrun(number, ['-opt', '../test.yml'], folder, module='jddb_plugin.test')
-        assert status == 0, output[-3000:]
-        tables.append([json.loads((folder / f'results/clips/metrics_{name}.json').read_text()) for name in ('clips', 'short')])
+    folders = {number: tmp_path / f'test{number}' for number in (1, 2, 4)}
+    _in_groups(*((number, folder, 'test', ['-opt', '../test.yml']) for number, folder in folders.items()))
+    tables = [[json.loads((folder / f'results/clips/metrics_{name}.json').read_text()) for name in ('clips', 'short')]
+              for folder in folders.values()]
     assert len(tables[0][0]['psnr']['a']['frames']) == 7 and len(tables[0][1]['psnr']['short']['frames']) == 3
     assert len(set(tables[0][0]['psnr']['a']['frames'])) == 7 and min(tables[0][0]['psnr']['a']['frames']) > 0
     assert tables[0] == tables[1] == tables[2]
 
 
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
 def test_a_stock_model_with_buffers_does_not_wait_for_ranks_without_frames(tmp_path):
     """The toolbox's own validation runs an unmatched broadcast here, and hangs. Its data draw from global generators."""
     metrics = {'psnr': {'type': 'calculate_psnr', 'crop_border': 0}}
@@ -108,14 +118,14 @@ def test_a_stock_model_with_buffers_does_not_wait_for_ranks_without_frames(tmp_p
         'dist_params': {'backend': 'nccl', 'port': 29500},  # as the toolbox's files have it
     }
     (tmp_path / 'stock.yml').write_text(yaml.safe_dump(stock))
-    status, output = torchrun(2, ['-opt', 'stock.yml'], tmp_path, module='tests.runtime.stock_driver', timeout=120)
-    assert status == 0, output[-3000:]
+    # Two processes; then resumed in the middle of an epoch by one.
+    longer = ['--auto_resume', '--set', 'train.total_iter=8', 'train.scheduler.periods=[8]']
+    options = ['-opt', str(tmp_path / 'stock.yml')]
+    output, resumed = _in_groups((2, tmp_path / 'run', 'train', options), (1, tmp_path / 'run', 'train', [*options, *longer]),
+                                 modules=['tests.runtime.stock_driver'])
     assert output.count('Validation v') == output.count('Validation w') == 3
     assert re.search(r'# psnr: [1-9]\S+\s+# 04: [1-9]\S+\s+# 11: [1-9]', output)  # a clip that both sets have, and the other
-    # Resumed in the middle of an epoch by one process.
-    longer = ['--set', 'train.total_iter=8', 'train.scheduler.periods=[8]']
-    status, output = torchrun(1, ['-opt', 'stock.yml', '--auto_resume', *longer], tmp_path, module='tests.runtime.stock_driver')
-    assert status == 0 and 'iter: 6.' in output, output[-3000:]
+    assert 'iter: 6.' in resumed
 
 
 def _slurm(rank, **more):

@@ -30,7 +30,7 @@ def _one_thread():
 
 @pytest.fixture
 def options(texture_lmdb, tmp_path):
-    return write_options(tmp_path, texture_lmdb, train={'total_iter': 30}, datasets={'train': {
+    return write_options(tmp_path, texture_lmdb, train={'total_iter': 20}, datasets={'train': {
         'dataroot_gt': str(texture_lmdb), 'gt_size': 48, 'dataset_enlarge_ratio': 10, 'num_worker_per_gpu': 1, 'batch_size': 2,
         'batch_size_per_gpu': None}})
 
@@ -98,7 +98,7 @@ def test_a_process_that_is_killed_is_started_again_and_goes_on(agent, options, t
     monkeypatch.chdir(tmp_path / 'whole')
     assert main(['-opt', options]) == 0
     for key in ('params', 'params_ema'):
-        first, second = (weights(tmp_path / name / 'experiments/small', 'net_g_30.pth', key) for name in ('killed', 'whole'))
+        first, second = (weights(tmp_path / name / 'experiments/small', 'net_g_20.pth', key) for name in ('killed', 'whole'))
         assert equal(first, second)
 
 

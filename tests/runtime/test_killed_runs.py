@@ -15,7 +15,7 @@ from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 from jddb_plugin.runtime import preemption
 from jddb_plugin.train import main
 
-from ..small_run import environment, equal, start, torchrun, validation, weights, write_options
+from ..small_run import environment, equal, start, validation, weights, write_options
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def test_a_signal_saves_and_the_run_goes_on_later(texture_lmdb, tmp_path, monkey
     output = ''.join(lines) + run.communicate(timeout=60)[0]
     assert run.returncode == preemption.EXIT_STATUS, output[-2000:]
     done = [int(n) for n in re.findall(r'iter: +(\d+),', output)]
-    saved = int(re.search(rf'{number.name}: saved iteration (\d+) and stopped; go on with --auto_resume', output).group(1))
+    saved = int(re.search(rf'{number.name}: saved iteration (\d+) and stopped; resume with --auto_resume', output).group(1))
     assert saved in (done[-1], done[-1] + 1) and 3 <= saved < 200  # the iteration it was in, and no other
     stopped = tmp_path / 'stopped' / 'experiments' / 'small'
     assert [p.stem for p in (stopped / 'training_states').iterdir()] == [str(saved)]
@@ -96,7 +96,7 @@ def test_a_signal_saves_and_the_run_goes_on_later(texture_lmdb, tmp_path, monkey
     assert _same(whole, stopped, f'net_g_{total}.pth')
 
 
-def test_all_processes_stop_when_one_is_told_to(texture_lmdb, tmp_path):
+def test_all_processes_stop_when_one_is_told_to(texture_lmdb, tmp_path, monkeypatch):
     """torchrun hides the exit status, but the state is saved once, whole, and resumed by another number of processes."""
     options = write_options(tmp_path, texture_lmdb, train={'total_iter': 1000}, logger={
         'print_freq': 1, 'use_tb_logger': False, 'save_checkpoint_freq': 100000})
@@ -119,16 +119,18 @@ def test_all_processes_stop_when_one_is_told_to(texture_lmdb, tmp_path):
     assert output.count('exitcode  : 75') >= 1
     state, = (tmp_path / 'experiments' / 'small' / 'training_states').iterdir()
     saved = int(state.stem)
-    status, output = torchrun(1, ['-opt', options, '--auto_resume', '--set', f'train.total_iter={saved + 1}'], tmp_path)
-    assert status == 0, output[-2000:]
-    assert f'iter: {saved}.' in output
+    monkeypatch.chdir(tmp_path)
+    more = [f'train.total_iter={saved + 1}', 'logger.save_checkpoint_freq=1']
+    assert main(['-opt', options, '--auto_resume', '--set', *more]) == 0
+    states = {int(path.stem) for path in (tmp_path / 'experiments' / 'small' / 'training_states').iterdir()}
+    assert states == {saved, saved + 1}  # and none of a training from the beginning
 
 
 def test_an_epoch_is_taken_up_where_it_was_left(texture_lmdb, tmp_path, monkeypatch):
     """Three iterations an epoch; interrupted after 1, 2, 3 and 4, resumed with another number of workers."""
     options = write_options(tmp_path, texture_lmdb, train={'total_iter': 7, 'ema_decay': 0.9})
     whole = _undisturbed(tmp_path, monkeypatch, options)
-    for left_at, workers in ((1, 0), (2, 2), (3, 1), (4, 2)):
+    for left_at, workers in ((1, 0), (2, 2), (3, 0), (4, 1)):
         folder = tmp_path / str(left_at)
         folder.mkdir()
         monkeypatch.chdir(folder)

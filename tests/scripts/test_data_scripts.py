@@ -10,7 +10,8 @@ import pytest
 from jddb_plugin.data.frame_source import FrameSource
 
 from ..conftest import ROOT
-from ..data.test_build import noise, raw_reader, write_raw, write_video  # noqa: F401  (a fixture)
+from ..data.build_run import noise, write_raw, write_video
+from ..data.conftest import raw_reader  # noqa: F401  (a fixture)
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
-"""The benchmarks of restoration, on little: what they compare is the same, what they extrapolate is told, and they report."""
-import argparse
+"""The benchmarks of restoration, on little: they measure, say what they extrapolate, and report."""
 import importlib
 import json
 import re
@@ -19,8 +18,6 @@ from ..restoration.samples import save_net, write_tiffs
 pytestmark = pytest.mark.slow
 
 NAMES = ('common', 'noisy_raw', 'inference', 'restore_memory', 'tile_borders')
-TINY = ['--device', 'cpu', '--features', '8', '--repeats', '2', '--frames', '3']
-
 
 @pytest.fixture
 def script(monkeypatch):
@@ -32,101 +29,30 @@ def script(monkeypatch):
         sys.modules.pop(module, None)
 
 
-@pytest.fixture
-def inference(script, monkeypatch):
+def test_costs_of_networks_are_printed_and_written(script, monkeypatch, tmp_path, capsys):
     module = script('inference')
-    monkeypatch.setattr(module, 'CASES', {'small': (96, 128, 16, 4, 2)})
-    return module
-
-
-@pytest.fixture
-def parts(inference):
-    """A tiny network with offsets, its burst, and two tiles."""
-    args = argparse.Namespace(weights=None, features=8, frames=5, device=torch.device('cpu'))
-    frames, net = inference.read_burst('small', 5), inference.make_network('small', args)
-    tiles = inference.some_tiles(net, frames, 'small', 2)
-    inference.randomise_offsets(net.refine, tiles, frames.ref_idx)
-    return frames, net, tiles
-
-
-def test_the_straightforward_form_is_the_refined_stage(inference, parts):
-    frames, net, tiles = parts
-    with torch.no_grad():
-        expected = net.refine(tiles, 2)
-        torch.testing.assert_close(expected.offset_size, torch.ones(3), rtol=1e-4, atol=0)
-        assert expected.restored.std() > 0.05
-        for switches in ({}, {'backend': 'grid_sample'}, {'one_by_one': True}, {'reuse': True}):
-            found = inference.Straightforward(net.refine, **switches)(tiles, 2)
-            torch.testing.assert_close(found, expected.restored, rtol=0, atol=1e-5)
-        for ref_idx in (0, 4):
-            found = inference.Straightforward(net.refine)(tiles, ref_idx)
-            torch.testing.assert_close(found, net.refine(tiles, ref_idx).restored, rtol=0, atol=1e-5)
-    assert inference.difference(net, tiles[:1], 2)['difference'] < 1e-5
-
-
-def swapped_gates(cell, state, x):
-    both = torch.cat((state, x), dim=1)
-    r, z = torch.sigmoid(cell.update(both)), torch.sigmoid(cell.reset(both))
-    return (1 - z) * state + z * torch.tanh(cell.candidate(torch.cat((r * state, x), dim=1)))
-
-
-@pytest.mark.parametrize('break_it', [
-    lambda module, monkeypatch: monkeypatch.setattr(module, 'gru_step', swapped_gates),
-    lambda module, monkeypatch: monkeypatch.setattr(module.Straightforward, 'deform', lambda self, layer, x, feat: x),
-    lambda module, monkeypatch: monkeypatch.setattr(
-        module, 'double', lambda x: torch.nn.functional.interpolate(x, scale_factor=2, mode='nearest')),
-], ids=['gates', 'deformable convolution', 'pyramid'])
-def test_a_form_that_differs_fails_the_benchmark(inference, monkeypatch, capsys, break_it):
-    break_it(inference, monkeypatch)
-    assert inference.main([*TINY, '--repeats', '1', '--parts', 'speed', '--speed-case', 'small', '--no-bf16']) == 1
-    assert 'the straightforward form and ours differ' in capsys.readouterr().err
-
-
-def test_it_prints_both_tables_and_says_what_is_extrapolated(inference, tmp_path, capsys):
+    monkeypatch.setitem(module.CASES, '720p', (96, 128, 16, 4, 2))
     report = tmp_path / 'new' / 'x.json'
-    assert inference.main([*TINY, '--tiles', '5', '--profile', '--json', str(report)]) == 0
+    arguments = ['--device', 'cpu', '--cases', '720p', '--precision', 'float32', 'bf16', '--json', str(report)]
+    assert module.main([*arguments, '--network', 'GatedUNet', '--tile', '16', '--overlap', '4', '--tiles', '3']) == 0
     content = json.loads(report.read_text())
-    row, = content['restoration']
-    assert (row['tiles'], row['tiles_restored'], row['tile_batch']) == (12, 8, 4)
-    assert row['seconds'] == pytest.approx(row['seconds_matching'] + row['seconds_rest'])
-    assert row['seconds_per_megapixel'] == pytest.approx(row['seconds'] / (96 * 128 * 1e-6))
-    assert row['parameters'] > row['parameters_coarse'] > 0 and row['flop_refined'] > row['flop_features'] > 0
-    assert row['operations_differences'] == 3 * 12 * 2 * (9 + 25) * 6 * 6 * 16
-    rows = content['speed']['rows']
-    assert [row['name'] for row in rows] == [
-        'straightforward', 'with grid_sample', 'with frames one by one', 'with gates by rows', 'with channels_last',
-        'with GRU reuse', 'ours, 1 at once', 'ours, 2 at once', 'ours, 4 at once', 'ours, 4 at once, bf16',
-        'straightforward again']
-    assert rows[0]['ratio'] == 1 and all(row['samples_per_second'] > 0 and len(row['every_seconds']) == 2 for row in rows)
-    assert rows[9]['psnr'] > 30 and content['machine']['torch'] == torch.__version__
+    assert [row['precision'] for row in content['rows']] == ['float32', 'bf16']
+    assert content['machine']['torch'] == torch.__version__
+    row = content['rows'][0]
+    assert (row['network'], row['align']) == ('GatedUNet', 'flow') and 3 <= row['timed'] < row['tiles']
+    assert row['flop'] > row['parameters'] > 0 and row['seconds'] >= row['rest'] > 0
     output = capsys.readouterr().out
-    assert 'extrapolated from 8 of 12 tiles' in output and '8 features, random weights, offsets of 1 px' in output
-    assert re.search(r'\| case +\| precision +\| parameters +\| coarse stage +\| GFLOP +\|.*\| s per megapixel \|', output)
-    assert re.search(r'\| form +\| tiles at once +\| median +\| tiles/s +\| ratio +\| least \.\. most +\| peak memory', output)
-    assert 'Largest difference of straightforward and ours' in output and 'aten::mkldnn_convolution' in output
+    assert 'extrapolated from' in output
+    assert re.search(r'\| frame +\| network +\| alignment +\| precision +\| parameters ', output)
+    assert module.main([*arguments[:-2], '--weights', str(save_net(tmp_path / 'net.pth'))]) == 0
+    assert re.search(r'net.pth +\| smooth +\| float32 .*\| all tiles', capsys.readouterr().out)
 
 
-def test_extrapolation_is_exact_where_every_tile_counts_as_much(inference, parts, monkeypatch):
-    frames, net, _ = parts
-    clock = iter(range(10 ** 6))
-    monkeypatch.setattr(inference.PartialInference, '_now', lambda self: float(next(clock)))
-    args = argparse.Namespace(device=torch.device('cpu'), budget=inference.Budget(2 << 30, 0))
-    walks = {}
-    for tiles in (None, 4, 12):
-        walks[tiles] = inference.PartialInference(net, *inference.planned(net, frames, 'small', args), tiles=tiles)
-        height = sum(rows.shape[1] for _, rows in walks[tiles])
-        assert height == 96
-    assert [walks[tiles].restored for tiles in (None, 4, 12)] == [12, 4, 12]
-    assert walks[None].chosen == {0, 1, 2} and walks[4].chosen == {1}
-    # Each row of tiles, one batch: two readings of the clock around it and two within.
-    assert walks[None].rest() == walks[None].seconds['restoration'] == 9
-    assert walks[4].seconds['restoration'] == 5
-    assert walks[4].rest() == 5 - 1 + 3 * 1
-
-
-def test_options_that_cannot_be_are_told(inference, capsys):
-    assert inference.main([*TINY, '--frames', '4']) == 2
-    assert 'an odd number of --frames' in capsys.readouterr().err
+def test_unknown_networks_and_devices_are_errors(script, capsys):
+    module = script('inference')
+    assert module.main(['--network', 'GatedUnet', '--cases', '720p']) == 2
+    assert "--network: 'GatedUnet' is not a valid choice; did you mean 'GatedUNet'" in capsys.readouterr().err
+    assert module.main(['--device', 'gpu']) == 2
 
 
 def test_a_written_burst_is_a_moving_photograph(script, tmp_path):

@@ -235,13 +235,13 @@ def test_a_job_of_two_minutes_says_so(slurm, prepare):
     assert '--time=00:02:00 leaves no time for training' in job.log()
 
 
-#: Stands in for the ablation: each number is a training.
+#: Stands in for scripts/tables.py: each number is a training.
 RUNS = '''
 import sys
 from jddb_plugin.runtime import preemption
 from jddb_plugin.train import main
 if __name__ == '__main__':
-    status = main(['-opt', '../small.yml', '--auto_resume', '--set', f'name=run{sys.argv[2]}'])
+    status = main(['-opt', '../small.yml', '--auto_resume', '--set', f'name=run{sys.argv[-1]}'])
     preemption.ignore()
     sys.exit(status)
 '''
@@ -249,7 +249,7 @@ if __name__ == '__main__':
 
 @pytest.mark.slow
 def test_of_an_array_one_job_goes_back_and_the_others_end(slurm, prepare):
-    folder = prepare('array', 'ablation_array.sbatch', 1, array='0-1', ablation='runs.py')
+    folder = prepare('array', 'tables_array.sbatch', 1, array='0-1', tables='runs.py')
     (folder / 'runs.py').write_text(RUNS)
     array = slurm.submit(folder).number
     first, second = (Job(slurm, folder, f'{array}_{index}') for index in (0, 1))

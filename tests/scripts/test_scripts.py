@@ -1,5 +1,7 @@
-"""The scripts of the demo, in this process."""
+"""The scripts of the demo, in this process; those of the benchmarks start."""
 import importlib.util
+import os
+import subprocess
 import sys
 
 import pytest
@@ -67,3 +69,14 @@ def test_the_demo_knows_a_bad_test_clip_before_it_trains(prepare, texture_folder
                             ROOT / 'options' / 'test' / 'demo_two_stage.yml')
     assert status == 2
     assert 'clip b has 3 frames, a burst needs 5' in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('script', sorted(path.name for path in (ROOT / 'scripts' / 'benchmark').glob('*.py')
+                                          if '__main__' in path.read_text()))
+def test_benchmarks_start_in_a_process_of_their_own(script):
+    """What this process has imported already does not help them."""
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    result = subprocess.run([sys.executable, str(ROOT / 'scripts' / 'benchmark' / script), '--help'], capture_output=True,
+                            text=True, env=environment)
+    assert result.returncode == 0 and 'usage' in result.stdout, result.stderr

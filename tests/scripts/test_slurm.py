@@ -14,7 +14,7 @@ from ..conftest import ROOT
 
 FOLDER = ROOT / 'scripts' / 'slurm'
 TRAINING = ('one_node.sbatch', 'several_nodes.sbatch')
-SCRIPTS = (*TRAINING, 'ablation_array.sbatch')
+SCRIPTS = (*TRAINING, 'tables_array.sbatch')
 RESTORE = 'restore_array.sbatch'
 #: What stands in for Slurm's commands. srun drops its options and runs the rest once per task; it kills what is left when a
 #: task fails, and then reports the signal. python ends with the status of its task.
@@ -215,9 +215,10 @@ def test_the_training_command_is_one_that_this_version_takes(submit, script, tmp
     assert options['datasets']['train']['stage_dir'] == 'auto'
 
 
-def test_the_ablation_runs_the_run_of_its_number(submit, tmp_path):
-    submit('ablation_array.sbatch', 0)
-    assert (tmp_path / 'python.txt').read_text().splitlines() == ['scripts/ablation.py', '--index', '4']
+def test_the_tables_run_the_training_of_its_number(submit, tmp_path):
+    submit('tables_array.sbatch', 0)
+    assert (tmp_path / 'python.txt').read_text().splitlines() == [
+        'scripts/tables.py', 'run', '--tables', '4', '--seeds', '0', '1', '2', '--index', '4']
 
 
 @pytest.mark.parametrize('script', SCRIPTS)

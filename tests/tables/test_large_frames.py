@@ -6,7 +6,7 @@ from basicsr.archs import build_network
 from jddb_plugin.inference.engine import default_alignment, restore_frame
 from jddb_plugin.inference.tiling import TilingOptions
 
-from ..archs.test_table_systems import CASES
+from ..archs.table_networks import CASES
 
 
 def build(name):

@@ -225,35 +225,60 @@ class _Toy(BurstNetwork):
         return nn.functional.pixel_shuffle(self.out(self.align(tiles[:, ref_idx])), 2)
 
 
-def test_cost_counts_all_tiles(monkeypatch):
-    monkeypatch.setattr(cost, 'network_of', lambda system: _Toy())
+@pytest.fixture
+def tiny(monkeypatch):
+    """A frame of six tiles, restored by another network than the systems'."""
     monkeypatch.setitem(cost.CASES, 'tiny', (64, 96, 16, 4, 2))
-    found = cost.measure(SYSTEMS['edvr'], 'tiny', tiles=1, device=torch.device('cpu'))
-    grid = cost.grid_of('tiny', 1)
-    area = grid.size[0] * grid.size[1]
-    assert (found.tiles, found.timed) == (len(grid), 1) == (6, 1)
+
+    def measure(network, key='edvr', tiles=1):
+        monkeypatch.setattr(cost, 'network_of', lambda system: network)
+        return cost.measure_system(SYSTEMS[key], 'tiny', tiles=tiles, device=torch.device('cpu'))
+
+    return measure
+
+
+def test_cost_counts_all_tiles(tiny):
+    found = tiny(_Toy())
+    area = (16 + 2 * 4) ** 2
+    assert (found.tiles, found.timed) == (6, 1)
     assert found.flop == 2 * 6 * area * (8 * 4 + 4 * 12 * 9)
     assert found.parameters == 8 * 4 + 4 + 4 * 12 * 9 + 12
-    assert found.coarse == 0 and found.seconds == pytest.approx(found.refined + found.rest)
+    assert found.seconds == pytest.approx(found.coarse + found.refined + found.rest) and min(found.refined, found.rest) > 0
     text = cost.table3([('tiny', SYSTEMS['edvr'], found), ('uhd', SYSTEMS['edvr'], found)])
     assert 'extrapolated from 1 of 6 tiles' in text and text.count('6.28 M, 10.4 s') == 1
-    every = cost.measure(SYSTEMS['edvr'], 'tiny', tiles=None, device=torch.device('cpu'))
+    every = tiny(_Toy(), tiles=None)
     assert every.timed == every.tiles and 'all tiles' in cost.table3([('tiny', SYSTEMS['edvr'], every)])
+    assert every.flop == found.flop
 
 
-def test_cost_of_the_two_stage_network_has_its_matching(monkeypatch):
+def test_seconds_are_extrapolated_where_tiles_were_left_out(tiny, monkeypatch):
+    """By a clock that moves by 1 whenever it is read: a restored tile takes 3, of which its aligning submodule takes 1."""
+    clock = iter(range(10 ** 6))
+    monkeypatch.setattr(cost, 'now', lambda device: float(next(clock)))
+    found = {tiles: tiny(_Toy(), tiles=tiles) for tiles in (None, 1, 2)}
+    assert [found[tiles].timed for tiles in (None, 1, 2)] == [6, 1, 2]
+    assert [found[tiles].refined for tiles in (None, 1, 2)] == [6.0] * 3
+    # Two for each of six tiles; what is spent between tiles, 1 for each of two rows and for each restored tile, is as it was.
+    assert [found[tiles].rest for tiles in (None, 1, 2)] == [12.0 + 2 + count for count in (6, 1, 2)]
+    assert len({found[tiles].coarse for tiles in (None, 1, 2)}) == 1
+
+
+def test_cost_of_the_two_stage_network_has_its_matching(tiny, monkeypatch):
     from jddb_plugin import TwoStageJDDB
-    monkeypatch.setattr(cost, 'network_of', lambda system: TwoStageJDDB(8, 2))
-    monkeypatch.setitem(cost.CASES, 'tiny', (64, 96, 16, 4, 2))
-    found = cost.measure(SYSTEMS['two_stage'], 'tiny', tiles=1, device=torch.device('cpu'))
+    names = []
+    make = cost.make_alignment
+    monkeypatch.setattr(cost, 'make_alignment', lambda *args: names.append(args[2]) or make(*args))
+    found = tiny(TwoStageJDDB(8, 2), 'two_stage')
     assert found.coarse > 0 and found.refined > 0 and found.rest > 0
+    tiny(_Toy())
+    assert names == ['tiles', 'none']
 
 
 @pytest.mark.parametrize('key', ROWS[3])
 def test_tiles_fit_every_network(key):
     multiple = {'kpn_dmn': 16, 'rvidenet': 8, 'rvidenet_dmn': 8}.get(key, 4)
     for case in cost.CASES:
-        assert all(side % multiple == 0 for side in cost.grid_of(case, multiple).size)
+        cost.tiling_of(case, multiple).check(multiple)
 
 
 def test_networks_of_table_3_are_those_that_are_trained(monkeypatch):

@@ -1,4 +1,4 @@
-"""Walk over whole frames in memory, tile by tile: align, process, merge.
+"""Whole frames in memory, tile by tile: align, process, merge.
 
 Differentiable, and the plain form of what :mod:`jddb_plugin.inference` does by bands of rows.
 """
@@ -9,7 +9,8 @@ from typing import Callable, Optional, Protocol
 from torch import Tensor
 
 from jddb_plugin.checks import ShapeError
-from jddb_plugin.ops.block_matching import Match, Search, take_tiles
+from jddb_plugin.ops.block_matching import Match
+from jddb_plugin.ops.tile_extraction import extract_tiles
 from jddb_plugin.ops.tiling import TileGrid
 
 
@@ -23,12 +24,12 @@ class CoarseStage(Protocol):
         """Tiles [B, T, N, C, *size] moved onto the reference."""
 
 
-def still_tiles(frames: Tensor, positions: Tensor, size: tuple[int, int]) -> Tensor:
+def unaligned_tiles(frames: Tensor, positions: Tensor, size: tuple[int, int]) -> Tensor:
     """Tiles [B, T, N, C, *size] of all frames at the same place: no coarse alignment."""
-    return take_tiles(frames, positions, positions.new_zeros(*positions.shape[:2], frames.shape[1], 2), size)
+    return extract_tiles(frames, positions, positions.new_zeros(*positions.shape[:2], frames.shape[1], 2), size)
 
 
-def walk_tiles(frames: Tensor, grid: TileGrid, process: Callable[[Tensor], Tensor], *, coarse: Optional[CoarseStage],
+def process_tiles(frames: Tensor, grid: TileGrid, process: Callable[[Tensor], Tensor], *, coarse: Optional[CoarseStage],
                tile_batch: int, ref_idx: int) -> Tensor:
     """Process whole frames by tiles.
 
@@ -50,19 +51,22 @@ def walk_tiles(frames: Tensor, grid: TileGrid, process: Callable[[Tensor], Tenso
     frames = grid.pad(frames)
     positions = grid.positions(frames.device).expand(batch, -1, -1)
     match = None if coarse is None else coarse.match(frames, positions, grid.size, ref_idx)
-    canvas, scale = None, 1
+    canvas: Optional[Tensor] = None
+    scale = 1
     step = max(1, tile_batch // batch)
     for first in range(0, len(grid), step):
         part = slice(first, first + step)
-        if match is None:
-            tiles = still_tiles(frames, positions[:, part], grid.size)
+        if coarse is None or match is None:
+            tiles = unaligned_tiles(frames, positions[:, part], grid.size)
         else:
-            tiles = coarse.align(frames, positions[:, part], grid.size, _some_tiles(match, part), ref_idx)
+            tiles = coarse.align(frames, positions[:, part], grid.size, match.tiles(part), ref_idx)
         result = process(tiles.flatten(0, 1))
         if canvas is None:
             scale = _scale(result, grid.size)
             canvas = grid.canvas(batch, result.shape[1], scale, result)
         grid.add(canvas, result.unflatten(0, (batch, -1)), first, scale)
+    if canvas is None:
+        raise ShapeError('a grid without tiles covers nothing.')
     return grid.crop(canvas, scale)
 
 
@@ -72,10 +76,3 @@ def _scale(result: Tensor, size: tuple[int, int]) -> int:
         raise ShapeError(f'a tile of {size[0]} x {size[1]} became {list(result.shape)}; expected [tiles, channels, height, '
                          'width] with a whole multiple of its height and width.')
     return scale
-
-
-def _some_tiles(match: Match, part: slice) -> Match:
-    """The match of some of its tiles."""
-    coarse, fine = (Search(*(None if field is None else field[:, part] for field in search))
-                    for search in (match.coarse, match.fine))
-    return Match(match.offset[:, part], coarse, fine)
