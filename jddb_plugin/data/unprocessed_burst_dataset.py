@@ -165,7 +165,7 @@ class TestOptions(BurstTestOptions, _TestSource):
 
 @DATASET_REGISTRY.register()
 class UnprocessedBurstTestDataset(BurstTestDataset):
-    """Test clips with the published protocol's camera and reproducible noise; one sample per frame.
+    """Test clips with the released protocol's camera and reproducible noise; one sample per frame.
 
     Args:
         opt: section of the option file:

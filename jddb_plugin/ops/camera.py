@@ -190,7 +190,7 @@ def camera_matrix(xyz_to_cam: Tensor) -> Tensor:
 
 
 def reference_camera() -> Camera:
-    """Camera of the published test protocol: the first matrix, gains 1.0, 2.0 and 1.7.
+    """Camera of the released test protocol: the first matrix, gains 1.0, 2.0 and 1.7.
 
     Examples:
         >>> reference_camera().red_gain.item()

@@ -100,7 +100,7 @@ class NoiseModel(NamedTuple):
         return (clean + normal * self.std(clean)).clamp(0, 1)
 
     def sample_test_frame(self, clean: Tensor, *, frame_number: int) -> Tensor:
-        """Reproducible noise of the published test protocol.
+        """Reproducible noise of the released test protocol.
 
         The k-th frame of a clip, counted from 1 in sorted order, is drawn by a CPU generator seeded with k, in one
         ``torch.normal`` call on the standard deviation laid out as (H, W, 4). The draw belongs to the processed image: a crop

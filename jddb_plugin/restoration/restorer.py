@@ -195,10 +195,10 @@ class Restorer:
                              '18 x 18 samples.')
         small = burst.is_video and frames.size[0] * frames.size[1] <= _SMALL_FRAME
         tile, overlap, radius = _SMALL if small else _LARGE
-        published = settings.window == 'released'
-        tiling = TilingOptions(settings.tile, settings.overlap, 'released' if published else 'inside', (tile, overlap))
+        released = settings.window == 'released'
+        tiling = TilingOptions(settings.tile, settings.overlap, 'released' if released else 'inside', (tile, overlap))
         window = SearchWindow(radius if settings.radius is None else settings.radius, _STRIDE, settings.window)
-        align = 'tiles' if settings.align is None and published and self.net.aligned_input else settings.align
+        align = 'tiles' if settings.align is None and released and self.net.aligned_input else settings.align
         return tiling, make_alignment(self.net, FramesSource(frames), align, tiling, window)
 
     def _plan(self, alignment: Alignment, tiling: TilingOptions, burst: Burst, frames: Frames, picture: Rows) -> Plan:

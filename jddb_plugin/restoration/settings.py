@@ -82,7 +82,7 @@ class Settings(Options):
     radius: Optional[int] = option(None, group='how', metavar='N', help=(
         'range of the search in units of 4 pixels of the packed raw (default: 16; 6)'))
     window: str = option('symmetric', group='how', choices=('symmetric', 'released'), help=(
-        "published: the released code's search window and padding"))
+        "released: the released code's search window and padding"))
     align: Optional[str] = option(None, group='how', choices=ALIGNMENT_NAMES, help=(
         'flow: pixels by optical flow; smooth: pixels by a field of motion; tiles: each tile as a whole, as in the paper; none '
         '(default: by the network)'))
