@@ -51,6 +51,7 @@ endif
 # All but the tests that are marked slow (exports to ONNX, benchmarks, the wheel), which test-all runs, too.
 test: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(TESTS)
 
 # Tests that take minutes: exports, benchmarks, the wheel, Slurm with all its troubles, nodes that come and go.

@@ -12,9 +12,9 @@ from jddb_plugin.inference.engine import restore_frame
 from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.block_matching import SearchWindow, match_tiles
+from jddb_plugin.ops.camera import Camera, reference_camera
 from jddb_plugin.ops.edges import high_frequency_mask
-from jddb_plugin.ops.isp import Camera, process, reference_camera, unprocess
-from jddb_plugin.ops.noise import add_test_noise, noise_std
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.ops.tiling import make_grid
 
 
@@ -37,26 +37,25 @@ def test_isp_noise_and_mask(golden):
     camera = reference_camera()
     _close(camera.cam2rgb, g['cam2rgb'], 1e-6)
     _close(camera.rgb2cam, g['rgb2cam'], 1e-6)
-    _close(unprocess(g['srgb'], camera), g['linear'], 1e-5)
+    _close(camera.unprocess(g['srgb']), g['linear'], 1e-5)
     _close(mosaic_rgb(g['linear']), g['bayer_rggb'], 1e-7)
-    noisy = torch.stack([add_test_noise(frame, g['shot'], g['read'], frame_number=k)
+    noisy = torch.stack([NoiseModel.of(g['shot'], g['read']).sample_test_frame(frame, frame_number=k)
                          for k, frame in enumerate(g['bayer_rggb'], 1)])
     _close(noisy, g['noisy'], 1e-6)
-    _close(noise_std(g['noisy'], g['shot'], g['read']), g['noise_map'], 1e-7)
-    gains = dict(red_gain=g['red_gain'], blue_gain=g['blue_gain'], cam2rgb=camera.cam2rgb)
-    _close(process(g['linear'], **gains, rgb_gain=g['rgb_gain']), g['srgb_test'], 1e-5)
-    _close(process(g['linear'], **gains), g['srgb_train'], 1e-5)
+    _close(NoiseModel.of(g['shot'], g['read']).std(g['noisy']), g['noise_map'], 1e-7)
+    other = Camera.of(rgb_gain=g['rgb_gain'], red_gain=g['red_gain'], blue_gain=g['blue_gain'], cam2rgb=camera.cam2rgb)
+    _close(other.develop(g['linear']), g['srgb_test'], 1e-5)
+    _close(other.with_gain(1.0).develop(g['linear']), g['srgb_train'], 1e-5)
     _close(high_frequency_mask(g['linear']), g['edge_map'], 1e-5)
 
 
 def test_isp_with_other_gains(golden):
     g = golden('isp_020')
     alt = g['alt']
-    camera = Camera(alt['rgb_gain'], alt['red_gain'], alt['blue_gain'], reference_camera().cam2rgb)
-    _close(unprocess(g['srgb'][0], camera), alt['linear'], 1e-5)
-    found = process(alt['linear'], red_gain=camera.red_gain, blue_gain=camera.blue_gain, cam2rgb=camera.cam2rgb,
-                    rgb_gain=camera.rgb_gain)
-    _close(found, alt['srgb_test'], 1e-5)
+    camera = Camera.of(rgb_gain=alt['rgb_gain'], red_gain=alt['red_gain'], blue_gain=alt['blue_gain'],
+                       cam2rgb=reference_camera().cam2rgb)
+    _close(camera.unprocess(g['srgb'][0]), alt['linear'], 1e-5)
+    _close(camera.develop(alt['linear']), alt['srgb_test'], 1e-5)
 
 
 @pytest.mark.parametrize('backend', ['grid_sample', 'torchvision'])
@@ -132,7 +131,7 @@ def test_the_whole_released_pipeline(golden, released_downsampler, shared):
     net = TwoStageJDDB(num_feat=8, deformable_groups=2, dpbm={
         'radius': g['search_radius_lr'], 'window': 'released'})
     net.load_state_dict(convert_released(golden('network_nf8')['state_dict'], released_downsampler), strict=True)
-    lq = torch.cat((g['raw'], noise_std(g['raw'], g['shot'], g['read'])), dim=1)[None]
+    lq = NoiseModel.of(g['shot'], g['read']).with_map(g['raw'])[None]
     net.eval()
     with torch.no_grad():
         tiles = {'tile': g['tile'], 'overlap': g['overlap'], 'layout': 'released'}
@@ -149,8 +148,8 @@ def test_the_whole_released_pipeline(golden, released_downsampler, shared):
     frame = sorted(shared('reds/GT/020').iterdir())[2]
     srgb = cv2.imread(str(frame))[y:y + height, x:x + width, ::-1].astype(np.float32) / 255
     camera = reference_camera()
-    clean = unprocess(torch.from_numpy(srgb.transpose(2, 0, 1).copy()), camera)
-    developed = [process(image, red_gain=2.0, blue_gain=1.7, cam2rgb=camera.cam2rgb, rgb_gain=1.0) for image in (restored, clean)]
+    clean = camera.unprocess(torch.from_numpy(srgb.transpose(2, 0, 1).copy()))
+    developed = [camera.develop(image) for image in (restored, clean)]
     images = [image.permute(1, 2, 0).double().numpy() * 255 for image in developed]
     assert calculate_psnr(*images, crop_border=0) == pytest.approx(g['psnr'], abs=1e-3)
     assert calculate_ssim(*images, crop_border=0) == pytest.approx(g['ssim'], abs=1e-5)

@@ -172,8 +172,8 @@ def test_settings_accept_from_python_what_the_command_line_does():
     assert Settings(noise='low').noise == (2.5e-3, 1e-2) and Settings(memory='2G').memory == 2 << 30
     for wrong, message in (
             ({'tile': '64'}, "^tile: expected an integer or nothing .*, got '64'"), ({'noise': None}, '^noise: expected'),
-            ({'reference': -1}, '^reference: expected the index'), ({'noise': 'lo'}, '^noise: expected low, high'),
-            ({'noise': (0.1, 2.0)}, '^noise: expected shot and read in 0 .. 1'), ({'memory': 'x'}, '^memory: expected a size'),
+            ({'reference': -1}, '^reference: expected the index'), ({'noise': 'lo'}, "^noise: expected 'metadata', .* got 'lo'"),
+            ({'noise': (0.1, 2.0)}, '^noise: shot and read must be in 0 .. 1'), ({'memory': 'x'}, '^memory: expected a size'),
             ({'reference': 'first'}, "^reference: 'first' is not a valid choice"), ({'tile': 6}, '^tile: expected a multiple')):
         with pytest.raises(OptionError, match=message):
             Settings(**wrong)

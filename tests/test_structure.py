@@ -29,12 +29,12 @@ ALLOWED = {
     'losses': {'losses', 'ops', 'base'},
     'hooks': {'hooks', 'base'},
     'visual': {'visual', 'ops', 'base'},
-    'ops': {'ops', 'checks'},
+    'ops': {'ops', 'checks', 'noise_option'},
     'runtime': {'runtime', 'base'},
     'compat': {'compat', 'runtime', 'ops', 'base'},
     'base': {'base'},
 }
-BASE = {'checks', 'children', 'options', 'config', 'files', 'registration'}
+BASE = {'checks', 'children', 'options', 'config', 'files', 'noise_option', 'registration'}
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 

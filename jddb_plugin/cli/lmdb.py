@@ -1,7 +1,7 @@
 """Build a burst LMDB from a folder of clips, or verify one: jddb lmdb build CLIPS NAME.lmdb, jddb lmdb verify NAME.lmdb
 
-A clip is a folder of images (sRGB), a folder of raw files or of TIFF mosaics with JSON beside them (Bayer), a .mat file
-(Bayer), or a video (sRGB). A zip file of folders of images will do as well.
+CLIPS is a folder of clips, one clip, or a zip file of folders of images. A clip is a folder of images (sRGB), a folder of raw
+files, of TIFF mosaics with JSON beside them or of .mat files (Bayer), or a video (sRGB).
 """
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sub-commands build and verify."""
     commands = parser.add_subparsers(title='commands', dest='lmdb_command', metavar='COMMAND', required=True)
     build = commands.add_parser('build', help='build an LMDB from a folder of clips')
-    build.add_argument('input', type=Path, metavar='CLIPS', help='folder that holds the clips, or a zip file')
+    build.add_argument('input', type=Path, metavar='CLIPS', help='folder of clips, or a zip file')
     build.add_argument('output', metavar='NAME.lmdb', help='LMDB to write')
     add_build_arguments(build)
     build.add_argument('--cfa', choices=CFA_PATTERNS, help='Bayer pattern of raw files that do not state it')

@@ -2,7 +2,7 @@
 
 INPUT is a folder of the frames of one burst (DNG and other raw files, MATLAB files of SC_burst, TIFF mosaics with their JSON),
 a folder of such folders, or a burst LMDB, whose clips are bursts; or several files, which are one burst. Frames of videos
-(images, LMDBs of them) become noisy raw first, by --noise.
+(images, LMDBs or zip files of them) first become noisy raw by --noise.
 
 OUT is a folder, or the picture's file where there is one burst. A burst that fails is reported and skipped; the others go on,
 and the exit status is 1. Ctrl-C leaves no half-written file.
@@ -56,7 +56,7 @@ def _stop(number: int, frame: Optional[FrameType]) -> None:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM is as Ctrl-C: what is half done is cleared away."""
+    """Treat SIGTERM like Ctrl-C: unfinished files are removed."""
     try:
         before = signal.signal(signal.SIGTERM, _stop)
     except ValueError:  # not the main thread
@@ -69,9 +69,9 @@ def _terminable() -> Iterator[None]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Restore; returns the exit status: 0, 1 if a burst failed, 2 if nothing could begin, 130 after Ctrl-C."""
+    """Restore; returns the exit status: 0, 1 if a burst failed, 2 if no burst can be restored, 130 after Ctrl-C."""
     if args.output is None and args.export_burst is None:
-        raise OptionError('--output: is missing; give a folder, or the name of a picture.')
+        raise OptionError('--output is missing; give a folder, or the name of a picture.')
     suffix = '' if args.output is None else args.output.suffix.lower()
     settings = read_arguments(args, Settings, format=_SUFFIXES.get(suffix, 'png'))
     inputs = Inputs(args.input, cfa=args.cfa, clips=args.clip or (), frames_of_file=args.frames_of_file,
@@ -87,5 +87,5 @@ def run(args: argparse.Namespace) -> int:
             return restore_all(inputs, args.output, args.weights, settings, report=args.report,
                                skip_existing=args.skip_existing, shard=shard)
     except KeyboardInterrupt:
-        sys.stderr.write('interrupted; pictures that were written are whole\n')
+        sys.stderr.write('interrupted; all pictures that exist are complete\n')
         return 130

@@ -96,15 +96,15 @@ def _burst(args: argparse.Namespace) -> Tensor:
     import torch
 
     from jddb_plugin.ops.bayer import mosaic_rgb
-    from jddb_plugin.ops.isp import reference_camera, unprocess
-    from jddb_plugin.ops.noise import add_test_noise, parse_noise
+    from jddb_plugin.ops.camera import reference_camera
+    from jddb_plugin.ops.noise import NoiseModel
     frames = _read(args)
     if args.noise is None:
         return torch.stack(frames)
-    shot, read = parse_noise(args.noise, 'noise')
+    noise = NoiseModel.parse(args.noise)
     height, width = (side // 2 * 2 for side in frames[0].shape[-2:])
-    raw = [mosaic_rgb(unprocess(frame[:, :height, :width], reference_camera())) for frame in frames]
-    return torch.stack([add_test_noise(image, shot, read, frame_number=k) for k, image in enumerate(raw, 1)])
+    raw = [mosaic_rgb(reference_camera().unprocess(frame[:, :height, :width])) for frame in frames]
+    return torch.stack([noise.sample_test_frame(image, frame_number=k) for k, image in enumerate(raw, 1)])
 
 
 def _matcher(args: argparse.Namespace) -> DPBM:

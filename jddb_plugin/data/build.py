@@ -1,7 +1,7 @@
-"""Build a burst LMDB of clips: in parallel, and so that an interrupted build can be completed.
+"""Build a burst LMDB from clips, in parallel; an interrupted build can be resumed.
 
 Values are written in the order of the plan, clip by clip. The plan - every frame's key and a stamp of its source - lies
-in the ``.partial`` folder, so that a build is only resumed on the source it was started on.
+in the ``.partial`` folder, so that a build is only resumed with the source it was started with.
 """
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import Iterable, Iterator, Optional, Sequence
 from tqdm import tqdm
 
 from jddb_plugin.checks import DataError, OptionError
-from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, frame_key, metadata_key
-from jddb_plugin.data.folders import tell_once
+from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
+from jddb_plugin.data.folders import log_once
 from jddb_plugin.data.images import image_header, to_tiff
+from jddb_plugin.data.lmdb_reader import frame_key, metadata_key
 from jddb_plugin.data.metadata import CameraMetadata, parse_metadata
 from jddb_plugin.data.source_clips import EncodedFrame, SourceClip, Task, image_clip
 from jddb_plugin.data.workers import run_in_order
@@ -30,12 +31,12 @@ def build(clips: Sequence[SourceClip], output: str, *, overwrite: bool = False, 
         clips: what to write.
         output: ends in ``.lmdb``.
         overwrite, resume: see :class:`~jddb_plugin.data.burst_lmdb.BurstLmdbWriter`.
-        workers: processes that read and encode; 0 does it in this one.
+        workers: processes that read and encode; 0 uses this one.
         encoding: 'png', or 'tiff' for frames without compression: larger, and decoded many times faster.
 
     Raises:
-        DataError: a source is unreadable, frames of a clip do not fit together, the output exists or is being written, the
-            disk is full, or the source is not what it was when the build to resume was started.
+        DataError: a source is unreadable, frames of a clip differ in size or camera, the output exists or is being written, the
+            disk is full, or the source has changed since the build to resume was started.
     """
     if workers < 0:
         raise OptionError(f'expected at least 0, got {workers}.', field='workers')
@@ -45,13 +46,13 @@ def build(clips: Sequence[SourceClip], output: str, *, overwrite: bool = False, 
             _keep_plan(writer, clips, encoding)
             _write(writer, clips, workers, encoding)
     except KeyboardInterrupt:
-        raise DataError(f'{output}: interrupted; what is written so far is kept, pass --resume to complete it.') from None
+        raise DataError(f'{output}: interrupted; frames written so far are kept. Continue with --resume.') from None
 
 
 def write_folders(writer: BurstLmdbWriter, folders: Iterable[Path], *, prefix: str = '') -> None:
     """Add folders of frames, one clip each, named by the folder.
 
-    RGB PNG files go in as they are; other formats are encoded as PNG, 16 bit kept.
+    RGB PNG files are stored as they are; other formats are encoded as PNG, 16 bits are kept.
 
     Raises:
         DataError: a folder holds no images, or an image is unreadable or of another size than its clip.
@@ -63,20 +64,21 @@ def _check_names(clips: Sequence[SourceClip]) -> None:
     seen: dict[str, str] = {}
     for clip in clips:
         if clip.name in seen:
-            raise DataError(f"{clip.where}: a clip of the name '{clip.name}' is there already, {seen[clip.name]}; rename one.")
+            raise DataError(f"{clip.where}: duplicate clip name '{clip.name}', used by {seen[clip.name]}; rename one of them.")
         seen[clip.name] = clip.where
 
 
 def _keep_plan(writer: BurstLmdbWriter, clips: Sequence[SourceClip], encoding: str) -> None:
-    """Write the plan, or compare with what an interrupted build left."""
+    """Write the plan, or compare it with that of an interrupted build."""
     plan = {frame_key(clip.name, index): f'{stamp}\t{encoding}'
             for clip in clips for index, stamp in enumerate(clip.stamps)}
     if len(writer):
         old = writer.read_plan()
         changed = sorted(set(plan) ^ set(old)) or [key for key in plan if writer.holds(key) and plan[key] != old[key]]
         if changed:
-            raise DataError(f'{writer.partial}: was started on another source ({len(changed)} frames differ, the first is '
-                            f'{changed[0]}); restore it and --encoding to --resume, or pass --overwrite to start anew.')
+            raise DataError(f'{writer.partial}: was started with another source ({len(changed)} frames differ, the first is '
+                            f'{changed[0]}). Restore the source and --encoding to continue with --resume, or start over with '
+                            '--overwrite.')
     writer.write_plan(plan)
 
 
@@ -96,21 +98,22 @@ def _write(writer: BurstLmdbWriter, clips: Sequence[SourceClip], workers: int, e
     with closing(run_in_order(tasks(), workers)) as results, \
             tqdm(total=total, initial=done, unit='frame', desc=f'Write {writer.path.name}') as progress:
         for clip, indices in missing:
-            first = _Likeness.stored(writer, clip) if indices[0] else None
-            told: set[str] = set()
+            first = _FrameSignature.stored(writer, clip) if indices[0] else None
+            logged: set[str] = set()
             for index in indices:
                 frame = next(results)
-                here = _Likeness(image_header(frame.image, clip.where), frame.metadata)
+                here = _FrameSignature(image_header(frame.image, clip.where), frame.metadata)
                 where = f'{clip.where}: frame {index} ({clip.source(index)})'
                 if first is None:
                     first = here
                     if frame.metadata is not None:
                         writer.put_metadata(clip.name, frame.metadata)
-                here.check_like(first, where)
-                if here.differs(first):
-                    writer.put_metadata(clip.name, frame.metadata, index)
+                here.check_equal(first, where)
+                own = here.own_metadata(first)
+                if own is not None:
+                    writer.put_metadata(clip.name, own, index)
                 writer.put(clip.name, index, frame.image)
-                tell_once(frame.notes, told)
+                log_once(frame.notes, logged)
                 progress.update()
 
 
@@ -119,8 +122,8 @@ def _uncompressed(task: Task, where: str) -> EncodedFrame:
     return EncodedFrame(to_tiff(frame.image, where), frame.metadata, frame.notes)
 
 
-class _Likeness:
-    """What all frames of a clip share: size, channels, bits and, for mosaics, pattern and colour matrix of one camera."""
+class _FrameSignature:
+    """Properties that all frames of a clip share: size, channels, bits and, for mosaics, pattern and color matrix."""
 
     def __init__(self, header: tuple[tuple[int, int, int], int], metadata: Optional[CameraMetadata]) -> None:
         (self.height, self.width, channels), depth = header
@@ -131,21 +134,25 @@ class _Likeness:
                                 'color_matrix': [[round(value, 3) for value in row] for row in metadata.color_matrix]})
 
     @classmethod
-    def stored(cls, writer: BurstLmdbWriter, clip: SourceClip) -> _Likeness:
-        """Of a clip whose first frame was written before an interruption."""
-        png, metadata = (writer.get(key) for key in (frame_key(clip.name, 0), metadata_key(clip.name)))
+    def stored(cls, writer: BurstLmdbWriter, clip: SourceClip) -> _FrameSignature:
+        """Signature of the first frame of a clip, written before an interruption."""
+        key = frame_key(clip.name, 0)
+        image, metadata = writer.get(key), writer.get(metadata_key(clip.name))
+        if image is None:
+            raise DataError(f'{writer.partial}: {key}: missing; start over with --overwrite.')
         parsed = parse_metadata(metadata.decode(), metadata_key(clip.name)) if metadata else None
-        return cls(image_header(png, clip.where), parsed)
+        return cls(image_header(image, clip.where), parsed)
 
-    def check_like(self, first: _Likeness, where: str) -> None:
-        """Raise DataError unless all is as in the first frame."""
+    def check_equal(self, first: _FrameSignature, where: str) -> None:
+        """Raise DataError unless this frame has the properties of the first one."""
         for name, value in self.fields.items():
             if value != first.fields.get(name):
                 raise DataError(f'{where}: {name} is {value}, but {first.fields.get(name)} in the first frame of the clip; all '
-                                'frames of a clip must have one.')
+                                'frames of a clip must have the same.')
 
-    def differs(self, first: _Likeness) -> bool:
-        """Whether metadata, except where they come from, are other than the first frame's."""
+    def own_metadata(self, first: _FrameSignature) -> Optional[CameraMetadata]:
+        """The frame's metadata, if they differ from the first frame's in more than their source."""
         if self.metadata is None or first.metadata is None:
-            return False
-        return dataclasses.replace(self.metadata, source='') != dataclasses.replace(first.metadata, source='')
+            return None
+        differs = dataclasses.replace(self.metadata, source='') != dataclasses.replace(first.metadata, source='')
+        return self.metadata if differs else None

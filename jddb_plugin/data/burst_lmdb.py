@@ -1,7 +1,7 @@
 """Burst LMDBs: one key ``clip/00000000`` per frame, an encoded image each, and the toolbox's meta_info.txt.
 
-The format is the toolbox's own (its FileClient and data sets read it). What differs is the writing - the map grows as
-needed, and the database appears under its name only when it is complete - and that readers survive a fork. Frames are
+The format is the toolbox's own (its FileClient and data sets read it). Writing differs: the map grows as needed, and the database
+gets its name only when it is complete. Readers survive a fork. Frames are
 sRGB of 8 or 16 bit, or Bayer mosaics as single-channel images of 16 bit with samples as the sensor gave them, 10 to 16
 bit; an image is a PNG, or an uncompressed TIFF. A clip of mosaics has the camera metadata of its first frame as JSON under
 ``clip/metadata``, and those of a frame that differs under ``clip/00000000/metadata``. ``checksums.txt`` holds the CRC-32 of
@@ -13,7 +13,6 @@ import errno
 import json
 import os
 import shutil
-import threading
 import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,98 +24,19 @@ from filelock import FileLock
 
 from jddb_plugin.checks import DataError, check_choice
 from jddb_plugin.data.images import PNG_LEVEL, encode_png, image_header, image_suffix, to_tiff
+from jddb_plugin.data.lmdb_reader import CHECKSUMS, META_INFO, METADATA, close, frame_key, metadata_key, open_readonly
 from jddb_plugin.data.metadata import CameraMetadata
 from jddb_plugin.files import atomic_write, take_lock
 
-META_INFO = 'meta_info.txt'
-CHECKSUMS = 'checksums.txt'
-PLAN = 'plan.json'  # see build.py; only while it runs
+PLAN = 'plan.json'  # of build.py; removed when the build is complete
 LOCK = 'build.lock'
-METADATA = 'metadata'
 #: How frames may be stored.
 ENCODINGS = ('png', 'tiff')
 _FIRST_MAP_BYTES = 64 << 20
-# What a kill may lose.
+# A kill loses at most this much.
 _COMMIT_BYTES = 32 << 20
 _COMMIT_VALUES = 32
 _LITTLE_ROOM = 1 << 20
-
-# A process may open an environment once, and must not carry it through a fork. So each process has one environment
-# per database, opened at the first read, and closes all of them just before it forks.
-_environments: dict[str, lmdb.Environment] = {}
-_lock = threading.RLock()
-
-
-def _before_fork() -> None:
-    _lock.acquire()
-    for environment in _environments.values():
-        environment.close()
-    _environments.clear()
-
-
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release)
-
-
-def _open(path: str) -> lmdb.Environment:
-    """Open for reading. What a cut-off file lacks would end the process with SIGBUS when it is read: check before."""
-    environment = lmdb.open(path, readonly=True, lock=False, readahead=False, meminit=False)
-    expected = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
-    actual = os.path.getsize(os.path.join(path, 'data.mdb'))
-    if actual < expected:
-        environment.close()
-        raise lmdb.CorruptedError(f'data.mdb holds {actual} of at least {expected} bytes')
-    return environment
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[lmdb.Environment]:
-    name = str(path.resolve())
-    try:
-        with _lock:
-            if name not in _environments:
-                _environments[name] = _open(name)
-            yield _environments[name]
-    except (lmdb.Error, OSError) as error:
-        raise DataError(f'{path}: cannot be read as an LMDB ({error}); build it anew.') from error
-
-
-def read_value(path: Path, key: str) -> Optional[bytes]:
-    """Value of ``key`` in the LMDB folder ``path``, or None; read-only, without locks or read-ahead.
-
-    Raises:
-        DataError: the database cannot be opened or is damaged.
-    """
-    with _readable(path) as environment, environment.begin() as transaction:
-        return transaction.get(key.encode())
-
-
-def close(path: Path) -> None:
-    """Close what this process has open of the LMDB folder ``path``: for others that want to open it, or to replace it."""
-    with _lock:
-        environment = _environments.pop(str(path.resolve()), None)
-        if environment is not None:
-            environment.close()
-
-
-def list_keys(path: Path) -> list[str]:
-    """All keys of the LMDB folder ``path`` in order.
-
-    Raises:
-        DataError: the database cannot be opened or is damaged.
-    """
-    with _readable(path) as environment, environment.begin() as transaction:
-        return [key.decode(errors='replace') for key in transaction.cursor().iternext(values=False)]
-
-
-def frame_key(clip: str, index: int) -> str:
-    """Key of a frame."""
-    return f'{clip}/{index:08d}'
-
-
-def metadata_key(clip: str, index: Optional[int] = None) -> str:
-    """Key of the camera metadata of a clip, or of one of its frames, which has them only if they differ."""
-    return f'{clip}/{METADATA}' if index is None else f'{frame_key(clip, index)}/{METADATA}'
 
 
 class BurstLmdbWriter:
@@ -128,13 +48,13 @@ class BurstLmdbWriter:
     Args:
         path: the database's folder, must end in ``.lmdb``.
         overwrite: replace an existing database once the new one is complete, and a leftover ``.partial`` at once.
-        resume: go on with what a leftover ``.partial`` holds; what is in it (:meth:`holds`) need not be put again.
-        keep_partial: keep ``.partial`` when the block fails, for ``resume``; else it is removed.
+        resume: continue with a leftover ``.partial``; values in it (:meth:`holds`) need not be put again.
+        keep_partial: keep ``.partial`` when the block fails, for ``resume``; otherwise it is removed.
         encoding: of :meth:`put_image`, 'png' or 'tiff' (uncompressed: larger, and decoded many times faster).
 
     Raises:
-        DataError: the name does not end in ``.lmdb``; the database exists, another process is writing it, or was
-            interrupted at it; it cannot be written, say because the disk is full.
+        DataError: the name does not end in ``.lmdb``; the database exists; another process is writing it, or was interrupted
+            while writing it; it cannot be written, e.g. because the disk is full.
     """
 
     def __init__(self, path: str, *, overwrite: bool = False, resume: bool = False, keep_partial: bool = False,
@@ -157,7 +77,7 @@ class BurstLmdbWriter:
 
     def _check_new(self) -> None:
         if self.path.exists() and not self._overwrite:
-            raise DataError(f'{self.path}: exists already; remove it, choose another name, or pass --overwrite.')
+            raise DataError(f'{self.path}: already exists; remove it, choose another name, or pass --overwrite.')
 
     def __enter__(self) -> BurstLmdbWriter:
         with self._one_line():
@@ -179,47 +99,47 @@ class BurstLmdbWriter:
         left_over = (self.partial / 'data.mdb').exists()
         if left_over and not self._resume:
             if not self._overwrite:
-                raise DataError(f'{self.partial}: left over from an interrupted build; pass --resume to complete it, or '
-                                '--overwrite to start anew.')
+                raise DataError(f'{self.partial}: left over from an interrupted build; continue with --resume, or start over '
+                                'with --overwrite.')
             for file in self.partial.iterdir():
                 if file.name != LOCK:
                     file.unlink()
         with self._one_line():
             if left_over and self._resume and (self.partial / 'data.mdb').stat().st_size:  # else killed at the very start
-                _open(str(self.partial)).close()
+                open_readonly(str(self.partial)).close()
             self._env = lmdb.open(str(self.partial), map_size=_FIRST_MAP_BYTES)
             with self._env.begin() as transaction:
                 for key, value in transaction.cursor():
                     self._record(key.decode(), value)
 
     def holds(self, key: str) -> bool:
-        """Whether the value is there, put now or before an interruption."""
+        """Whether the value exists, put now or before an interruption."""
         return key in self._checksums
 
     def get(self, key: str) -> Optional[bytes]:
-        """A value that is there, or None."""
+        """The value, or None if it does not exist."""
         pending = dict(self._pending).get(key)
         if pending is not None:
             return pending
-        with self._one_line(), self._env.begin() as transaction:
+        with self._one_line(), self._open_environment().begin() as transaction:
             return transaction.get(key.encode())
 
     def write_plan(self, plan: dict[str, str]) -> None:
-        """Keep beside the data, until it is complete, what it is to be made of."""
+        """Store the plan of a build beside its data until it is complete."""
         with self._one_line(), atomic_write(self.partial / PLAN) as file:
             file.write_text(json.dumps(plan), encoding='utf-8')
 
     def read_plan(self) -> dict[str, str]:
-        """What :meth:`write_plan` wrote before an interruption.
+        """The plan that :meth:`write_plan` stored before an interruption.
 
         Raises:
-            DataError: nothing, or it is damaged.
+            DataError: there is none, or it is damaged.
         """
         try:
             return dict(json.loads((self.partial / PLAN).read_text(encoding='utf-8')))
         except (OSError, ValueError) as error:
-            raise DataError(f'{self.partial / PLAN}: cannot be read ({error}), so the build cannot be resumed; pass '
-                            '--overwrite to start anew.') from error
+            raise DataError(f'{self.partial / PLAN}: cannot be read ({error}), so the build cannot be resumed; start '
+                            'over with --overwrite.') from error
 
     def __len__(self) -> int:
         return len(self._checksums)
@@ -240,13 +160,14 @@ class BurstLmdbWriter:
         self.put(clip, index, png if self._encoding == 'png' else to_tiff(png, key))
 
     def put_metadata(self, clip: str, metadata: CameraMetadata, index: Optional[int] = None) -> None:
-        """Add the camera metadata of a clip of Bayer mosaics, or of one of its frames if they differ from the first one's."""
+        """Add the camera metadata of a clip of Bayer mosaics, or of one of its frames if they differ from the first frame's."""
         key = metadata_key(clip, index)
         self._put(key, metadata.check(key).to_json().encode())
 
     def _put(self, key: str, value: bytes, shape: Optional[tuple[int, int, int]] = None) -> None:
         if not key.isprintable() or len(key.encode()) > 500:  # meta_info.txt has one line per key, LMDB keys 511 bytes
-            raise DataError(f'{key!r}: names of clips must be of printable characters and below 480 bytes; rename the clip.')
+            raise DataError(f'{key!r}: names of clips must consist of printable characters and be shorter than 480 bytes; rename '
+                            'the clip.')
         self._pending.append((key, value))
         self._pending_bytes += len(value)
         self._record(key, value, shape)
@@ -256,41 +177,47 @@ class BurstLmdbWriter:
     def _record(self, key: str, value: bytes, shape: Optional[tuple[int, int, int]] = None) -> None:
         self._checksums[key] = zlib.crc32(value)
         if not key.endswith(f'/{METADATA}'):
-            self._shapes[key] = shape or image_header(value, key)[0]  # known already unless it was there before
+            self._shapes[key] = shape or image_header(value, key)[0]  # not known yet if it was written before an interruption
             self._suffixes[key] = image_suffix(value)
 
     def _commit(self) -> None:
+        environment = self._open_environment()
         with self._one_line():
             while self._pending:
                 try:
-                    with self._env.begin(write=True) as transaction:
+                    with environment.begin(write=True) as transaction:
                         for key, value in self._pending:
                             transaction.put(key.encode(), value)
                     break
                 except lmdb.MapFullError:
-                    self._env.set_mapsize(2 * self._env.info()['map_size'])
+                    environment.set_mapsize(2 * environment.info()['map_size'])
             self._pending, self._pending_bytes = [], 0
 
     @contextmanager
     def _one_line(self) -> Iterator[None]:
-        """Errors of the disk and of LMDB as one line with a remedy."""
-        remedy = 'then pass --resume, what is written so far is kept' if self._keep else 'then run it again'
+        """Turn errors of the disk and of LMDB into one line with a remedy."""
+        remedy = 'then continue with --resume; values written so far are kept' if self._keep else 'then run the command again'
         try:
             yield
         except (lmdb.Error, OSError) as error:
             if self._disk_is_full(error):
-                raise DataError(f'{self.partial}: the disk is full ({error}); make room, {remedy}.') from error
+                raise DataError(f'{self.partial}: the disk is full ({error}). Free some space, {remedy}.') from error
             if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError)):
-                raise DataError(f'{self.partial}: damaged ({error}); pass --overwrite to start anew.') from error
-            raise DataError(f'{self.partial}: cannot be written ({error}); mend that, {remedy}.') from error
+                raise DataError(f'{self.partial}: damaged ({error}); start over with --overwrite.') from error
+            raise DataError(f'{self.partial}: cannot be written ({error}). Fix the problem, {remedy}.') from error
 
     def _disk_is_full(self, error: Exception) -> bool:
         if isinstance(error, lmdb.DiskError) or getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
             return True
-        try:  # LMDB calls a write that found room for a part an input/output error
+        try:  # LMDB reports a write that found room for a part only as an input/output error
             return shutil.disk_usage(self.partial).free < max(self._pending_bytes, _LITTLE_ROOM)
         except OSError:
             return False
+
+    def _open_environment(self) -> lmdb.Environment:
+        if self._env is None:
+            raise DataError(f'{self.path}: the writer is not open; use it in a with statement.')
+        return self._env
 
     def _close(self) -> None:
         if self._env is not None:
@@ -312,9 +239,10 @@ class BurstLmdbWriter:
 
     def _finish(self) -> None:
         self._commit()
+        environment = self._open_environment()
         with self._one_line():
-            self._env.sync(True)
-            self._env.close()
+            environment.sync(True)
+            environment.close()
             frames = [f'{key}{self._suffixes[key]} ({h},{w},{c}) {PNG_LEVEL}\n'
                       for key, (h, w, c) in sorted(self._shapes.items())]
             checksums = [f'{key} {value:08x}\n' for key, value in sorted(self._checksums.items())]

@@ -1,4 +1,4 @@
-"""Motion of a hand-held camera over a still photograph, and what an estimate of it gets wrong."""
+"""Motion of a hand-held camera over a still photograph, and errors of its estimate."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class FrameMotion:
-    """Where a frame looks, and how.
+    """Motion and blur of one frame.
 
     Attributes:
         matrix: [2, 3], takes a pixel (x, y, 1) of the frame to its place in the photograph.
@@ -93,7 +93,7 @@ def motion_between(reference: FrameMotion, other: FrameMotion, first: int, size:
 
 
 def draw_estimation_error(rng: np.random.Generator, size: int) -> np.ndarray:
-    """What a motion estimate is off by, [size, size, 2] in pixels.
+    """Error of a motion estimate, [size, size, 2] in pixels.
 
     A smooth error of 0.15, 0.35 or 0.9 pixels; a third of the frames are off by 1.2 pixels as a whole, an eighth by 12.
     """

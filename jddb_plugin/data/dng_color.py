@@ -1,7 +1,7 @@
-"""Colour of a DNG by its tags: white balance and the matrix from XYZ to the camera (DNG specification 1.7.1, chapter 6).
+"""Color of a DNG by its tags: white balance and the matrix from XYZ to the camera (DNG specification 1.7.1, chapter 6).
 
 XYZ to camera is AnalogBalance x CameraCalibration x ColorMatrix. The last two are stated for one to three lights and
-interpolated between them by the reciprocal of the colour temperature. CameraCalibration counts only where its signature is
+interpolated between them by the reciprocal of the color temperature. CameraCalibration counts only where its signature is
 that of the profile.
 """
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jddb_plugin.checks import DataError
 from jddb_plugin.data import dng_tags as t
 from jddb_plugin.data.dng_tags import Mosaic
 
-#: Colour temperature of a light by its code in Exif, as Adobe's own reader takes it.
+#: Color temperature of a light by its code in Exif, as Adobe's own reader takes it.
 _TEMPERATURES = {1: 5500, 2: 4150, 3: 2850, 4: 5500, 9: 5500, 10: 6500, 11: 7500, 12: 6400, 13: 5050, 14: 4150, 15: 3525,
                  16: 2925, 17: 2850, 18: 5500, 19: 6500, 20: 5500, 21: 6500, 22: 7500, 23: 5000, 24: 3200}
 _D65, _OTHER = 21, 255
@@ -37,7 +37,7 @@ _LINES = np.array((
 
 
 def temperature_of(x: float, y: float) -> tuple[float, float]:
-    """(colour temperature in kelvin, distance from the black body's line in CIE 1960 uv, positive below it) of a chromaticity.
+    """(color temperature in kelvin, distance from the black body's line in CIE 1960 uv, positive below it) of a chromaticity.
 
     Robertson's method (1968).
     """
@@ -58,7 +58,7 @@ def temperature_of(x: float, y: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class _Light:
-    """What is stated for one light: its code, temperature and distance from the black body, AnalogBalance left out."""
+    """Tags of one light: its code, temperature and distance from the black body, AnalogBalance left out."""
 
     code: int
     temperature: float
@@ -119,7 +119,7 @@ def _three_weights(x: float, y: float, lights: Sequence[_Light]) -> np.ndarray:
 
 
 def color_planes(mosaic: Mosaic) -> Optional[list[int]]:
-    """Place of red, green and blue among a DNG's colour planes; None if it has others."""
+    """Place of red, green and blue among a DNG's color planes; None if it has others."""
     colors = mosaic.directory.numbers(t.PLANE_COLOR) or (0, 1, 2)
     return [colors.index(color) for color in range(3)] if sorted(colors) == [0, 1, 2] else None
 
@@ -169,7 +169,7 @@ def read_white_balance(mosaic: Mosaic, color: DngColor, planes: Sequence[int], w
     """Gains of red, green and blue, green 1: by AsShotNeutral, else by AsShotWhiteXY, else for daylight, which is noted.
 
     Raises:
-        DataError: none of these can be told.
+        DataError: none of these is stated.
     """
     neutral = mosaic.of_camera(t.NEUTRAL)
     if len(neutral) == 3 and all(math.isfinite(value) and value > 0 for value in neutral):
@@ -178,15 +178,15 @@ def read_white_balance(mosaic: Mosaic, color: DngColor, planes: Sequence[int], w
     if color.lights and len(white) == 2 and all(map(math.isfinite, white)) and min(white) > 0 and sum(white) <= 1:
         camera = _camera_white(color, *white)
         if camera.min() > 0:
-            return _gains(camera)
+            return _gains(camera.tolist())
     if not color.lights:
-        raise DataError(f'{where}: it states no white balance and no colour matrix; expected AsShotNeutral and ColorMatrix1, '
+        raise DataError(f'{where}: it states neither white balance nor color matrix; expected AsShotNeutral and ColorMatrix1, '
                         'convert it to a DNG that has them.')
     camera = _camera_white(color, *_D65_XY)
     if not camera.min() > 0:
-        raise DataError(f'{where}: its colour matrix makes daylight negative; correct ColorMatrix1 and ColorMatrix2.')
+        raise DataError(f'{where}: its color matrix makes daylight negative; correct ColorMatrix1 and ColorMatrix2.')
     notes.append('states no usable white balance (AsShotNeutral, AsShotWhiteXY); developed for daylight')
-    return _gains(camera)
+    return _gains(camera.tolist())
 
 
 def _camera_white(color: DngColor, x: float, y: float) -> np.ndarray:
@@ -194,4 +194,5 @@ def _camera_white(color: DngColor, x: float, y: float) -> np.ndarray:
 
 
 def _gains(neutral: Sequence[float]) -> tuple[float, float, float]:
-    return tuple(float(neutral[1] / value) for value in neutral)
+    red, green, blue = (float(value) for value in neutral)
+    return green / red, 1.0, green / blue

@@ -1,4 +1,4 @@
-"""What a DNG's tags say of a mosaic beside its levels: pattern, geometry and noise (DNG specification 1.7.1)."""
+"""Pattern, geometry and noise of a mosaic by a DNG's tags (DNG specification 1.7.1)."""
 from __future__ import annotations
 
 import math
@@ -29,17 +29,17 @@ def check_layout(directory: Directory, where: str) -> None:
 def read_pattern(mosaic: Mosaic, where: str) -> tuple[str, list[int]]:
     """Cell at the top left of the active area, and the place of red, green and blue among the planes."""
     directory = mosaic.directory
-    values, dim = directory.numbers(t.CFA_PATTERN), directory.numbers(t.CFA_DIM) or (2, 2)
+    values, dim = directory.numbers(t.CFA_PATTERN), tuple(map(int, directory.numbers(t.CFA_DIM) or (2, 2)))
     planes = color_planes(mosaic)
-    pattern = np.reshape(values, dim) if len(dim) == 2 and len(values) == dim[0] * dim[1] > 0 else np.zeros((1, 1), int)
+    is_complete = len(dim) == 2 and len(values) == dim[0] * dim[1] > 0
+    pattern = np.array(values, dtype=float).reshape(dim[0], dim[1]) if is_complete else np.zeros((1, 1))
     rows, columns = np.indices(tuple(side * 2 for side in pattern.shape))
     whole = np.tile(pattern, (2, 2))
-    cfa = ''.join('rgb'[color] if color in (0, 1, 2) else '?' for color in whole[:2, :2].flat)
+    cfa = ''.join('rgb'[int(color)] if color in (0, 1, 2) else '?' for color in whole[:2, :2].flat)
     if planes is None or cfa not in CFA_PATTERNS or not np.array_equal(whole, whole[rows % 2, columns % 2]):
-        raise DataError(f'{where}: its colour pattern ({dim[0]} x {dim[-1]}) is {_pattern_name(pattern)}; expected a Bayer '
-                        'pattern '
-                        f"({', '.join(CFA_PATTERNS)}). Quad-Bayer and X-Trans sensors are not supported, convert the file to a "
-                        'Bayer mosaic first.')
+        raise DataError(f'{where}: its color pattern ({dim[0]} x {dim[-1]}) is {_pattern_name(pattern)}; expected a Bayer '
+                        f"pattern ({', '.join(CFA_PATTERNS)}). Quad-Bayer and X-Trans sensors are not supported, convert the "
+                        'file to a Bayer mosaic first.')
     return cfa, planes
 
 
@@ -56,14 +56,15 @@ def read_active_area(directory: Directory, where: str) -> tuple[int, int, int, i
     height, width = dng_samples.mosaic_size(directory, where)
     area = directory.numbers(t.ACTIVE_AREA) or (0, 0, height, width)
     if len(area) != 4 or not (0 <= area[0] < area[2] <= height and 0 <= area[1] < area[3] <= width):
-        raise DataError(f'{where}: ActiveArea {" ".join(map(str, area))} is no part of its {width} x {height} samples; correct '
-                        'the file.')
-    return tuple(int(side) for side in area)
+        raise DataError(f'{where}: ActiveArea {" ".join(map(str, area))} does not lie within its {width} x {height} samples; '
+                        'correct the file.')
+    top, left, bottom, right = map(int, area)
+    return top, left, bottom, right
 
 
 def read_noise(profile: Sequence[float], cfa: str, planes: Sequence[int],
            notes: list[str]) -> Optional[tuple[tuple[float, ...], tuple[float, ...]]]:
-    """NoiseProfile, pairs (S, O) with variance S x + O -> shot and read of the cell; None if it says nothing.
+    """NoiseProfile, pairs (S, O) with variance S x + O -> shot and read of the cell; None if it is unusable.
 
     There is one pair for all planes, or one for each of three, or, as some phones write it, one for each place of the cell.
     """
@@ -72,7 +73,7 @@ def read_noise(profile: Sequence[float], cfa: str, planes: Sequence[int],
     pairs = np.reshape(profile, (-1, 2)) if len(profile) in (2, 6, 8) else np.zeros((0, 2))
     good = len(pairs) and np.isfinite(pairs).all() and (pairs[:, 0] >= 0).all() and (np.abs(pairs) <= 1).all()
     if not good or (pairs.clip(min=0).sum(axis=1) <= 0).any():  # no sensor is without noise
-        notes.append('its NoiseProfile says nothing (zeros, or values that cannot be); it counts as missing')
+        notes.append('its NoiseProfile is unusable (zeros, or invalid values); it counts as missing')
         return None
     chosen = {1: [0] * 4, 3: [planes['rgb'.index(letter)] for letter in cfa], 4: range(4)}[len(pairs)]
     # Fitted offsets may lie a little below zero.
@@ -85,7 +86,7 @@ def read_pixel_aspect(directory: Directory, notes: list[str]) -> float:
     if not scale:
         return 1.0
     if len(scale) != 2 or not all(math.isfinite(side) and 0 < side <= 16 for side in scale):
-        notes.append('its DefaultScale makes no sense; pixels are taken for squares')
+        notes.append('its DefaultScale is invalid; pixels are assumed to be square')
         return 1.0
     return float(scale[0] / scale[1])
 
@@ -100,5 +101,5 @@ def read_default_crop(directory: Directory, size: tuple[int, int], notes: list[s
         left, top, width, height = (math.floor(value + 0.5) for value in values)
         if top >= 0 and left >= 0 and height > 0 and width > 0 and top + height <= size[0] and left + width <= size[1]:
             return None if (height, width) == size else (top, left, height, width)
-    notes.append('its DefaultCropOrigin and DefaultCropSize are no part of the active area; the picture is not cropped')
+    notes.append('its DefaultCropOrigin and DefaultCropSize do not lie within the active area; the picture is not cropped')
     return None

@@ -53,11 +53,12 @@ class BlackLevel:
                 mean = self.pattern[own_rows[:, None] % pattern_rows, own_columns % pattern_columns].mean()
                 mean += self.by_row[own_rows].mean() if self.by_row.size else 0
                 means.append(float(mean + (self.by_column[own_columns].mean() if self.by_column.size else 0)))
-        return tuple(means)
+        first, second, third, fourth = means
+        return first, second, third, fourth
 
     @property
     def repeats_as_cell(self) -> bool:
-        """Whether the four levels of a cell say all."""
+        """Whether the levels are those of a repeating 2 x 2 cell."""
         pattern = np.tile(self.pattern, (2, 2))
         rows, columns = pattern.shape
         return not (np.ptp(pattern.reshape(rows // 2, 2, columns // 2, 2), axis=(0, 2)).any()
@@ -75,7 +76,7 @@ def read_black_level(mosaic: Mosaic, size: tuple[int, int], where: str) -> Black
     Four values without a repeat dimension are those of a 2 x 2 cell, one value with a repeat dimension holds throughout.
 
     Raises:
-        DataError: as many values as the other tags leave no sense for, or values that are no numbers.
+        DataError: the number of values contradicts the other tags, or values are not finite.
     """
     directory = mosaic.directory
     values = directory.numbers(t.BLACK) or (0,)
@@ -83,11 +84,11 @@ def read_black_level(mosaic: Mosaic, size: tuple[int, int], where: str) -> Black
     if len(repeat) != 2 or not all(isinstance(side, int) and 1 <= side <= _LARGEST_PATTERN for side in repeat):
         raise DataError(f'{where}: BlackLevelRepeatDim {_listed(repeat)}: expected two numbers in 1 .. {_LARGEST_PATTERN}; '
                         'correct the file.')
-    rows, columns = repeat
+    rows, columns = map(int, repeat)
     if len(values) == 1:
         values = values * (rows * columns)
     if len(values) != rows * columns:
-        raise DataError(f'{where}: BlackLevel holds {len(values)} values, but BlackLevelRepeatDim {rows} x {columns} asks for '
+        raise DataError(f'{where}: BlackLevel holds {len(values)} values, but BlackLevelRepeatDim {rows} x {columns} requires '
                         f'{rows * columns}; correct the file.')
     deltas = []
     for code, name, count in ((t.DELTA_H, 'BlackLevelDeltaH', size[1]), (t.DELTA_V, 'BlackLevelDeltaV', size[0])):
@@ -98,7 +99,7 @@ def read_black_level(mosaic: Mosaic, size: tuple[int, int], where: str) -> Black
         deltas.append(np.array(delta, dtype=float))
     pattern = np.reshape(np.array(values, dtype=float), (rows, columns))
     if not all(np.isfinite(array).all() for array in (pattern, *deltas)):
-        raise DataError(f'{where}: BlackLevel, BlackLevelDeltaH or BlackLevelDeltaV holds values that are no numbers; correct '
+        raise DataError(f'{where}: BlackLevel, BlackLevelDeltaH or BlackLevelDeltaV holds values that are not finite; correct '
                         'the file.')
     return BlackLevel(pattern, *deltas)
 
@@ -106,16 +107,16 @@ def read_black_level(mosaic: Mosaic, size: tuple[int, int], where: str) -> Black
 def read_white_level(mosaic: Mosaic, where: str, notes: list[str]) -> float:
     """WhiteLevel of the mosaic's directory; else the largest value of its bits, or 1 for floating point.
 
-    LinearResponseLimit does not lower it: it says where the response ceases to be linear, not where it ends.
+    LinearResponseLimit does not lower it: that is where the response stops being linear, not where it ends.
 
     Raises:
-        DataError: it is no positive number.
+        DataError: it is not a positive number.
     """
     directory = mosaic.directory
     values = directory.numbers(t.WHITE)
     if not values:
         is_float = directory.number(t.SAMPLE_FORMAT, 1) == _FLOAT
-        return 1.0 if is_float else float(2 ** directory.number(t.BITS, 16) - 1)
+        return 1.0 if is_float else float(2 ** directory.whole(t.BITS, 16) - 1)
     if not all(math.isfinite(value) and value > 0 for value in values):
         raise DataError(f'{where}: WhiteLevel {_listed(values)}: expected a positive number; correct the file.')
     if len(set(values)) > 1:
@@ -124,7 +125,7 @@ def read_white_level(mosaic: Mosaic, where: str, notes: list[str]) -> float:
 
 
 def subtract_rest(samples: np.ndarray, black: BlackLevel, cell: Sequence[float], white: float) -> Optional[np.ndarray]:
-    """Samples [H, W] whose black level is that of their place in ``cell``, row by row; None if they are so already.
+    """Samples [H, W] whose black level is that of their place in ``cell``, row by row; None if it is so already.
 
     Samples at white or above stay: they are clipped, whatever their black level. Fractions are rounded for integers.
     """

@@ -2,8 +2,8 @@
 chapter 7).
 
 List 1 counts rows and columns from the first stored sample and works on samples as they are stored; list 2 from the active
-area, on light where black is 0 and white 1. All numbers are big-endian, whatever the file's order is. What is not applied is
-told by name.
+area, on values where black is 0 and white 1. All numbers are big-endian, whatever the file's order is. Opcodes that are not
+applied are reported by name.
 """
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CONSTANT, _LIST, _GAIN_MAP = 4, 5, 9
 _HEAD = struct.Struct('>8I')
 _MAP = struct.Struct('>2I4dI')
 _MOST_POINTS = 1 << 22
-#: Offsets of neighbours of the same colour, the nearest first: of green, and of red and blue.
+#: Offsets of neighbors of the same color, the nearest first: of green, and of red and blue.
 _RINGS = (
     (((-1, -1), (-1, 1), (1, -1), (1, 1)), ((0, -2), (0, 2), (-2, 0), (2, 0))),
     (((0, -2), (0, 2), (-2, 0), (2, 0)), ((-2, -2), (-2, 2), (2, -2), (2, 2))),
@@ -53,7 +53,7 @@ class GainMap:
     size: tuple[int, int]
 
     def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Factors [rows, columns] at the centres of samples, whether the map applies to them or not."""
+        """Factors [rows, columns] at the centers of samples, whether the map applies to them or not."""
         (top, bottom, down), (left, right, across) = (
             self._between((values + 0.5) / side, *rest)
             for values, side, *rest in zip((rows, columns), self.size, self.origin, self.spacing, self.gains.shape))
@@ -75,7 +75,7 @@ class GainMap:
 
 @dataclass(frozen=True)
 class Shading:
-    """What lens shading is corrected by: the product of some maps.
+    """Correction of lens shading: the product of some maps.
 
     Attributes:
         maps: in the order they apply.
@@ -114,7 +114,7 @@ class Shading:
 
 @dataclass(frozen=True)
 class BadPixels:
-    """Samples to be replaced by their neighbours: those of one value, or those of a list.
+    """Samples to be replaced by their neighbors: those of one value, or those of a list.
 
     Attributes:
         constant: the value; None if there is a list.
@@ -157,11 +157,11 @@ def read_opcodes(directory: Directory, sizes: tuple[tuple[int, int], tuple[int, 
     Args:
         directory: of the mosaic.
         sizes: (height, width) of all samples, and of the active area.
-        notes: gets one line for what is not applied.
+        notes: gets one line that names the opcodes that are not applied.
     """
     bad: tuple[list[BadPixels], list[BadPixels]] = ([], [])
     maps: tuple[list[GainMap], list[GainMap]] = ([], [])
-    left_out = []
+    skipped = []
     for number, code in enumerate(t.OPCODES):
         try:
             for opcode, content in _split(directory.bytes(code)):
@@ -171,11 +171,11 @@ def read_opcodes(directory: Directory, sizes: tuple[tuple[int, int], tuple[int, 
                 elif opcode in (_CONSTANT, _LIST) and number < 2:
                     bad[number].append(_bad_pixels(opcode, content))
                 else:
-                    left_out.append(f'{_NAMES.get(opcode, f"opcode {opcode}")} (list {number + 1})')
+                    skipped.append(f'{_NAMES.get(opcode, f"opcode {opcode}")} (list {number + 1})')
         except (struct.error, ValueError):
-            left_out.append(f'the rest of list {number + 1}, which is damaged')
-    if left_out:
-        notes.append(f'opcodes that are not applied: {", ".join(dict.fromkeys(left_out))}')
+            skipped.append(f'the rest of list {number + 1}, which is damaged')
+    if skipped:
+        notes.append(f'opcodes that are not applied: {", ".join(dict.fromkeys(skipped))}')
     return Opcodes((tuple(bad[0]), tuple(bad[1])), (tuple(maps[0]), tuple(maps[1])))
 
 
@@ -188,7 +188,7 @@ def _split(content: bytes) -> Iterator[tuple[int, bytes]]:
     for _ in range(count):
         opcode, _, _, size = struct.unpack_from('>4I', content, place)
         if place + 16 + size > len(content):
-            raise ValueError('cut off')
+            raise ValueError('truncated')
         yield opcode, content[place + 16:place + 16 + size]
         place += 16 + size
 
@@ -217,7 +217,7 @@ def _bad_pixels(opcode: int, content: bytes) -> BadPixels:
 
 
 def fix_bad_pixels(samples: np.ndarray, bad: np.ndarray, cfa: str, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """Samples [H, W] with the bad ones replaced by the mean of the nearest good ones of their colour.
+    """Samples [H, W] with the bad ones replaced by the mean of the nearest good ones of their color.
 
     Args:
         samples: of any type; a copy is returned.

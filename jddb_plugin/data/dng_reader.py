@@ -40,19 +40,19 @@ from jddb_plugin.data.tiff_tags import Directory
 
 _FLOAT = 3
 _WHITE = 65535
-#: What makes LibRaw take a directory for a small preview.
+#: Values of tags that make LibRaw take a directory for a small preview.
 _HIDDEN = ((t.SUBFILE_TYPE, 1), (t.PHOTOMETRIC, 2), (t.COMPRESSION, 1), (t.WIDTH, 32), (t.HEIGHT, 32), (t.STRIP_OFFSETS, 0),
            (t.TILE_OFFSETS, 0))
 
 
 @dataclass(frozen=True)
 class DngFrame:
-    """A mosaic of a DNG and what belongs to it, not yet checked.
+    """A mosaic of a DNG with its metadata, not yet checked.
 
     Attributes:
         mosaic: [H, W] uint16, the active area.
-        metadata: of it.
-        notes: what was not as it should be, one line each, without the file's name.
+        metadata: of the mosaic.
+        notes: tags that are invalid or not supported, one line each, without the file's name.
         shading: lens shading that is not yet corrected; None if there is none.
         is_plain: its samples were read here, not decoded by LibRaw.
     """
@@ -78,7 +78,7 @@ def read_dng(path: Path, directories: Sequence[Directory], number: int = 0) -> D
         number: which of its mosaics.
 
     Raises:
-        DataError: it holds no mosaic of a Bayer sensor, is damaged, compressed in an unknown way, or its tags make no sense.
+        DataError: it holds no mosaic of a Bayer sensor, is damaged, compressed in an unknown way, or its tags are invalid.
     """
     where = str(path)
     mosaics = find_mosaics(directories)
@@ -87,7 +87,8 @@ def read_dng(path: Path, directories: Sequence[Directory], number: int = 0) -> D
         raise DataError(f'{where}: it holds no mosaic (linear DNG, Foveon or monochrome sensor; samples stored with {stored}); '
                         'expected samples of a Bayer sensor.')
     mosaic = mosaics[number]
-    directory, notes = mosaic.directory, []
+    directory = mosaic.directory
+    notes: list[str] = []
     check_layout(directory, where)
     cfa, planes = read_pattern(mosaic, where)
     area = read_active_area(directory, where)
@@ -97,7 +98,7 @@ def read_dng(path: Path, directories: Sequence[Directory], number: int = 0) -> D
     samples = _first_list(samples, opcodes, cfa, area)
     black, white = _black_level(mosaic, samples, area, where, notes), read_white_level(mosaic, where, notes)
     visible = samples[area[0]:area[2], area[1]:area[3]]
-    cell = tuple(max(level, 0.0) for level in black.cell(size))  # metadata know no level below 0: samples are raised instead
+    cell = tuple(max(level, 0.0) for level in black.cell(size))  # metadata hold no level below 0: samples are raised instead
     rest = subtract_rest(visible, black, cell, white)
     visible = visible if rest is None else rest
     for bad in opcodes.bad_pixels[1]:
@@ -111,18 +112,15 @@ def read_dng(path: Path, directories: Sequence[Directory], number: int = 0) -> D
         white_balance=read_white_balance(mosaic, color, planes, where, notes),
         color_matrix=_matrix(path, color.for_daylight() if color.lights else None, where),
         noise_shot=noise and noise[0], noise_read=noise and noise[1],
-        orientation=orientation[0] if orientation and orientation[0] in range(1, 9) else 1,
+        orientation=int(orientation[0]) if orientation and orientation[0] in range(1, 9) else 1,
         pixel_aspect=read_pixel_aspect(directory, notes), crop=read_default_crop(directory, size, notes))
     shading = Shading(opcodes.maps[1]) if opcodes.maps[1] else None
     return DngFrame(np.minimum(visible, np.uint16(2 ** bits - 1)), metadata, tuple(notes), shading,
                     dng_samples.is_readable(directory))
 
 
-
-
-
 def _samples(path: Path, mosaic: Mosaic, where: str) -> np.ndarray:
-    """All stored samples, linearised."""
+    """All stored samples, linearized."""
     directory = mosaic.directory
     if dng_samples.is_readable(directory):
         samples = dng_samples.read_samples(directory, where)
@@ -134,10 +132,10 @@ def _samples(path: Path, mosaic: Mosaic, where: str) -> np.ndarray:
     for chunk in dng_samples.chunks(directory, where):  # refuses what is cut off
         check_jpeg(path, directory.content, chunk.offset, chunk.offset + chunk.count)
     with open_raw(path, content=_only(mosaic)) as raw:
-        samples = None if raw.raw_image is None else raw.raw_image.copy()
-    if samples is None or samples.shape != dng_samples.mosaic_size(directory, where):
-        raise DataError(f'{where}: LibRaw finds another mosaic in it than its tags name; convert it by Adobe DNG Converter.')
-    return samples
+        decoded: Optional[np.ndarray] = None if raw.raw_image is None else raw.raw_image.copy()
+    if decoded is None or decoded.shape != dng_samples.mosaic_size(directory, where):
+        raise DataError(f'{where}: LibRaw finds another mosaic than its tags name; convert the file by Adobe DNG Converter.')
+    return decoded
 
 
 def _only(mosaic: Mosaic) -> Optional[io.BytesIO]:
@@ -172,21 +170,21 @@ def _first_list(samples: np.ndarray, opcodes: Opcodes, cfa: str, area: Sequence[
 
 
 def _black_level(mosaic: Mosaic, samples: np.ndarray, area: Sequence[int], where: str, notes: list[str]) -> BlackLevel:
-    """By the tags; where there are none, the mean of the masked areas, if the file names some."""
+    """Black level by the tags; without such tags the mean of the masked areas, if the file names some."""
     size = area[2] - area[0], area[3] - area[1]
     masked = mosaic.directory.numbers(t.MASKED_AREAS)
     if has_black_level(mosaic) or not masked:
         return read_black_level(mosaic, size, where)
-    masked = np.reshape(masked, (-1, 4)) if len(masked) % 4 == 0 else np.zeros((0, 4))
+    corners = np.array(masked if len(masked) % 4 == 0 else (), dtype=float).reshape(-1, 4)
     total, count = np.zeros((2, 2)), np.zeros((2, 2), int)
-    for top, left, bottom, right in masked.astype(int):
+    for top, left, bottom, right in corners.astype(int):
         for y in (0, 1):
             for x in (0, 1):
                 part = samples[top + (area[0] + y - top) % 2:bottom:2, left + (area[1] + x - left) % 2:right:2]
                 total[y, x] += part.sum(dtype=float)
                 count[y, x] += part.size
     if not count.all():
-        notes.append('its MaskedAreas make no sense; its black level is taken for 0')
+        notes.append('its MaskedAreas are invalid; its black level is assumed to be 0')
         return read_black_level(mosaic, size, where)
     return BlackLevel(total / count, np.zeros(0), np.zeros(0))
 
@@ -197,13 +195,12 @@ def _as_integers(samples: np.ndarray, levels: Sequence[float], where: str) -> tu
     if samples.dtype.kind == 'u' and white <= _WHITE:
         return samples, tuple(levels), min(max(int(white).bit_length(), 8), 16)
     if samples.dtype.kind == 'f' and np.isnan(samples).any():
-        raise DataError(f'{where}: damaged: it holds samples that are no numbers; replace it.')
+        raise DataError(f'{where}: damaged: it holds samples that are not numbers (NaN); replace it.')
     result = np.empty(samples.shape, np.uint16)
     for first in range(0, len(samples), 256):
         part = samples[first:first + 256] * (_WHITE / white)
         result[first:first + 256] = np.rint(np.clip(part, 0, _WHITE))
     return result, tuple(level * _WHITE / white for level in levels), 16
-
 
 
 def _matrix(path: Path, matrix: Optional[np.ndarray], where: str) -> tuple[tuple[float, ...], ...]:
@@ -212,7 +209,7 @@ def _matrix(path: Path, matrix: Optional[np.ndarray], where: str) -> tuple[tuple
         with open_raw(path) as raw:
             matrix = np.asarray(raw.rgb_xyz_matrix, dtype=float)[:3]
     if not np.isfinite(matrix).all() or not np.any(matrix):
-        raise DataError(f'{where}: it states no colour matrix and LibRaw does not know the camera; convert it to a DNG that has '
+        raise DataError(f'{where}: it states no color matrix and LibRaw does not know the camera; convert it to a DNG that has '
                         'ColorMatrix1.')
     return tuple(tuple(float(value) for value in row) for row in matrix)
 

@@ -1,8 +1,7 @@
 """Samples of a DNG's mosaic that are stored plainly or by Deflate: integers of 8 to 16 bits, floating point of 16, 24 and 32
 bits.
 
-Strips and tiles are read where the tags say they lie, and none may reach beyond the end of the file. Lossless JPEG is left to
-LibRaw.
+Strips and tiles are read where the tags place them; none may reach beyond the end of the file. LibRaw decodes lossless JPEG.
 """
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ def mosaic_size(directory: Directory, where: str) -> tuple[int, int]:
     """
     height, width = directory.number(t.HEIGHT), directory.number(t.WIDTH)
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0 and height * width <= _MOST_SAMPLES):
-        raise DataError(f'{where}: ImageWidth {width} and ImageLength {height} make no sense; replace it.')
+        raise DataError(f'{where}: ImageWidth {width} and ImageLength {height} are invalid; replace the file.')
     return height, width
 
 
@@ -70,14 +69,14 @@ def chunks(directory: Directory, where: str) -> list[Chunk]:
     else:
         rows, columns = min(directory.number(t.ROWS_PER_STRIP, height), height), width
     if not (isinstance(rows, int) and isinstance(columns, int) and rows > 0 and columns > 0):
-        raise DataError(f'{where}: its tiles or strips of {columns} x {rows} make no sense; replace it.')
+        raise DataError(f'{where}: the size of its tiles or strips, {columns} x {rows}, is invalid; replace the file.')
     across, down = -(-width // columns), -(-height // rows)
-    offsets, counts = (directory.numbers(code) for code in codes)
+    offsets, counts = (tuple(map(int, directory.numbers(code))) for code in codes)
     if len(offsets) < across * down or counts and len(counts) < across * down:
         cut = any(code in directory.broken for code in codes)
-        raise DataError(f'{where}: {"is cut off: the list of its" if cut else "holds"} {min(len(offsets), len(counts))} of '
+        raise DataError(f'{where}: {"is truncated: the list of its" if cut else "holds"} {min(len(offsets), len(counts))} of '
                         f'{across * down} {"tiles" if is_tiled else "strips"}; copy it again from the camera.')
-    bits, plain = directory.number(t.BITS, 16), directory.number(t.COMPRESSION, 1) == NONE
+    bits, plain = directory.whole(t.BITS, 16), directory.number(t.COMPRESSION, 1) == NONE
     found = []
     for number in range(across * down):
         top, left = number // across * rows, number % across * columns
@@ -93,7 +92,7 @@ def chunks(directory: Directory, where: str) -> list[Chunk]:
                                 'sample; correct the file, or convert it by Adobe DNG Converter.')
             count = needed
         if count <= 0 or offsets[number] + count > len(directory.content):
-            raise DataError(f'{where}: is cut off: {"tile" if is_tiled else "strip"} {number} ends at byte '
+            raise DataError(f'{where}: is truncated: {"tile" if is_tiled else "strip"} {number} ends at byte '
                             f'{offsets[number] + count}, the file at {len(directory.content)}; copy it again from the camera.')
         found.append(Chunk(top, left, stored, columns, offsets[number], count))
     return found
@@ -116,9 +115,9 @@ def read_samples(directory: Directory, where: str) -> np.ndarray:
     """All samples [H, W], as they are stored: uint16, or float32.
 
     Raises:
-        DataError: damaged or cut off.
+        DataError: damaged or truncated.
     """
-    bits, is_float = directory.number(t.BITS, 16), directory.number(t.SAMPLE_FORMAT, 1) == _FLOAT
+    bits, is_float = directory.whole(t.BITS, 16), directory.number(t.SAMPLE_FORMAT, 1) == _FLOAT
     parts = chunks(directory, where)
     result = np.zeros(mosaic_size(directory, where), np.float32 if is_float else np.uint16)
     for chunk in parts:
@@ -133,7 +132,7 @@ def _rows(directory: Directory, chunk: Chunk, bits: int, is_float: bool, where: 
     """(first row, samples) of a chunk, some rows at a time."""
     row_bytes = (chunk.width * bits + 7) // 8
     content = directory.content[chunk.offset:chunk.offset + chunk.count]
-    predictor = directory.number(t.PREDICTOR, 1) if directory.number(t.COMPRESSION, 1) == DEFLATE else 1
+    predictor = directory.whole(t.PREDICTOR, 1) if directory.number(t.COMPRESSION, 1) == DEFLATE else 1
     if directory.number(t.COMPRESSION, 1) == DEFLATE:
         try:
             content = zlib.decompressobj().decompress(content, chunk.height * row_bytes)
@@ -174,8 +173,8 @@ def _unpack(lines: np.ndarray, bits: int, width: int) -> np.ndarray:
     result = np.empty((len(lines), groups, together), np.uint16)
     for number in range(together):
         byte, bit = divmod(number * bits, 8)
-        word = sum(padded[:, byte + k:byte + k + (groups - 1) * size + 1:size].astype(np.uint32) << (16 - 8 * k)
-                   for k in range(3))
+        first, second, third = (padded[:, byte + k:byte + k + (groups - 1) * size + 1:size].astype(np.uint32) for k in range(3))
+        word = first << 16 | second << 8 | third
         result[:, :, number] = word >> (24 - bit - bits) & (2 ** bits - 1)
     return result.reshape(len(lines), -1)[:, :width]
 
@@ -203,7 +202,8 @@ def _floats(lines: np.ndarray, bits: int, predictor: int, order: str) -> np.ndar
 
 def _float24(parts: np.ndarray) -> np.ndarray:
     """Bytes [..., 3], the highest first, of a sign, 7 bits of exponent (bias 63) and 16 bits of fraction -> float32."""
-    word = sum(parts[..., k].astype(np.uint32) << (16 - 8 * k) for k in range(3))
+    first, second, third = (parts[..., k].astype(np.uint32) for k in range(3))
+    word = first << 16 | second << 8 | third
     exponent, fraction = (word >> 16 & 0x7F).astype(np.int32), (word & 0xFFFF).astype(np.float64) / 65536
     values = np.where(exponent == 0, np.ldexp(fraction, -62), np.ldexp(1 + fraction, exponent - 63))
     values = np.where(exponent == 127, np.where(fraction == 0, np.inf, np.nan), values)

@@ -1,10 +1,10 @@
-"""A DNG's directories: which one holds the mosaic, and what its tags are called (DNG specification 1.7.1)."""
+"""The directories of a DNG: which one holds the mosaic, and the names of its tags (DNG specification 1.7.1)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Iterable, Sequence
 
-from jddb_plugin.data.tiff_tags import Directory
+from jddb_plugin.data.tiff_tags import Directory, Number
 
 SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_COUNTS, PREDICTOR = 273, 277, 278, 279, 317
@@ -22,7 +22,7 @@ NOISE_PROFILE, ILLUMINANT_3, CALIBRATION_3, COLOR_MATRIX_3 = 51041, 52529, 52530
 ILLUMINANT_DATA = (52533, 52534, 52535)
 
 _CFA = 32803
-#: Codes of compression that are told by name.
+#: Names of compression codes, for messages.
 _COMPRESSIONS = {
     1: 'none', 5: 'LZW', 6: 'JPEG', 7: 'lossless JPEG', 8: 'Deflate', 9: 'VC-5', 32767: 'Sony ARW', 32773: 'PackBits',
     34713: 'Nikon NEF', 34892: 'lossy JPEG', 34925: 'LZMA', 50000: 'Zstandard', 50002: 'JPEG XL', 52546: 'JPEG XL',
@@ -35,7 +35,7 @@ class Mosaic:
 
     Attributes:
         directory: that holds it; its levels, geometry and noise belong there.
-        main: the file's first directory, which holds colour and orientation.
+        main: the file's first directory, which holds color and orientation.
         following: directories after the first one.
         number: which mosaic of the file it is, from 0.
         count: how many the file has.
@@ -47,11 +47,11 @@ class Mosaic:
     number: int = 0
     count: int = 1
 
-    def of_frame(self, code: int) -> tuple:
+    def of_frame(self, code: int) -> tuple[Number, ...]:
         """Values of a tag of the mosaic's directory; of the first one where that lacks it."""
         return self.directory.numbers(code) or self.main.numbers(code)
 
-    def of_camera(self, code: int) -> tuple:
+    def of_camera(self, code: int) -> tuple[Number, ...]:
         """Values of a tag of the first directory; of the mosaic's where that lacks it."""
         return self.main.numbers(code) or self.directory.numbers(code)
 
@@ -75,7 +75,7 @@ def find_mosaics(directories: Sequence[Directory]) -> list[Mosaic]:
     full = [part for part in found if part.number(SUBFILE_TYPE) == 0] or found
 
     def area(part: Directory) -> int:
-        return part.number(WIDTH) * part.number(HEIGHT)
+        return part.whole(WIDTH) * part.whole(HEIGHT)
 
     largest = max(map(area, full), default=0)
     chosen = [part for part in full if area(part) == largest]
@@ -84,7 +84,7 @@ def find_mosaics(directories: Sequence[Directory]) -> list[Mosaic]:
 
 def compression_name(directory: Directory) -> str:
     """Name of a directory's compression and its code."""
-    code = directory.number(COMPRESSION, 1)
+    code = directory.whole(COMPRESSION, 1)
     return f'{_COMPRESSIONS[code]} (compression {code})' if code in _COMPRESSIONS else f'compression {code}'
 
 

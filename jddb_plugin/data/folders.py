@@ -1,4 +1,4 @@
-"""What of a folder's files are the frames of a burst or clip."""
+"""Which files of a folder are the frames of a clip."""
 from __future__ import annotations
 
 import logging
@@ -8,7 +8,7 @@ from typing import Iterable
 from jddb_plugin.checks import DataError
 from jddb_plugin.data.images import IMAGE_SUFFIXES, list_images
 
-#: What LibRaw reads; .x3f and .gpr are among them to be refused by name.
+#: Formats that LibRaw reads; .x3f and .gpr are listed to be refused by name.
 CAMERA_SUFFIXES = (
     '.dng', '.3fr', '.arw', '.bay', '.cap', '.cr2', '.cr3', '.crw', '.cs1', '.dcr', '.dcs', '.drf', '.erf', '.fff', '.gpr',
     '.iiq', '.k25', '.kdc', '.mdc', '.mef', '.mos', '.mrw', '.nef', '.nrw', '.orf', '.ori', '.pef', '.ptx', '.raf', '.raw',
@@ -19,8 +19,8 @@ _logger = logging.getLogger('jddb_plugin')
 def frames_of_folder(folder: Path) -> tuple[list[Path], bool]:
     """Frames of a clip, in order, and whether they are raw; none if the folder holds neither images nor raw files.
 
-    A TIFF is a mosaic if camera metadata lies beside it, and else a picture. Pictures beside camera files (raw + JPEG,
-    previews, lens shading maps) are left out, which the log tells.
+    A TIFF is a mosaic if camera metadata lies beside it, otherwise a picture. Pictures beside camera files (raw + JPEG,
+    previews, lens shading maps) are skipped, and the log says so.
 
     Raises:
         DataError: it holds pictures beside TIFF mosaics or MATLAB files, or one shot in two raw formats.
@@ -37,22 +37,24 @@ def frames_of_folder(folder: Path) -> tuple[list[Path], bool]:
         for file in camera:
             twin = seen.setdefault(file.stem, file)
             if twin is not file:
-                raise DataError(f'{folder}: holds one shot twice, {twin.name} and {file.name}; move one kind away.')
-        left_out = [f for f in images if f not in camera]
-        if left_out:
-            _logger.warning('%s: %d pictures beside raw files are left out (%s%s)', folder, len(left_out), left_out[0].name,
-                            ', ...' if len(left_out) > 1 else '')
+                raise DataError(f'{folder}: holds the same shot twice, {twin.name} and {file.name}; move the files of one format '
+                                'to another folder.')
+        skipped = [f for f in images if f not in camera]
+        if skipped:
+            _logger.warning('%s: skipped %d pictures beside raw files (%s%s)', folder, len(skipped), skipped[0].name,
+                            ', ...' if len(skipped) > 1 else '')
         return camera, True
     pictures = [f for f in images if f not in mosaics]
     if mosaics and pictures:
-        raise DataError(f'{folder}: holds raw files and pictures, {mosaics[0].name} and {pictures[0].name}; move one kind away.')
+        raise DataError(f'{folder}: holds raw files and pictures, {mosaics[0].name} and {pictures[0].name}; a folder must hold '
+                        'either raw files or images.')
     return (mosaics, True) if mosaics else (pictures, False)
 
 
-def tell_once(notes: Iterable[str], told: set[str]) -> None:
-    """Write notes to the log, 'FILE: what' each, and what was told already of another file of the burst not again."""
+def log_once(notes: Iterable[str], logged: set[str]) -> None:
+    """Log notes, 'FILE: what' each, unless the same was logged of another file of the burst."""
     for note in notes:
         text = note.rpartition(': ')[2]
-        if text not in told:
-            told.add(text)
+        if text not in logged:
+            logged.add(text)
             _logger.warning('%s', note)

@@ -9,8 +9,8 @@ from typing import Any, Mapping, Optional, Sequence
 import numpy as np
 
 from jddb_plugin.checks import DataError, OptionError, check_choice
-from jddb_plugin.data.burst_lmdb import META_INFO, metadata_key, read_value
 from jddb_plugin.data.images import decode_mosaic, decode_srgb, image_size, list_images
+from jddb_plugin.data.lmdb_reader import META_INFO, metadata_key, read_value
 from jddb_plugin.data.metadata import CameraMetadata, parse_metadata
 from jddb_plugin.data.staging import stage
 
@@ -40,11 +40,15 @@ class Clip:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a text file of an LMDB; DataError if it cannot be read."""
+    """Lines of a text file of an LMDB.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         return path.read_text(encoding='utf-8').splitlines()
     except (OSError, ValueError) as error:
-        raise DataError(f'{path}: cannot be read ({error}); build the LMDB anew.') from error
+        raise DataError(f'{path}: cannot be read ({error}); rebuild the LMDB.') from error
 
 
 class FrameSource:
@@ -55,13 +59,13 @@ class FrameSource:
             clip.
         io_backend: ``{type: lmdb}`` or ``{type: disk}``, as in the toolbox's data sets.
         where: the option section, for messages.
-        frames: what is wanted, ``srgb`` or ``mosaic``.
+        frames: kind of the frames, ``srgb`` or ``mosaic``.
         stage_dir: folder on the node's own disk that an LMDB is copied to first, or ``auto``; see staging.py.
         odd: whether sRGB frames may have an odd width or height; mosaics always may.
 
     Raises:
-        DataError: the folder is missing, empty, damaged, or holds frames of unequal size, of odd size where they
-            may not be, or of the other kind.
+        DataError: the folder is missing, empty, damaged, or holds frames of unequal size, of odd size where that is not
+            allowed, or of the other kind.
     """
 
     def __init__(self, dataroot: str, io_backend: Mapping[str, Any], where: str, *, frames: str = 'srgb',
@@ -78,7 +82,7 @@ class FrameSource:
         self.root = Path(dataroot).expanduser()
         self.kind = kind
         if not self.root.is_dir():
-            raise DataError(f'{where}.dataroot_gt: {self.root}: no such folder.')
+            raise DataError(f'{where}: {self.root}: no such folder; expected an LMDB, or a folder of clips.')
         is_lmdb = (self.root / 'data.mdb').is_file()
         if is_lmdb != (kind == 'lmdb'):
             found = 'an LMDB' if is_lmdb else 'no LMDB (it has no data.mdb)'
@@ -92,7 +96,7 @@ class FrameSource:
     def _scan_lmdb(self) -> dict[str, Clip]:
         meta = self.root / META_INFO
         if not meta.is_file():
-            raise DataError(f'{meta}: missing; the LMDB was not built completely, build it anew.')
+            raise DataError(f'{meta}: missing, so the LMDB is incomplete; rebuild it.')
         frames: dict[str, list[tuple[str, tuple[int, int]]]] = {}
         for number, line in enumerate(read_lines(meta), 1):
             match = META_LINE.fullmatch(line.strip())
@@ -103,7 +107,7 @@ class FrameSource:
             channels = int(match['channels'])
             if channels != _CHANNELS[self.frames]:
                 raise DataError(f'{self.root}: {key}: holds {_NAMES.get(channels, f"{channels} channels")}, but '
-                                f'{_NAMES[_CHANNELS[self.frames]]} are wanted here; choose another database.')
+                                f'{_NAMES[_CHANNELS[self.frames]]} are expected here; choose another database.')
             frames.setdefault(match['clip'], []).append((key, (int(match['height']), int(match['width']))))
         channels = _CHANNELS[self.frames]
         return {name: self._clip(name, sorted(entries), channels) for name, entries in sorted(frames.items())}
@@ -131,12 +135,12 @@ class FrameSource:
         """Clips by name.
 
         Args:
-            only: names to take; all if None.
-            without: names to leave out, whether they are there or not.
+            only: names of the clips; all if None.
+            without: names to exclude, whether they exist or not.
             where: the option section, for messages.
 
         Raises:
-            DataError: a name is not there, or nothing is left.
+            DataError: a name of ``only`` does not exist, or no clip is left.
         """
         for name in only or ():
             if name not in self.clips:
@@ -144,7 +148,7 @@ class FrameSource:
                                 f"{' ...' if len(self.clips) > 8 else ''}.")
         chosen = [self.clips[name] for name in (self.clips if only is None else only) if name not in without]
         if not chosen:
-            raise DataError(f'{where}: no clip of {self.root} is left after leaving out {", ".join(without)}.')
+            raise DataError(f'{where}: no clip of {self.root} is left after excluding {", ".join(without)}.')
         return chosen
 
     def read(self, clip: Clip, index: int, *, window: Optional[tuple[int, int, int, int]] = None) -> np.ndarray:
@@ -181,5 +185,5 @@ class FrameSource:
             content = read_value(self.root, key) if self.kind == 'lmdb' else None
             if content is not None:
                 return parse_metadata(content.decode(errors='replace'), f'{self.root}: {key}')
-        raise DataError(f'{self.root}: {metadata_key(clip.name)}: no camera metadata; only clips of mosaics have it, build '
-                        'those anew.')
+        raise DataError(f'{self.root}: {metadata_key(clip.name)}: no camera metadata, which clips of mosaics need; rebuild '
+                        'the LMDB.')

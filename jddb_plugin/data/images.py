@@ -1,10 +1,10 @@
-"""Image files: find them, look at their headers, decode them."""
+"""Image files: find them, read their headers, decode and encode them."""
 from __future__ import annotations
 
 import re
 import struct
 from pathlib import Path
-from typing import BinaryIO, Iterable, Optional, Union
+from typing import IO, Iterable, Optional, Union
 
 import cv2
 import numpy as np
@@ -15,12 +15,12 @@ from torch import Tensor
 from jddb_plugin.checks import DataError
 
 PNG_LEVEL = 1
-_PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type; a palette counts as 0
+_PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by color type; a palette counts as 0
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
 
 def _imdecode(content: bytes, flags: int) -> Optional[np.ndarray]:
-    """Decode, or None: OpenCV answers some damage with None and some with an exception."""
+    """Decoded image, or None: OpenCV reports some damage by None and some by an exception."""
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     except cv2.error:
@@ -38,11 +38,11 @@ def decode_srgb(content: Optional[bytes], where: str, *, size: Optional[tuple[in
         window: (y, x, height, width) of the part to return; all of it if None.
 
     Raises:
-        DataError: nothing there, not an image, not 8 or 16 bit, or of another size.
+        DataError: ``content`` is empty, not an image, not of 8 or 16 bits, or of another size.
     """
     if not content:
-        raise DataError(f'{where}: empty or missing; build the data set anew.')
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION  # as the sensor saw it
+        raise DataError(f'{where}: empty or missing; rebuild the data set.')
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION  # not turned by EXIF
     image = _imdecode(content, flags)
     if image is None:
         raise DataError(f'{where}: not a readable image; remove or replace it.')
@@ -59,16 +59,16 @@ def decode_mosaic(content: Optional[bytes], where: str, *, size: Optional[tuple[
         content, where, size, window: as in :func:`decode_srgb`.
 
     Raises:
-        DataError: nothing there, not an image, not single-channel 16 bit, or of another size.
+        DataError: ``content`` is empty, not an image, not of one channel of 16 bits, or of another size.
     """
     if not content:
-        raise DataError(f'{where}: empty or missing; build the data set anew.')
+        raise DataError(f'{where}: empty or missing; rebuild the data set.')
     image = _imdecode(content, cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise DataError(f'{where}: not a readable image; build the data set anew.')
+        raise DataError(f'{where}: not a readable image; rebuild the data set.')
     if image.ndim != 2 or image.dtype != np.uint16:
         raise DataError(f'{where}: expected a Bayer mosaic (one channel of 16 bits), got {image.dtype} {list(image.shape)}; '
-                        'build the data set anew.')
+                        'rebuild the data set.')
     return _part(image, where, size, window)
 
 
@@ -125,12 +125,12 @@ def image_header(content: bytes, where: str) -> tuple[tuple[int, int, int], int]
     if image_suffix(content) == '.tiff':
         image = _imdecode(content, cv2.IMREAD_UNCHANGED)
         if image is None or image.dtype not in (np.uint8, np.uint16):
-            raise DataError(f'{where}: not a readable TIFF of 8 or 16 bits; build the data set anew.')
-        return (*image.shape[:2], 1 if image.ndim == 2 else image.shape[2]), 8 * image.dtype.itemsize
+            raise DataError(f'{where}: not a readable TIFF of 8 or 16 bits; rebuild the data set.')
+        return (image.shape[0], image.shape[1], 1 if image.ndim == 2 else image.shape[2]), 8 * image.dtype.itemsize
     if len(content) < 33 or content[:8] != b'\x89PNG\r\n\x1a\n' or content[12:16] != b'IHDR':
-        raise DataError(f'{where}: neither a PNG nor a TIFF; build the data set anew.')
-    width, height, bits, colour = struct.unpack('>IIBB', content[16:26])
-    return (height, width, _PNG_CHANNELS.get(colour, 0)), bits
+        raise DataError(f'{where}: neither a PNG nor a TIFF; rebuild the data set.')
+    width, height, bits, color = struct.unpack('>IIBB', content[16:26])
+    return (height, width, _PNG_CHANNELS.get(color, 0)), bits
 
 
 def to_float(image: np.ndarray) -> Tensor:
@@ -140,12 +140,12 @@ def to_float(image: np.ndarray) -> Tensor:
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """What to sort names by so that numbers in them count by value: 2.png before 10.png."""
+    """Key to sort names in natural order, numbers in them by value: 2.png before 10.png."""
     return [(int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', name)]
 
 
 def in_order(files: Iterable[Path], suffixes: tuple[str, ...]) -> list[Path]:
-    """Those with one of the suffixes, hidden ones left out, in natural order of their names."""
+    """Files with one of the suffixes, without hidden ones, in natural order of their names."""
     chosen = [p for p in files if p.suffix.lower() in suffixes and not p.name.startswith('.')]
     return sorted(chosen, key=lambda p: natural_key(p.name))
 
@@ -155,12 +155,12 @@ def list_images(folder: Path) -> list[Path]:
     return in_order((file for file in folder.iterdir() if file.is_file()), IMAGE_SUFFIXES)
 
 
-def image_size(file: Union[Path, BinaryIO], where: str = '') -> tuple[int, int]:
+def image_size(file: Union[Path, IO[bytes]], where: str = '') -> tuple[int, int]:
     """(height, width) from the file's header, without decoding it.
 
     Args:
         file: its path, or an open file.
-        where: how to call it in messages; the path if empty.
+        where: its name in messages; the path if empty.
 
     Raises:
         DataError: it is not an image.

@@ -1,4 +1,4 @@
-"""LibRaw, through rawpy: opened so that damage is an error, in one line."""
+"""LibRaw, through rawpy: damage is reported as an error in one line."""
 from __future__ import annotations
 
 import contextlib
@@ -23,7 +23,7 @@ def open_raw(path: Path, *, content: Optional[BinaryIO] = None, shot: int = 0) -
 
     Args:
         path: the file.
-        content: what to read in its place.
+        content: read instead of the file.
         shot: which of several mosaics.
 
     Raises:
@@ -31,13 +31,13 @@ def open_raw(path: Path, *, content: Optional[BinaryIO] = None, shot: int = 0) -
     """
     rawpy = optional_package('rawpy', str(path))
     try:
-        with _told(path):
+        with _check_stderr(path):
             raw = rawpy.imread(str(path) if content is None else content, shot_select=shot)
             raw.unpack()
         with raw:
             yield raw
     except (rawpy.LibRawIOError, rawpy.LibRawDataError) as error:
-        raise DataError(f'{path}: LibRaw cannot read it, it is damaged or cut off ({_reason(error)}); copy it again.') from error
+        raise DataError(f'{path}: LibRaw cannot read it: damaged or truncated ({_reason(error)}); copy it again.') from error
     except rawpy.LibRawError as error:
         raise DataError(f'{path}: LibRaw cannot read it ({_reason(error)}); replace it or convert it to DNG.') from error
 
@@ -48,8 +48,8 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """What LibRaw writes to the standard error stream about damaged data as an error: it has no other way through rawpy."""
+def _check_stderr(path: Path) -> Iterator[None]:
+    """Raise DataError for damage that LibRaw reports on the standard error stream: rawpy reports it in no other way."""
     with _stderr_lock, tempfile.TemporaryFile() as file:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stderr.flush()
@@ -65,9 +65,9 @@ def _told(path: Path) -> Iterator[None]:
             os.dup2(saved, 2)
             os.close(saved)
             file.seek(0)
-            said = file.read()
-            if said and not _DAMAGE.search(said):
-                os.write(2, said)
-    if _DAMAGE.search(said):
-        line = ' '.join(said.decode(errors='replace').replace(str(path), '').strip(' :\n').splitlines()[0].split())
-        raise DataError(f'{path}: LibRaw cannot read it, it is damaged or cut off ({line}); copy it again.')
+            output = file.read()
+            if output and not _DAMAGE.search(output):
+                os.write(2, output)
+    if _DAMAGE.search(output):
+        line = ' '.join(output.decode(errors='replace').replace(str(path), '').strip(' :\n').splitlines()[0].split())
+        raise DataError(f'{path}: LibRaw cannot read it: damaged or truncated ({line}); copy it again.')

@@ -1,7 +1,7 @@
-"""Camera metadata of a clip: what turns the numbers of a mosaic into light, and light into a picture.
+"""Camera metadata of a clip: how the numbers of a mosaic become normalized raw, and normalized raw a picture.
 
-It is stored as JSON under the key ``clip/metadata`` of a burst LMDB, see docs/data.md. Values of sensors (levels,
-noise) belong to the 2x2 cell at the top left of the stored mosaic, row by row, whatever its colours are.
+It is stored as JSON under the key ``clip/metadata`` of a burst LMDB, see docs/data.md. Values of the sensor (levels,
+noise) belong to the 2x2 cell at the top left of the stored mosaic, row by row, whatever its colors are.
 """
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from jddb_plugin.checks import DataError, nearest
-from jddb_plugin.ops.cfa import CFA_PATTERNS
+from jddb_plugin.ops.bayer import demosaic_bilinear, pack
+from jddb_plugin.ops.camera import Camera, camera_matrix, exposure_stride
+from jddb_plugin.ops.cfa import CFA_PATTERNS, cell_to_rggb, normalize, orient, restore_frame, to_rggb
+from jddb_plugin.ops.noise import NoiseModel
 
 FORMAT_VERSION = 1
 _LARGEST = 1e6  # no gain or matrix entry of a camera comes near
@@ -22,20 +27,21 @@ _WHITE = np.array((0.9505, 1.0, 1.0888))  # XYZ of D65
 
 @dataclass(frozen=True)
 class CameraMetadata:
-    """Of one clip of Bayer mosaics.
+    """What the camera of a clip of Bayer mosaics states.
 
     Attributes:
         cfa: pattern of the stored mosaic, one of :data:`CFA_PATTERNS`.
         bits: bits per sample, 8 to 16; samples are stored as they are, not scaled up.
         black_level, white_level: of the four samples of a cell, in sample values; black < white < 2 ** bits.
-        white_balance: gains of red, green and blue that make grey neutral, green usually 1.
+        white_balance: gains of red, green and blue that make gray neutral, green usually 1.
         color_matrix: 3 x 3, from XYZ to the camera's RGB, as a DNG's ColorMatrix.
         noise_shot, noise_read: noise of the four samples of a cell on the scale where black is 0 and white is 1:
-            variance = shot * x + read ** 2. None if the source says nothing.
-        orientation: as in EXIF, 1 to 8; 1 is upright. Frames are stored as the sensor saw them.
-        source: file or data set that the clip was made of.
+            variance = shot * x + read ** 2. None if the source does not state it.
+        orientation: as in EXIF, 1 to 8; 1 is upright. Frames are stored as the sensor read them out, not turned.
+        source: file or data set that the clip was made from.
         pixel_aspect: width of a pixel by its height; a picture is stretched by it.
-        crop: (top, left, height, width) of the final picture in the mosaic, before it is stretched and turned; None is all of it.
+        crop: (top, left, height, width) of the final picture in the mosaic, before it is stretched and turned; None is the whole
+            mosaic.
     """
 
     cfa: str
@@ -52,8 +58,43 @@ class CameraMetadata:
     crop: Optional[tuple[int, ...]] = None
 
     def to_json(self) -> str:
-        """As it is stored."""
+        """JSON text, as it is stored."""
         return json.dumps({'format_version': FORMAT_VERSION, 'kind': 'bayer', **dataclasses.asdict(self)})
+
+    def camera(self) -> Camera:
+        """Gains relative to green, scalars, and cam2rgb [3, 3], all float32; the brightness gain is 1."""
+        red, green, blue = self.white_balance
+        return Camera(torch.tensor(1.0), torch.tensor(red / green), torch.tensor(blue / green),
+                      camera_matrix(torch.tensor(self.color_matrix, dtype=torch.float64)))
+
+    def noise(self) -> Optional[NoiseModel]:
+        """Noise of the planes R, Gr, Gb, B: levels [4], float32; None if it is not stated."""
+        if self.noise_shot is None or self.noise_read is None:
+            return None
+        return NoiseModel(*(torch.tensor(cell_to_rggb(level, self.cfa)) for level in (self.noise_shot, self.noise_read)))
+
+    def normalize(self, mosaic: Tensor) -> Tensor:
+        """Mosaics [..., H, W] of pattern rggb, even sides, in sample values -> packed raw [..., 4, H / 2, W / 2] in [0, 1]."""
+        black, white = (cell_to_rggb(level, self.cfa) for level in (self.black_level, self.white_level))
+        return normalize(pack(mosaic), black, white)
+
+    def preview(self, mosaic: Tensor) -> Tensor:
+        """A picture of a mosaic as it is: demosaicked bilinearly, not denoised.
+
+        Args:
+            mosaic: [H, W], as stored, in sample values.
+
+        Returns:
+            sRGB with tone curve [3, H, W] in [0, 1], upright (height and width may be swapped); its brightness is chosen so
+            that 1 % of the samples are white.
+        """
+        cropped, origin = to_rggb(mosaic, self.cfa)
+        raw = self.normalize(cropped)
+        stride = exposure_stride(*raw.shape[-2:])
+        camera = self.camera()
+        camera = camera.with_gain(camera.auto_exposure(raw[:, ::stride, ::stride]))
+        picture = camera.develop(demosaic_bilinear(raw), tone_curve=True)
+        return orient(restore_frame(picture, origin, (mosaic.shape[0], mosaic.shape[1])), self.orientation)
 
     def check(self, where: str) -> CameraMetadata:
         """Return itself.
@@ -63,7 +104,7 @@ class CameraMetadata:
         """
         def fail(field: str, expected: str) -> None:
             raise DataError(f'{where}: metadata field {field}: expected {expected}, got {_short(getattr(self, field))}; '
-                            'correct it at the source and build the clip anew.')
+                            'correct it at the source and rebuild the clip.')
 
         if self.cfa not in CFA_PATTERNS:
             fail('cfa', f"one of {', '.join(CFA_PATTERNS)}")
@@ -71,13 +112,13 @@ class CameraMetadata:
             fail('bits', '8 to 16')
         for field in ('black_level', 'white_level'):
             if not _are_numbers(getattr(self, field), 4) or min(getattr(self, field)) < 0:
-                fail(field, 'four numbers of at least 0')
+                fail(field, 'four numbers, at least 0')
         if any(black >= white for black, white in zip(self.black_level, self.white_level)):
             fail('white_level', f'values above the black level {list(self.black_level)}')
         if max(self.white_level) >= 2 ** self.bits:
             fail('white_level', f'values below {2 ** self.bits}, as there are {self.bits} bits')
         if not _are_numbers(self.white_balance, 3) or min(self.white_balance) < 1 / _LARGEST:
-            fail('white_balance', 'three positive numbers from 1e-6 on')
+            fail('white_balance', 'three numbers, at least 1e-6')
         if not _is_sequence(self.color_matrix, 3) or not all(_are_numbers(row, 3) for row in self.color_matrix):
             fail('color_matrix', '3 x 3 numbers')
         if not np.linalg.cond(np.array(self.color_matrix, dtype=float)) <= 1e4:  # refuses NaN, too
@@ -125,7 +166,7 @@ def _short(value: Any) -> str:
 
 
 def parse_metadata(text: str, where: str) -> CameraMetadata:
-    """Read what :meth:`CameraMetadata.to_json` wrote, or a person in its place.
+    """Read JSON that :meth:`CameraMetadata.to_json` or a person wrote.
 
     Args:
         text: JSON.
@@ -151,7 +192,7 @@ def parse_metadata(text: str, where: str) -> CameraMetadata:
             raise DataError(f"{where}: unknown metadata field {_short(name)}; {nearest(name, fields)}")
     for name, field in fields.items():
         if name not in content and field.default is dataclasses.MISSING:
-            raise DataError(f"{where}: metadata field '{name}' is missing; see docs/data.md for what it holds.")
+            raise DataError(f"{where}: metadata field '{name}' is missing; see docs/data.md.")
     values = {name: _convert(name, value, where) for name, value in content.items()}
     return CameraMetadata(**values).check(where)
 

@@ -13,18 +13,20 @@ from basicsr.utils.registry import DATASET_REGISTRY
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jddb_plugin.checks import DataError, OptionError, check_choice
+from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.data.camera_motion import FrameMotion, draw_estimation_error, draw_motion, motion_between
 from jddb_plugin.data.images import decode_srgb
-from jddb_plugin.data.sampling import sample_generator
+from jddb_plugin.data.sampling import SampleRandom
+from jddb_plugin.noise_option import Noise, parse_noise
 from jddb_plugin.ops.bayer import mosaic_rgb
+from jddb_plugin.ops.camera import Camera, sample_camera
 from jddb_plugin.ops.gathering import gather_mosaic
-from jddb_plugin.ops.isp import Camera, linearize, sample_camera, to_sensor
-from jddb_plugin.ops.noise import TEST_LEVELS, noise_std, sample_noise_level
-from jddb_plugin.options import HOST_KEYS, read_options
+from jddb_plugin.ops.isp import linearize
+from jddb_plugin.ops.noise import NoiseModel
+from jddb_plugin.options import HOST_KEYS, Options
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
-#: RGB pixels around the patch that motion and its misjudgment can reach in an aligned burst.
+#: RGB pixels around the patch that motion and errors of its estimate can reach in an aligned burst.
 _MARGIN = 24
 #: Photographs whose shorter side is longer are also used at 3/4 and 1/2 of their size: detail at the limit of the pixels.
 _LARGE = 900
@@ -33,7 +35,7 @@ _FAILURES = (0.08, 0.06, 0.12)
 
 
 @dataclass(frozen=True)
-class MovingPhotographOptions:
+class MovingPhotographOptions(Options):
     """Options of :class:`MovingPhotographDataset`."""
 
     dataroot_gt: str
@@ -52,19 +54,20 @@ class MovingPhotographOptions:
         """Position of the reference in the burst."""
         return self.num_frame // 2 if self.ref_idx is None else self.ref_idx
 
-    def check(self, where: str) -> None:
+    def check(self) -> None:
         """Raise OptionError for invalid values."""
-        if self.num_frame < 1 or not 0 <= self.reference < self.num_frame:
-            raise OptionError(f'{where}: num_frame must be positive and ref_idx one of its frames, got {self.num_frame} and '
-                              f'{self.ref_idx}.')
+        super().check()
+        if self.num_frame < 1:
+            raise OptionError(f'must be positive, got {self.num_frame}.', field='num_frame')
+        if not 0 <= self.reference < self.num_frame:
+            raise OptionError(f'expected 0 .. {self.num_frame - 1}, one of the {self.num_frame} frames of num_frame, got '
+                              f'{self.ref_idx}.', field='ref_idx')
         if self.gt_size < 16 or self.gt_size % 8:
-            raise OptionError(f'{where}.gt_size: must be a multiple of 8, at least 16, got {self.gt_size}.')
-        if self.bursts_per_photograph < 1 or self.cache_mb < 0 or self.speed < 0:
-            raise OptionError(f'{where}: bursts_per_photograph must be positive, cache_mb and speed at least 0.')
-        if isinstance(self.noise, str):
-            check_choice(self.noise, ('random', *TEST_LEVELS), f'{where}.noise')
-        elif len(self.noise) != 2 or min(self.noise) < 0:
-            raise OptionError(f"{where}.noise: expected 'random', 'low', 'high' or [shot, read], got {self.noise!r}.")
+            raise OptionError(f'must be a multiple of 8, at least 16, got {self.gt_size}.', field='gt_size')
+        for name, least in (('bursts_per_photograph', 1), ('cache_mb', 0), ('speed', 0)):
+            if getattr(self, name) < least:
+                raise OptionError(f'must be at least {least}, got {getattr(self, name)}.', field=name)
+        parse_noise(self.noise, 'random')
 
 
 @DATASET_REGISTRY.register()
@@ -72,7 +75,7 @@ class MovingPhotographDataset(Dataset):
     """Bursts of a hand-held camera over still photographs, as raw with noise.
 
     A sample is a function of (seed, epoch, index) alone. Photographs are unprocessed by a random camera (PROTOCOL; a third of
-    the bursts are exposed darker or brighter), moved in linear light, blurred, sampled by the mosaic, and get noise. In 35 %
+    the bursts are exposed darker or brighter), moved in linear RGB, blurred, sampled by the mosaic, and get noise. In 35 %
     of the bursts an ellipse with other content moves on its own; in a quarter of them one to all of the other frames show
     something else: black, white, another scene.
 
@@ -82,7 +85,7 @@ class MovingPhotographDataset(Dataset):
             num_frame, ref_idx (int): frames per burst, and which is the reference. Default: 5, the middle one.
             gt_size (int): side of the RGB patch, a multiple of 8. Default: 96.
             aligned (bool): frames are moved onto the reference by an estimate of the motion with random errors, for networks
-                that expect aligned frames. Otherwise they are left where they are. Default: true.
+                that expect aligned frames. Otherwise they are not moved. Default: true.
             speed (float): fastest pan of unaligned bursts in RGB px a frame. Default: 60.
             noise (str | list[float]): 'random', 'low', 'high' or [shot, read]. Default: 'random'.
             bursts_per_photograph (int): bursts of each photograph in an epoch. Default: 64.
@@ -90,8 +93,8 @@ class MovingPhotographDataset(Dataset):
             seed (int): of all random draws. Default: 0; our entry points fill in ``manual_seed``.
 
     Returns:
-        dict with lq [N, 8, h, w], gt [3, 2h, 2w], clean [N, 4, h, w] (of unaligned bursts), red_gain, blue_gain,
-        rgb_gain, cam2rgb [3, 3], key (str).
+        dict with lq [N, 8, h, w], gt [3, 2h, 2w], clean [N, 4, h, w] (of unaligned bursts), camera, noise (levels [4]),
+        ref_idx (int), key (str).
     """
 
     Options = MovingPhotographOptions
@@ -100,8 +103,7 @@ class MovingPhotographDataset(Dataset):
         super().__init__()
         where = 'datasets.train'
         self.opt = opt
-        self.options = options = read_options(MovingPhotographOptions, opt, where, ignore=HOST_KEYS)
-        options.check(where)
+        self.options = options = MovingPhotographOptions.read(opt, where, ignore=HOST_KEYS)
         root = Path(options.dataroot_gt).expanduser()
         if not root.is_dir():
             raise DataError(f'{where}.dataroot_gt: {root}: no such folder.')
@@ -153,14 +155,14 @@ class MovingPhotographDataset(Dataset):
         # Of two places the one with more detail: much of a photograph is smooth, and teaches little.
         piece = max((image[y:y + side, x:x + side] for y, x in places), key=_detail)
         piece = self._linear[piece]
-        piece = np.rot90(piece, rng.integers(4))
+        piece = np.rot90(piece, int(rng.integers(4)))
         if rng.random() < 0.5:
             piece = piece[:, ::-1]
-        sensor = to_sensor(torch.from_numpy(np.ascontiguousarray(piece)).permute(2, 0, 1), camera)
+        sensor = camera.to_sensor(torch.from_numpy(np.ascontiguousarray(piece)).permute(2, 0, 1))
         return np.ascontiguousarray(sensor.permute(1, 2, 0).numpy())
 
     def _render(self, scene: np.ndarray, motion: FrameMotion) -> np.ndarray:
-        """What a frame sees of the scene's middle, [side, side, 3]."""
+        """A frame of the scene's middle, [side, side, 3]."""
         offset = (scene.shape[0] - self.side) / 2
         matrix = motion.matrix.copy()
         matrix[:, 2] += int(offset)
@@ -172,11 +174,11 @@ class MovingPhotographDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         options = self.options
-        generator = sample_generator(options.seed, index)
-        rng = np.random.default_rng(int(torch.randint(2 ** 62, (), generator=generator)))
+        random = SampleRandom(options.seed, index)
+        rng = np.random.default_rng(int(random.seed()))
         file = int(index) % len(self.files)
-        camera = _expose(sample_camera(generator), rng)
-        shot, read = _noise_of_planes(options.noise, generator, rng)
+        camera = _expose(sample_camera(random.generator), rng)
+        noise = _noise_of_planes(parse_noise(options.noise, 'random'), random.generator, rng)
         reference, count = options.reference, options.num_frame
         speed = 0.0 if options.aligned else options.speed
         motions = draw_motion(rng, count, reference, self.side, speed=speed)
@@ -191,18 +193,16 @@ class MovingPhotographDataset(Dataset):
                          else np.full_like(gt, 0.0 if kind < 0.9 else 1.0))
         clean = mosaic_rgb(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2))
         normal = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
-        noisy = (clean + normal * noise_std(clean, shot, read)).clamp(0, 1)
+        noisy = (clean + normal * noise.planes().std(clean)).clamp(0, 1)
         if options.aligned:
             noisy = self._align(noisy, motions, rng)
             gt = gt[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
         return {
-            'lq': torch.cat((noisy, noise_std(noisy, shot, read)), dim=1),
+            'lq': noise.planes().with_map(noisy),
             'gt': torch.from_numpy(np.ascontiguousarray(gt.transpose(2, 0, 1))),
             **({} if options.aligned else {'clean': clean}),
-            'red_gain': torch.tensor(camera.red_gain, dtype=torch.float32),
-            'blue_gain': torch.tensor(camera.blue_gain, dtype=torch.float32),
-            'rgb_gain': torch.tensor(camera.rgb_gain, dtype=torch.float32), 'cam2rgb': camera.cam2rgb,
-            'ref_idx': options.reference, 'key': f'{self.files[file].stem}_{int(index)}',
+            'camera': camera.to(torch.float32), 'noise': noise, 'ref_idx': options.reference,
+            'key': f'{self.files[file].stem}_{int(index)}',
         }
 
     def _other_scene(self, rng: np.random.Generator, camera: Camera) -> np.ndarray:
@@ -229,23 +229,21 @@ def _expose(camera: Camera, rng: np.random.Generator) -> Camera:
     """A fifth of the bursts up to two stops darker, a tenth up to 0.7 stops brighter, so that more of them is clipped."""
     kind, stops = rng.random(), rng.random()
     factor = 2 ** (2 * stops) if kind < 0.2 else 2 ** (-0.7 * stops) if kind < 0.3 else 1.0
-    return Camera(camera.rgb_gain * factor, camera.red_gain, camera.blue_gain, camera.cam2rgb)
+    return camera.with_gain(camera.rgb_gain * factor)
 
 
-def _noise_of_planes(noise: Union[str, list[float]], generator: torch.Generator,
-                     rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """(shot, read), [4, 1, 1] each; in 15 % of the bursts with random noise red and blue have levels of their own."""
-    shot, read = sample_noise_level(generator) if noise == 'random' else (
-        TEST_LEVELS[noise] if isinstance(noise, str) else noise)
+def _noise_of_planes(option: Noise, generator: torch.Generator, rng: np.random.Generator) -> NoiseModel:
+    """Levels [4], float32; in 15 % of the bursts with random noise red and blue have levels of their own."""
+    noise = NoiseModel.random(generator) if isinstance(option, str) else NoiseModel.of(*option)
     factor = 2 ** rng.uniform(-0.7, 0.7, 3)[[0, 1, 1, 2]]
-    if noise != 'random' or rng.random() >= 0.15:
+    if not isinstance(option, str) or rng.random() >= 0.15:
         factor = np.ones(4)
-    factor = torch.from_numpy(factor.astype(np.float32))[:, None, None]
-    return shot * factor, read * factor.sqrt()
+    factors = torch.from_numpy(factor.astype(np.float32))
+    return NoiseModel(noise.shot * factors, noise.read * factors.sqrt())
 
 
 def _failed_frames(rng: np.random.Generator, count: int, reference: int) -> list[int]:
-    """Frames that show something else."""
+    """Frames that show another scene."""
     kind = rng.random()
     others = rng.permutation([k for k in range(count) if k != reference])
     good = next((n for n, share in enumerate(np.cumsum(_FAILURES)) if kind < share), len(others))
@@ -265,6 +263,6 @@ def _add_moving_piece(frames: list[np.ndarray], piece: np.ndarray, reference: in
         along = (dx * np.cos(angle) + dy * np.sin(angle)) / axes[0]
         across = (dy * np.cos(angle) - dx * np.sin(angle)) / axes[1]
         inside = np.clip((1 - np.sqrt(along ** 2 + across ** 2)) * axes.min() + 0.5, 0, 1)[..., None].astype(np.float32)
-        moved = cv2.warpAffine(piece, np.float32([[1, 0, shift[0]], [0, 1, shift[1]]]), (side, side), flags=cv2.INTER_CUBIC,
-                               borderMode=cv2.BORDER_REFLECT_101)
+        matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
+        moved = cv2.warpAffine(piece, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
         frame += inside * (np.clip(moved, 0, 1) - frame)

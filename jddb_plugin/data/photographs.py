@@ -1,4 +1,4 @@
-"""Photographs that scikit-image carries, and clips made of them, for demos and benchmarks that need nothing else."""
+"""Photographs that scikit-image contains, and clips made from them, for demos and benchmarks without further data."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import skimage
 
 from jddb_plugin.data.images import decode_srgb
 
-#: Colour photographs in scikit-image's wheels (not all are in every version).
+#: Color photographs in scikit-image's wheels (not all are in every version).
 PHOTOGRAPHS = ('chelsea.png', 'coffee.png', 'motorcycle_left.png', 'rocket.jpg', 'hubble_deep_field.jpg', 'ihc.png',
                'retina.jpg')
 _LONGEST_SIDE = 640
@@ -45,11 +45,11 @@ def moving_camera(image: np.ndarray, rng: np.random.Generator, *, size: tuple[in
     angle = rng.uniform(0, 2 * np.pi)
     velocity = rng.uniform(*speed) * np.array([np.cos(angle), np.sin(angle)])
     turning = rng.uniform(-0.4, 0.4)
-    centre = np.array(image.shape[1::-1]) / 2
+    center = np.array(image.shape[1::-1]) / 2
     clip = []
     for t in range(frames):
         time = t - frames // 2
-        x, y = centre + velocity * time + rng.normal(0, 0.8, 2)
+        x, y = center + velocity * time + rng.normal(0, 0.8, 2)
         matrix = cv2.getRotationMatrix2D((x, y), turning * time, 1.0)
         matrix[:, 2] += (width / 2 - x, height / 2 - y)
         clip.append(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT))

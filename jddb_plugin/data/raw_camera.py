@@ -28,7 +28,7 @@ _ORIENTATION = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7, 90: 6, 180: 3, 2
 
 
 def count_frames(path: Path) -> int:
-    """How many mosaics a camera file holds; 1 if that cannot be told.
+    """How many mosaics a camera file holds; 1 if the file does not state it.
 
     Raises:
         DataError: it cannot be read.
@@ -47,14 +47,14 @@ def read_camera_file(path: Path, number: Optional[int] = None) -> DngFrame:
         number: which of several mosaics; None is the only one.
 
     Raises:
-        DataError: it cannot be read, is damaged, is no Bayer mosaic, holds several where one is expected, or its colours are
+        DataError: it cannot be read, is damaged, is not a Bayer mosaic, holds several where one is expected, or its colors are
             unknown.
     """
     with _one_line(path):
         content = FileContent(path)
         if content[:4] == b'FOVb':
-            raise DataError(f'{path}: a Foveon file (.x3f): its sensor has all colours at every pixel, so there is no mosaic to '
-                            'restore.')
+            raise DataError(f'{path}: is a Foveon file (.x3f): its sensor measures all colors at every pixel, so it holds no '
+                            'mosaic.')
         directories = parse_tiff(content)
         check_whole(path, content, directories)
         if is_dng(directories):
@@ -71,7 +71,7 @@ def read_camera_file(path: Path, number: Optional[int] = None) -> DngFrame:
 
 @contextlib.contextmanager
 def _one_line(path: Path) -> Iterator[None]:
-    """What the system and tags of no sense lead to, as one line."""
+    """Turn errors of the system, and those that invalid tags cause, into one line."""
     try:
         yield
     except DataError:
@@ -79,16 +79,16 @@ def _one_line(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f'{path}: cannot be read ({error.strerror or error}).') from error
     except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise DataError(f'{path}: its tags make no sense ({type(error).__name__}: {error}); replace it.') from error
+        raise DataError(f'{path}: its tags are invalid ({type(error).__name__}: {error}); replace it.') from error
 
 
 def check_number(path: Path, number: Optional[int], total: int) -> None:
     """Raise DataError if there are several mosaics and none is chosen, or one that is not there."""
     if number is None and total > 1:
-        raise DataError(f'{path}: holds {total} mosaics (a roll, pixel shift, or several exposures); --frames-of-file restores '
-                        'them as one burst, or convert it to one file for each.')
+        raise DataError(f'{path}: holds {total} mosaics (a roll, pixel shift, or several exposures); restore '
+                        'them as one burst with --frames-of-file, or convert it to one file for each.')
     if number is not None and not 0 <= number < max(total, 1):
-        raise DataError(f'{path}: holds {max(total, 1)} mosaics, there is none of number {number}.')
+        raise DataError(f'{path}: holds {max(total, 1)} mosaics, counted from 0; number {number} does not exist.')
 
 
 def _read(raw: Any, path: Path) -> DngFrame:
@@ -102,14 +102,14 @@ def _read(raw: Any, path: Path) -> DngFrame:
     bits = min(max(int(max(white)).bit_length(), 8), 16)
     matrix = np.asarray(raw.rgb_xyz_matrix, dtype=float)[:3]
     if not np.isfinite(matrix).all() or not np.any(matrix):
-        raise DataError(f'{where}: it states no colour matrix and LibRaw does not know the camera; '
+        raise DataError(f'{where}: it states no color matrix and LibRaw does not know the camera; '
                         'convert it to a DNG that has ColorMatrix1.')
     metadata = CameraMetadata(
         cfa=cfa, bits=bits, black_level=tuple(float(raw.black_level_per_channel[channel]) for channel in channels),
         white_level=tuple(white), white_balance=_white_balance(raw, where, notes),
         color_matrix=tuple(tuple(float(value) for value in row) for row in matrix),
         orientation=_ORIENTATION.get(raw.sizes.flip, 1), pixel_aspect=_pixel_aspect(raw))
-    # Samples above white are clipped by whoever normalises; here they only may not exceed the bits.
+    # Normalization clips samples above white; here they only must not exceed the bits.
     return DngFrame(np.minimum(raw.raw_image_visible, np.uint16(2 ** bits - 1)), metadata, tuple(notes), is_plain=False)
 
 
@@ -123,10 +123,9 @@ def _cell(raw: Any, where: str) -> tuple[list[int], str]:
     if channels.shape != (_PERIOD, _PERIOD) or not np.array_equal(channels, cell[rows, columns]) or cfa not in CFA_PATTERNS:
         height, width = np.shape(raw.raw_pattern)
         kind = {(4, 4): 'a Quad-Bayer pattern', (6, 6): 'an X-Trans pattern'}.get((height, width), 'not a Bayer pattern')
-        raise DataError(f'{where}: its colour pattern ({height} x {width}, colours {letters}) is {kind}; expected a Bayer '
+        raise DataError(f'{where}: its color pattern ({height} x {width}, colors {letters}) is {kind}; expected a Bayer '
                         f"pattern ({', '.join(CFA_PATTERNS)}). Quad-Bayer and X-Trans sensors are not supported, convert the "
-                        "file "
-                        'to a Bayer mosaic first.')
+                        'file to a Bayer mosaic first.')
     return [int(channel) for channel in cell.flat], cfa
 
 

@@ -1,7 +1,7 @@
-"""Camera files that are cut off: what their headers promise, against their size.
+"""Truncated camera files: the offsets and lengths in their headers, compared with their size.
 
-LibRaw fills what is missing with zeros or repeats the last block, often without a word. So what lies behind the end of the
-file is looked for first, in every container that states offsets and lengths.
+LibRaw fills missing samples with zeros or repeats the last block, often without a message. So every container that states offsets
+and lengths is first searched for parts that lie behind the end of the file.
 """
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _NEEDED = (330, t.BITS, t.MAKE, t.MODEL, t.CFA_PATTERN, t.PLANE_COLOR, t.LINEARI
 # Panasonic's: sensor width and height, packing, and where samples begin.
 _RW2_WIDTH, _RW2_HEIGHT, _RW2_FORMAT, _RW2_OFFSET = 2, 3, 45, 280
 _RW2_PACKED = 4  # 14 samples in 16 bytes
-#: Rows at the end of a mosaic that are looked at.
+#: Rows at the end of a mosaic that are checked.
 _TAIL_ROWS = 8
 
 
 def check_whole(path: Path, content: Content, directories: Sequence[Directory]) -> None:
-    """Raise DataError if something that the file's headers name lies behind its end."""
+    """Raise DataError if a part that the file's headers name lies behind its end."""
     if not directories and content[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+', b'IIU\0'):
-        raise DataError(f'{path}: is cut off: its first directory lies behind the end of the file; copy it again from the '
+        raise DataError(f'{path}: is truncated: its first directory lies behind the end of the file; copy it again from the '
                         'camera.')
     parts = (_of_directories(path, content, directories), _of_panasonic(directories), _of_fuji(content), _of_boxes(content),
              _of_minolta(content), _of_phase_one(content))
     for what, end in itertools.chain(*parts):
         if end is None or end > len(content):
-            promised = 'behind the end of the file' if end is None else f'up to byte {end}, the file ends at {len(content)}'
-            raise DataError(f'{path}: is cut off: {what} lies {promised}; copy it again from the camera.')
+            place = 'behind its end' if end is None else f'up to byte {end}, but it ends at byte {len(content)}'
+            raise DataError(f'{path}: is truncated: its header names {what} {place}; copy it again from the camera.')
 
 
 def check_tail(path: Path, mosaic: np.ndarray, black: float, white: float, *, by_libraw: bool) -> None:
@@ -56,20 +56,20 @@ def check_tail(path: Path, mosaic: np.ndarray, black: float, white: float, *, by
     tail, middle = mosaic[-_TAIL_ROWS:], mosaic[:len(mosaic) // 2]
     if black > 0 and not tail.any() and mosaic.any():
         rows = len(mosaic) - 1 - int(np.flatnonzero(mosaic.any(axis=1))[-1])
-        raise DataError(f'{path}: damaged or cut off: its last {rows} rows are 0, below its black level {black:g}; copy it '
+        raise DataError(f'{path}: damaged or truncated: its last {rows} rows are 0, below its black level {black:g}; copy it '
                         'again from the camera.')
     if by_libraw and np.array_equal(tail[2:], tail[:-2]) and ((tail > black) & (tail < white)).any() \
             and not np.array_equal(middle[2:], middle[:-2]):
-        raise DataError(f'{path}: damaged or cut off: its last rows repeat each other; copy it again from the camera.')
+        raise DataError(f'{path}: damaged or truncated: its last rows repeat each other; copy it again from the camera.')
 
 
 def check_jpeg(path: Path, content: Content, start: int, end: int) -> None:
-    """Raise DataError if what begins as a JPEG between two places does not end as one.
+    """Raise DataError if a JPEG between two places has no end.
 
-    Behind its header the two bytes of the end can be nothing else.
+    Behind the header of a JPEG the two bytes of its end marker have no other meaning.
     """
     if content[start:start + 2] == b'\xff\xd8' and content.rfind(b'\xff\xd9', start, end) < 0:
-        raise DataError(f'{path}: damaged or cut off: the JPEG at byte {start} has no end; copy it again from the camera.')
+        raise DataError(f'{path}: damaged or truncated: the JPEG at byte {start} has no end; copy it again from the camera.')
 
 
 Part = tuple[str, Optional[int]]

@@ -13,7 +13,7 @@ _MOST_SEGMENTS = 100
 
 
 def exif_directories(content: Content) -> list[Directory]:
-    """Directories that may hold Exif tags, those that count more first; none if none are found."""
+    """Directories that may hold Exif tags, in order of precedence."""
     if content[:16] == b'FUJIFILMCCD-RAW ' and len(content) >= 92:
         start, size = struct.unpack('>2I', content[84:92])
         return _of_tiff(_in_jpeg(bytes(content[start:start + size])))
@@ -49,7 +49,7 @@ def _in_jpeg(content: bytes) -> Optional[bytes]:
 
 
 def _of_canon(content: Content) -> list[Directory]:
-    """CR3: CMT2 holds what is of the shot, CMT1 the rest, each laid out like a TIFF."""
+    """CR3: box CMT2 holds the tags of the shot, CMT1 the others, each laid out like a TIFF."""
     found: dict[bytes, list[Directory]] = {}
     for name, first, end in boxes(content, 0, len(content)):
         if name != b'moov':

@@ -7,7 +7,7 @@ Layout:
     perhaps ``Orientation``. A pattern is looked for as ``cfa`` or ``CFAPattern`` in ``meta`` and beside it.
 
 Verified: files written in this layout are read, with the noise profile as plain numbers or among references to several
-unknown tags (as MATLAB stores an array of structs). Not verified: a file of the data set itself, which was not at hand;
+unknown tags (as MATLAB stores an array of structs). Not verified: a file of the data set itself, which was not available;
 in particular whether it states a pattern, and under which name.
 """
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _vector(file: Any, name: str, count: int, where: str) -> list[float]:
 
 
 def _pattern(file: Any) -> Optional[str]:
-    """The pattern, from text or from colours 0, 1, 2 of the cell; None if it is not stated."""
+    """The pattern, from text or from colors 0, 1, 2 of the cell; None if it is not stated."""
     for name in ('cfa', 'CFAPattern', 'meta/cfa', 'meta/CFAPattern'):
         found = file.get(name)
         if found is None or not hasattr(found, 'dtype'):
@@ -101,8 +101,8 @@ def _noise(file: Any, cfa: str) -> Optional[tuple[tuple[float, ...], tuple[float
     """Shot and read noise of the cell, None if there is no noise profile."""
     for values in _unknown_tags(file):
         if values.size in (2, 6) and values.dtype.kind == 'f' and np.isfinite(values).all() and (np.abs(values) < 1).all():
-            pairs = values.reshape(-1, 2)
-            pairs = [pairs['rgb'.index(letter) if len(pairs) == 3 else 0] for letter in cfa]
+            stated = values.reshape(-1, 2)
+            pairs = [stated['rgb'.index(letter) if len(stated) == 3 else 0] for letter in cfa]
             # Fitted offsets may lie a little below zero.
             return tuple(float(shot) for shot, _ in pairs), tuple(math.sqrt(max(float(offset), 0)) for _, offset in pairs)
     return None
@@ -114,16 +114,16 @@ def _unknown_tags(file: Any) -> list[np.ndarray]:
     if found is None or not hasattr(found, 'dtype'):
         return []
     values = _resolve(file, found)
-    numbers = file.get('meta/UnknownTags/ID')
-    if numbers is not None and hasattr(numbers, 'dtype'):
-        numbers = [float(np.ravel(number)[0]) if number.size else 0.0 for number in _resolve(file, numbers)]
+    stated = file.get('meta/UnknownTags/ID')
+    if stated is not None and hasattr(stated, 'dtype'):
+        numbers = [float(np.ravel(number)[0]) if number.size else 0.0 for number in _resolve(file, stated)]
         if _NOISE_PROFILE in numbers and len(numbers) == len(values):
             return [values[numbers.index(_NOISE_PROFILE)]]
     return values
 
 
 def _resolve(file: Any, dataset: Any) -> list[np.ndarray]:
-    """What a field of an array of structs holds: references, one for each struct; or one struct's value."""
+    """Values of a field of an array of structs, one for each struct; or of a single struct."""
     if dataset.dtype.kind != 'O':
         return [np.ravel(dataset[()])]
     return [np.ravel(file[reference][()]) for reference in np.ravel(dataset[()]) if hasattr(file[reference], 'dtype')]

@@ -1,8 +1,8 @@
-"""Raw files: a Bayer mosaic and the camera's metadata of one frame, whatever kind of file it lies in.
+"""Raw files of all kinds: the Bayer mosaic of a frame, and the metadata of its camera.
 
 ==============================  =============================================================================
 camera files (.dng, .cr2, ...)  DNG by its tags, others by rawpy: :mod:`jddb_plugin.data.raw_camera`
-.tif, .tiff                     the mosaic as one grey image, with the metadata as JSON beside it
+.tif, .tiff                     the mosaic as one gray image, with the metadata as JSON beside it
 .mat                            MATLAB 7.3 files of the SC_burst data set: :mod:`jddb_plugin.data.raw_matlab`
 ==============================  =============================================================================
 """
@@ -39,7 +39,7 @@ class RawFrame:
         mosaic: [H, W] uint16, sample values, neither black-subtracted nor scaled by the reader, except that a DNG's black levels
             that differ from row to row are evened out, and its floating point is scaled; at most 2^bits - 1.
         metadata: what the sample values mean; checked.
-        notes: what was not as it should be, one line each, beginning with the file's name.
+        notes: tags that are invalid or not supported, one line each, beginning with the file's name.
         shading: lens shading that is not corrected in the samples; None if there is none, or it is corrected.
     """
 
@@ -57,21 +57,21 @@ def list_raw_files(folder: Union[str, Path]) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f'{folder}: expected a folder with raw files; there is none.')
+        raise DataError(f'{folder}: no such folder; expected a folder of raw files.')
     return in_order((file for file in folder.iterdir() if file.is_file()), RAW_SUFFIXES)
 
 
 def read_raw(path: Union[str, Path], *, cfa: Optional[str] = None, number: Optional[int] = None, shading: bool = True,
-             tell: bool = True) -> RawFrame:
+             log_notes: bool = True) -> RawFrame:
     """Read one raw frame.
 
     Args:
         path: a file with one of :data:`RAW_SUFFIXES`.
         cfa: pattern of a MATLAB file that does not state its own; other files state theirs and refuse another one.
         number: which mosaic of a file that holds several; None takes the only one, and refuses a file of several.
-        shading: correct lens shading that the file asks for (GainMap) in the samples; else it is handed out, so that it may be
-            corrected behind a denoiser, whose model of the noise it would change.
-        tell: write the notes to the log.
+        shading: correct lens shading (GainMap) in the samples. If false, it is returned beside them, to be corrected after a
+            denoiser, whose noise model it would change.
+        log_notes: write the notes to the log.
 
     Raises:
         DataError: the file is missing, of an unknown kind, damaged, not a Bayer mosaic, or lacks metadata; or a package
@@ -82,7 +82,7 @@ def read_raw(path: Union[str, Path], *, cfa: Optional[str] = None, number: Optio
     if suffix not in RAW_SUFFIXES:
         raise DataError(f"{path}: expected a raw file ({' '.join(RAW_SUFFIXES)}); convert it to one of these.")
     if not path.is_file():
-        raise DataError(f'{path}: expected a raw file; there is none.')
+        raise DataError(f'{path}: no such file; expected a raw file.')
     try:
         str(path).encode()
     except UnicodeEncodeError as error:  # OpenCV would end the process
@@ -105,13 +105,13 @@ def read_raw(path: Union[str, Path], *, cfa: Optional[str] = None, number: Optio
     if field is not None and (shading or not field.is_smooth):
         mosaic, metadata = _shaded(mosaic, metadata, field)
         field = None
-    for note in notes if tell else ():
+    for note in notes if log_notes else ():
         _logger.warning('%s', note)
     return RawFrame(mosaic, metadata, notes, field)
 
 
 def _shaded(mosaic: np.ndarray, metadata: CameraMetadata, field: Shading) -> tuple[np.ndarray, CameraMetadata]:
-    """Light times the factors of each sample; noise times their means."""
+    """Samples above black times the factors of lens shading; noise times their means."""
     height, width = mosaic.shape
     result = np.empty_like(mosaic)
     black, white = (np.reshape(level, (2, 2)) for level in (metadata.black_level, metadata.white_level))
@@ -120,19 +120,18 @@ def _shaded(mosaic: np.ndarray, metadata: CameraMetadata, field: Shading) -> tup
         last = min(first + 256, height)
         places = np.arange(first, last)[:, None] % 2, np.arange(width) % 2
         gains, level = field.of_samples(first, last, width), black[places]
-        light = (mosaic[first:last] - level) * gains + level
-        # What is clipped stays so.
-        light = np.where(mosaic[first:last] >= white[places], np.maximum(light, white[places]), light)
-        result[first:last] = np.clip(np.rint(light), 0, 2 ** metadata.bits - 1)
+        corrected = (mosaic[first:last] - level) * gains + level
+        # Clipped samples stay clipped.
+        corrected = np.where(mosaic[first:last] >= white[places], np.maximum(corrected, white[places]), corrected)
+        result[first:last] = np.clip(np.rint(corrected), 0, 2 ** metadata.bits - 1)
         for place in range(4):
             part = gains[(place // 2 - first) % 2::2, place % 2::2]
             total[place] += part.sum()
             count[place] += part.size
     mean = total / np.maximum(count, 1)
-    noise = {name: None if getattr(metadata, name) is None else
-             tuple(min(float(value * gain), 1.0) for value, gain in zip(getattr(metadata, name), mean))
-             for name in ('noise_shot', 'noise_read')}
-    return result, dataclasses.replace(metadata, **noise)
+    shot, read = (None if level is None else tuple(min(float(value * gain), 1.0) for value, gain in zip(level, mean))
+                  for level in (metadata.noise_shot, metadata.noise_read))
+    return result, dataclasses.replace(metadata, noise_shot=shot, noise_read=read)
 
 
 def _read_tiff(path: Path) -> tuple[np.ndarray, CameraMetadata]:
@@ -141,7 +140,7 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, CameraMetadata]:
     sidecar = own if own.is_file() else shared
     if not sidecar.is_file():
         required = [field.name for field in dataclasses.fields(CameraMetadata) if field.default is dataclasses.MISSING]
-        raise DataError(f"{path}: a TIFF does not say what its samples mean; write {own} or {shared} with the fields "
+        raise DataError(f"{path}: a TIFF does not state its camera; write {own} or {shared} with the fields "
                         f"{', '.join(required)}, see docs/data.md.")
     try:
         text = sidecar.read_text(encoding='utf-8')

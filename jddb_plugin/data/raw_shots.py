@@ -1,4 +1,4 @@
-"""How many mosaics a camera file holds, where it is no DNG: Canon's rolls (CR3), Pentax's and others' pixel shift."""
+"""How many mosaics a camera file other than a DNG holds: Canon's rolls (CR3), Pentax's and others' pixel shift."""
 from __future__ import annotations
 
 import struct

@@ -1,42 +1,33 @@
-"""What burst LMDBs are built of: folders of images, zip files, raw files, videos - clip by clip, frame by frame.
+"""Clips that burst LMDBs are built from: folders of images or raw files, zip files, videos.
 
-A clip lists its frames without decoding them, and gives one task per frame that does (see workers.py).
+Which clips a folder holds is decided by discover.py. A clip lists its frames without decoding them, and makes one task per frame
+that does (see workers.py).
 """
 from __future__ import annotations
 
-import contextlib
 import functools
-import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, Optional, Sequence
 
 import numpy as np
 
 from jddb_plugin.checks import DataError
-from jddb_plugin.data.folders import frames_of_folder
-from jddb_plugin.data.images import (
-    IMAGE_SUFFIXES,
-    decode_srgb,
-    encode_png,
-    image_header,
-    image_size,
-    list_images,
-    natural_key,
-)
+from jddb_plugin.data.archives import open_member, read_member
+from jddb_plugin.data.discover import FoundClip, discover
+from jddb_plugin.data.images import decode_srgb, encode_png, image_header, image_size, list_images
 from jddb_plugin.data.metadata import CameraMetadata
 
 if TYPE_CHECKING:
     import mmcv
 
-VIDEO_SUFFIXES = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v')
 _TIFF = ('.tif', '.tiff')
 
 
 @dataclass(frozen=True)
 class EncodedFrame:
-    """An encoded image, and what is known of a raw frame; notes are lines for the user."""
+    """An encoded image, and the metadata of a raw frame; notes are lines for the log."""
 
     image: bytes
     metadata: Optional[CameraMetadata] = None
@@ -61,14 +52,14 @@ class SourceClip:
     stamps: tuple[str, ...]
 
     def source(self, index: int) -> str:
-        """Name of what a frame is made of, for messages."""
+        """Name of a frame's source, for messages."""
         return self.stamps[index].split('\t')[0]
 
     def check(self) -> None:
-        """Raise DataError if the frames' headers say already that this is no clip."""
+        """Raise DataError if the headers of the frames contradict each other."""
 
     def tasks(self, indices: Sequence[int]) -> Iterator[Task]:
-        """One task for each of the frames ``indices``, which rise."""
+        """One task for each of the frames ``indices``, which are in ascending order."""
         raise NotImplementedError
 
 
@@ -98,9 +89,8 @@ class ZipClip(SourceClip):
         """Raise DataError if sizes differ, or an image is unreadable."""
         sizes = set()
         for member in self.members:
-            where = f'{self.archive}: {member}'
-            with _sound_zip(where), _open_zip(self.archive).open(member) as file:
-                sizes.add(image_size(file, where))
+            with open_member(self.archive, member) as file:
+                sizes.add(image_size(file, f'{self.archive}: {member}'))
         _check_sizes(sizes, self.where)
 
     def tasks(self, indices: Sequence[int]) -> Iterator[Task]:
@@ -137,7 +127,7 @@ class VideoClip(SourceClip):
                 frame = video.read()
                 if frame is None:
                     raise DataError(f'{self.file}: ends after {position} frames, but its header promises frame {target}; '
-                                    f'pass --count so that it is not needed, or remove the file.')
+                                    'pass a smaller --count, or remove the file.')
                 position += 1
             where = f'{self.file}: frame {target}'
             yield functools.partial(_encode_rgb, np.ascontiguousarray(frame[..., ::-1]), where)
@@ -150,7 +140,7 @@ def _check_sizes(sizes: set[tuple[int, int]], where: str) -> None:
 
 
 def _encode_image(content: bytes, where: str) -> EncodedFrame:
-    """A PNG as it is if it is RGB, anything else encoded anew; decoded in any case, to know that it is sound."""
+    """An RGB PNG as it is, anything else encoded as PNG; decoded in any case, so that damage is found."""
     image = decode_srgb(content, where)
     if content[:4] == b'\x89PNG' and image_header(content, where)[0][2] == 3:
         return EncodedFrame(content)
@@ -171,30 +161,13 @@ def _encode_file(file: Path) -> EncodedFrame:
         raise
 
 
-@functools.lru_cache(maxsize=1)
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    """Each process keeps its archive open: the list of members of a large one takes a while to read."""
-    return zipfile.ZipFile(path)
-
-
-@contextlib.contextmanager
-def _sound_zip(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last if it is encrypted
-        raise DataError(f'{where}: cannot be read ({error}); download the zip file again.') from error
-
-
 def _encode_member(archive: Path, member: str) -> EncodedFrame:
-    where = f'{archive}: {member}'
-    with _sound_zip(where):
-        content = _open_zip(archive).read(member)
-    return _encode_image(content, where)
+    return _encode_image(read_member(archive, member), f'{archive}: {member}')
 
 
 def _encode_raw(file: Path, cfa: Optional[str]) -> EncodedFrame:
     from jddb_plugin.data.raw_reader import read_raw
-    frame = read_raw(file, cfa=cfa, tell=False)
+    frame = read_raw(file, cfa=cfa, log_notes=False)
     metadata = frame.metadata.check(str(file))
     if int(frame.mosaic.max()) >= 2 ** metadata.bits:
         raise DataError(f'{file}: holds a sample of {int(frame.mosaic.max())}, but has {metadata.bits} bits per sample; '
@@ -230,7 +203,7 @@ def raw_clip(files: Sequence[Path], name: str, where: str, *, cfa: Optional[str]
         files: of one camera and one setting.
         name: of the clip.
         where: file or folder, for messages.
-        cfa: pattern of files that do not say it.
+        cfa: pattern of files that do not state it.
     """
     notes = sorted({note for folder in {file.parent for file in files} for note in folder.glob('*.json')})
     options = f'{cfa}\t{zlib.crc32(repr([_stamp(note) for note in notes]).encode()):08x}'
@@ -258,80 +231,37 @@ def video_clip(file: Path, *, start: int = 0, count: Optional[int] = None, step:
     if start < 0 or step < 1 or count is not None and count < 1:
         raise DataError(f'expected a start of at least 0, and step and count of at least 1, got {start}, {step}, {count}.')
     frames = _open_video(file).frame_cnt
-    there = len(range(start, frames, step))
-    if there < (count or 1):
+    available = len(range(start, frames, step))
+    if available < (count or 1):
         raise DataError(f'{file}: has {frames} frames, not enough for {count or 1} from {start} in steps of {step}; '
                         'choose others with --start, --count and --step.')
-    stamps = tuple(f'{_stamp(file)}\t{start + i * step}' for i in range(count or there))
+    stamps = tuple(f'{_stamp(file)}\t{start + i * step}' for i in range(count or available))
     return VideoClip(file.stem, str(file), stamps, file, start, step)
-
-
-def zip_clips(path: Path) -> list[SourceClip]:
-    """One clip for each folder of images in a zip file.
-
-    Raises:
-        DataError: not a zip file, a name in it that leads out of it, two folders of one name, or no images.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f'{path}: not a complete zip file ({error}); download it again.') from error
-    folders: dict[PurePosixPath, list[zipfile.ZipInfo]] = {}
-    for info in infos:
-        name = PurePosixPath(info.filename.replace('\\', '/'))
-        if name.is_absolute() or '..' in name.parts or ':' in name.parts[0]:
-            raise DataError(f'{path}: {info.filename}: leads out of the archive; this is no data set, do not unpack it.')
-        if name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith('.') and '__MACOSX' not in name.parts:
-            folders.setdefault(name.parent, []).append(info)
-    clips: list[SourceClip] = []
-    for folder, members in sorted(folders.items()):
-        members.sort(key=lambda info: natural_key(PurePosixPath(info.filename).name))
-        stamps = tuple(f'{info.filename}\t{info.file_size}\t{info.CRC:08x}' for info in members)
-        clips.append(ZipClip(folder.name or path.stem, f'{path}: {folder}', stamps, path,
-                             tuple(info.filename for info in members)))
-    if not clips:
-        raise DataError(f'{path}: holds no images; expected one folder of images per clip.')
-    return clips
-
-
-def _folder_clip(folder: Path, cfa: Optional[str]) -> Optional[SourceClip]:
-    files, is_raw = frames_of_folder(folder)
-    if is_raw:
-        return raw_clip(files, folder.name, str(folder), cfa=cfa)
-    return image_clip(folder, folder.name) if files else None
 
 
 def find_clips(root: Path, *, start: int = 0, count: Optional[int] = None, step: int = 1,
                cfa: Optional[str] = None) -> list[SourceClip]:
-    """The clips of a folder: folders of images or of raw files, videos, ``.mat`` files; or those of a zip file.
+    """The clips of a folder or a zip file, by the rules of :mod:`jddb_plugin.data.discover`.
 
     Args:
-        root: the folder.
+        root: the folder or zip file.
         start, count, step: frames to take of a video.
-        cfa: pattern of raw files that do not say it.
+        cfa: pattern of raw files that do not state it.
 
     Raises:
-        DataError: there are none, or one cannot be one.
+        DataError: there are none, or one cannot be used.
     """
-    if root.is_file() and root.suffix.lower() == '.zip':
-        return zip_clips(root)
-    if not root.is_dir():
-        raise DataError(f'{root}: no such folder.')
-    clips: list[SourceClip] = []
-    for path in sorted(root.iterdir()):
-        if path.name.startswith('.'):
-            continue
-        if path.is_dir():
-            clip = _folder_clip(path, cfa)
-            if clip is None:
-                raise DataError(f'{path}: holds no images.')
-            clips.append(clip)
-        elif path.suffix.lower() in VIDEO_SUFFIXES:
-            clips.append(video_clip(path, start=start, count=count, step=step))
-        elif path.suffix.lower() == '.mat':
-            clips.append(raw_clip([path], path.stem, str(path), cfa=cfa))
-    if not clips:
-        raise DataError(f'{root}: holds no folders, videos or .mat files; expected one folder of images or raw files, one '
-                        'video, or one .mat file per clip.')
-    return clips
+    return [_source_clip(found, start, count, step, cfa) for found in discover(root)]
+
+
+def _source_clip(found: FoundClip, start: int, count: Optional[int], step: int, cfa: Optional[str]) -> SourceClip:
+    if found.kind == 'raw':
+        return raw_clip(found.files, found.name, found.where, cfa=cfa)
+    if found.kind == 'images':
+        return ImageClip(found.name, found.where, tuple(map(_stamp, found.files)), found.files)
+    if found.kind == 'video':
+        return video_clip(found.path, start=start, count=count, step=step)
+    if found.kind == 'zip':
+        stamps = tuple(f'{member.name}\t{member.size}\t{member.crc:08x}' for member in found.members)
+        return ZipClip(found.name, found.where, stamps, found.path, tuple(member.name for member in found.members))
+    raise DataError(found.error)

@@ -1,4 +1,4 @@
-"""Copies of LMDBs on the node's own disk, where a shared cluster's file system is slow at random reads."""
+"""Copies of LMDBs on the node's own disk, for shared file systems that are slow at random reads."""
 from __future__ import annotations
 
 import hashlib
@@ -22,35 +22,34 @@ def stage(lmdb_path: Union[str, Path], stage_dir: Optional[str]) -> Path:
     """Copy an LMDB folder below ``stage_dir``, once per node, and return the copy's path.
 
     Several processes may call this at once: one copies, the others wait for it. A copy is verified by SHA-256 when it is
-    made; a later call takes it if the source's path, sizes and times are the same and the copy's sizes are right. Copies
-    are not removed, since another job may read them: of a job's own folder the cluster does that, of others their owner.
+    made; a later call uses it if the source's path, sizes and times are the same and the copy's sizes are right. Copies
+    are not removed, since another job may read them: the cluster removes a job's own folder, the owner any other.
 
     Args:
         lmdb_path: the database's folder.
-        stage_dir: where to; ``auto`` takes the folder of the job (:func:`job_folder`), and does nothing if there is none; None
-            does nothing.
+        stage_dir: folder of the copies; ``auto`` takes that of the job (:func:`job_folder`), and copies nothing if there is
+            none; None copies nothing.
 
     Returns:
-        the copy's folder; ``lmdb_path`` itself, after a warning, where there is no room or it cannot be copied.
+        the copy's folder; ``lmdb_path`` itself, after a warning, if there is no room or it cannot be copied.
 
     Raises:
-        DataError: ``lmdb_path`` is no LMDB folder.
+        DataError: ``lmdb_path`` is not an LMDB folder.
     """
     path = Path(lmdb_path).expanduser()
     if not (path / 'data.mdb').is_file():
-        raise DataError(f'{path}: no LMDB (it has no data.mdb).')
+        raise DataError(f'{path}: is not an LMDB (it has no data.mdb).')
     if stage_dir == 'auto':
         stage_dir = job_folder(os.environ)
         if stage_dir is None:
-            _logger.info("%s: is read where it is: there is no folder that is known to be this job's own; name one by stage_dir.",
-                         path)
+            _logger.info('%s: is not copied, since no folder of this job is known; name one by stage_dir.', path)
     if not stage_dir:
         return path
     folder = Path(stage_dir).expanduser()
     try:
         return _stage(path, folder)
     except OSError as error:
-        _logger.warning('%s: cannot be copied to %s (%s); it is read where it is.', path, folder, error)
+        _logger.warning('%s: cannot be copied to %s (%s); the original is read.', path, folder, error)
         return path
 
 
@@ -72,7 +71,7 @@ def _stage(path: Path, folder: Path) -> Path:
     target = folder / f'{path.resolve().stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.lmdb'
     folder.mkdir(parents=True, exist_ok=True)
     lock = None
-    while lock is None:  # who held it may have removed its file
+    while lock is None:  # the previous holder may have removed its file
         lock = take_lock(folder / f'{target.name}.lock', wait=True)
     try:
         if _is_whole(path, target):
@@ -83,7 +82,7 @@ def _stage(path: Path, folder: Path) -> Path:
         needed = sum(file.stat().st_size for file in _files(path))
         free = shutil.disk_usage(folder).free
         if free < needed + _SPARE:
-            _logger.warning('%s: needs %.1f GB, but %s has %.1f GB left; it is read where it is.', path, needed / 1e9, folder,
+            _logger.warning('%s: needs %.1f GB, but %s has %.1f GB left; the original is read.', path, needed / 1e9, folder,
                             free / 1e9)
             return path
         _logger.info('Copy %s (%.1f GB) to %s', path, needed / 1e9, target)
@@ -92,7 +91,7 @@ def _stage(path: Path, folder: Path) -> Path:
             for file in _files(path):
                 _copy(file, partial / file.name)
             if _stamp(path) != stamp:
-                raise OSError('it changed meanwhile')
+                raise OSError('it changed while it was copied')
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -102,7 +101,7 @@ def _stage(path: Path, folder: Path) -> Path:
 
 
 def _files(path: Path) -> list[Path]:
-    """What to copy: all but LMDB's table of readers, which belongs to the node."""
+    """Files to copy: all but LMDB's table of readers, which belongs to the node."""
     return sorted(file for file in path.iterdir() if file.is_file() and file.name != 'lock.mdb')
 
 

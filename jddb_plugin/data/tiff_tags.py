@@ -1,7 +1,7 @@
 """Directories of TIFF files and of the many raw formats that are laid out like one: DNG, CR2, NEF, ARW, RW2, ORF, PEF, ...
 
-Only tags are read, no samples. Files are not trusted: directories may go in circles, values may lie behind the end of the
-file; what cannot be read is left out and remembered in :attr:`Directory.broken`.
+Only tags are read, no samples. Files are not trusted: directories may refer to each other in circles, values may lie behind the
+end of the file; what cannot be read is skipped and recorded in :attr:`Directory.broken`.
 """
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, Optional, Union
 
+_NOT_OPEN = -1
+
 
 class FileContent:
-    """A file that looks like bytes and is read when a slice of it is taken.
+    """A file that looks like bytes; a slice of it is read when it is taken.
 
-    A mapped file would end the process where the file is cut off meanwhile or its disk fails; this raises OSError.
+    A memory-mapped file would end the process if the file is truncated meanwhile or its disk fails; this raises OSError.
 
     Raises:
         OSError: it cannot be opened.
@@ -25,7 +27,7 @@ class FileContent:
     _BLOCK = 1 << 20
 
     def __init__(self, path: Path) -> None:
-        self._file: Optional[int] = None
+        self._file = _NOT_OPEN
         self._file = os.open(path, os.O_RDONLY | getattr(os, 'O_BINARY', 0))
         self._size = os.fstat(self._file).st_size
 
@@ -40,7 +42,7 @@ class FileContent:
         while start < stop:
             piece = os.pread(self._file, stop - start, start)
             if not piece:
-                raise OSError('the file was cut off while it was read')
+                raise OSError('the file was truncated while it was read')
             pieces.append(piece)
             start += len(piece)
         return b''.join(pieces)
@@ -59,7 +61,7 @@ class FileContent:
         return -1
 
     def __del__(self) -> None:
-        if self._file is not None:
+        if self._file != _NOT_OPEN:
             os.close(self._file)
 
 
@@ -141,6 +143,17 @@ class Directory:
         values = self.numbers(code)
         return values[0] if values else default
 
+    def whole(self, code: int, default: int = 0) -> int:
+        """First value as a whole number, or the default: for tags that the specification defines as whole numbers.
+
+        Raises:
+            ValueError: the value has a fraction, or is not a number.
+        """
+        value = self.number(code, default)
+        if value != int(value):
+            raise ValueError(f'tag {code} is {value}, expected a whole number')
+        return int(value)
+
     def text(self, code: int) -> str:
         """Text up to its end; empty if it is not there."""
         return self.bytes(code).split(b'\0')[0].decode('utf-8', 'replace').strip()
@@ -177,9 +190,9 @@ class _Parser:
         result = Directory(self.content, self.order)
         for at in range(place + head, place + head + count * entry, entry):
             code, kind, number = (self._unpack(name, at + offset) for name, offset in (('H', 0), ('H', 2), (letter, 4)))
-            size = _SIZES.get(kind, 0) * (number or 0)
+            size = _SIZES.get(kind or 0, 0) * (number or 0)
             value = at + entry - inline if size <= inline else self._unpack(letter, at + entry - inline)
-            if number is None or value is None:
+            if code is None or kind is None or number is None or value is None:
                 result.broken.append(0)
                 break
             if 0 < size <= _MOST_BYTES and value + size <= len(self.content):

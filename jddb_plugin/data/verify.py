@@ -12,9 +12,9 @@ from typing import Iterator, Optional
 from tqdm import tqdm
 
 from jddb_plugin.checks import DataError
-from jddb_plugin.data.burst_lmdb import CHECKSUMS, META_INFO, METADATA, list_keys, metadata_key, read_value
 from jddb_plugin.data.frame_source import META_LINE, read_lines
 from jddb_plugin.data.images import decode_mosaic, decode_srgb, image_header
+from jddb_plugin.data.lmdb_reader import CHECKSUMS, META_INFO, METADATA, list_keys, metadata_key, read_value
 from jddb_plugin.data.metadata import parse_metadata
 from jddb_plugin.data.workers import run_in_order
 
@@ -33,28 +33,28 @@ def verify(path: Path, *, workers: int = 1) -> tuple[str, list[str]]:
 
     Args:
         path: the database's folder.
-        workers: processes that do it. 0 does it in this one, which pages so damaged that reading them crashes would end.
+        workers: processes. 0 uses this one; pages whose damage crashes the reading process would end it.
 
     Returns:
-        a summary in one line, and one line for each thing that is wrong, naming its key.
+        a summary in one line, and one line for each problem, which names its key.
 
     Raises:
-        DataError: it is no burst LMDB, or cannot be read at all.
+        DataError: the folder is not a burst LMDB, or cannot be read at all.
     """
     path = path.expanduser()
     if not (path / 'data.mdb').is_file():
-        raise DataError(f'{path}: no LMDB (it has no data.mdb).')
+        raise DataError(f'{path}: is not an LMDB (it has no data.mdb).')
     shapes, checksums = _read_meta(path), _read_checksums(path)
     expected = [_Expected(key, value, shapes.get(key)) for key, value in checksums.items()]
     problems = [f'{key}: is in {META_INFO}, but not in {CHECKSUMS}' for key in shapes if key not in checksums]
     problems += [f'{item.key}: is in {CHECKSUMS}, but not in {META_INFO}' for item in expected
                  if item.shape is None and not item.key.endswith(f'/{METADATA}')]
     mosaics = {key.rsplit('/', 1)[0] for key, shape in shapes.items() if shape[2] == 1}
-    problems += [f'{metadata_key(clip)}: missing; a clip of mosaics needs it'
+    problems += [f'{metadata_key(clip)}: missing; a clip of mosaics needs metadata'
                  for clip in sorted(mosaics) if metadata_key(clip) not in checksums]
 
     def tasks() -> Iterator[functools.partial[list[str]]]:
-        yield functools.partial(_surplus, path, frozenset(checksums))
+        yield functools.partial(_unexpected_keys, path, frozenset(checksums))
         for start in range(0, len(expected), _CHUNK):
             yield functools.partial(_check, path, tuple(expected[start:start + _CHUNK]))
 
@@ -67,8 +67,8 @@ def verify(path: Path, *, workers: int = 1) -> tuple[str, list[str]]:
         except DataError as error:
             if 'worker process was killed' not in str(error):
                 raise
-            problems.append(f'data.mdb: reading it ends the process (after {progress.n} of {len(expected)} values), so damaged '
-                            'are pages of the database itself')
+            problems.append(f'data.mdb: reading it crashes the process (after {progress.n} of {len(expected)} values): pages of '
+                            'the database itself are damaged')
     clips = len({key.rsplit('/', 1)[0] for key in shapes})
     state = f'{len(problems)} problem{"s" * (len(problems) > 1)}' if problems else 'sound'
     return f'{path}: {state}; {clips} clips, {len(shapes)} frames, {len(mosaics)} clips of mosaics', problems
@@ -80,8 +80,8 @@ def _read_meta(path: Path) -> dict[str, tuple[int, int, int]]:
         match = META_LINE.fullmatch(line.strip())
         if match is None:
             raise DataError(f"{path / META_INFO}, line {number}: expected 'clip/frame.png (height,width,channels) level', got "
-                            f'{line!r}; build it anew.')
-        shapes[f"{match['clip']}/{match['frame']}"] = tuple(int(match[name]) for name in ('height', 'width', 'channels'))
+                            f'{line!r}; rebuild the LMDB.')
+        shapes[f"{match['clip']}/{match['frame']}"] = int(match['height']), int(match['width']), int(match['channels'])
     return shapes
 
 
@@ -90,12 +90,12 @@ def _read_checksums(path: Path) -> dict[str, int]:
     for number, line in enumerate(read_lines(path / CHECKSUMS), 1):
         match = re.fullmatch(r'(.+) ([0-9a-f]{8})', line)
         if match is None:
-            raise DataError(f"{path / CHECKSUMS}, line {number}: expected 'key 8-hex-digits', got {line!r}; build it anew.")
+            raise DataError(f"{path / CHECKSUMS}, line {number}: expected 'key 8-hex-digits', got {line!r}; rebuild the LMDB.")
         checksums[match[1]] = int(match[2], 16)
     return checksums
 
 
-def _surplus(path: Path, known: frozenset[str]) -> list[str]:
+def _unexpected_keys(path: Path, known: frozenset[str]) -> list[str]:
     return [f'{key}: is in the database, but not in {CHECKSUMS}' for key in list_keys(path) if key not in known]
 
 

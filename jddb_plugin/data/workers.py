@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import Any, Callable, Iterable, Iterator, TypeVar, Union
+from typing import Any, Callable, Generator, Iterable, Iterator, TypeVar, Union
 
 import cv2
 from torch.utils.data import DataLoader, Dataset
@@ -18,7 +18,7 @@ Task = Callable[[], Result]
 class _Results(Dataset):
     """A data set whose indices are the tasks themselves.
 
-    An error of ours is a result, too, and is raised where it is asked for: the loader would wrap its message.
+    Our own errors are results, too, and are raised when the result is taken: the loader would wrap their messages.
     """
 
     def __getitem__(self, task: Task[Result]) -> Union[Result, JDDBError]:
@@ -29,17 +29,17 @@ class _Results(Dataset):
 
 
 def _start_worker(_: int) -> None:
-    """A worker leaves interrupts to its parent, ends when the parent is killed, and is one of many."""
+    """A worker leaves interrupts to its parent, ends when the parent is killed, and uses one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     end_with_parent()
 
 
-def _as_it_is(result: Any) -> Any:
+def _identity(result: Any) -> Any:
     return result
 
 
-def run_in_order(tasks: Iterable[Task[Result]], workers: int) -> Iterator[Result]:
+def run_in_order(tasks: Iterable[Task[Result]], workers: int) -> Generator[Result, None, None]:
     """Results of the tasks, in their order.
 
     Args:
@@ -47,13 +47,13 @@ def run_in_order(tasks: Iterable[Task[Result]], workers: int) -> Iterator[Result
         workers: processes (spawned); 0 runs the tasks in this one.
 
     Raises:
-        DataError: a task's own, or a worker was killed.
+        DataError: raised by a task, or a worker was killed.
     """
     if not workers:
         for task in tasks:
             yield task()
         return
-    loader = DataLoader(_Results(), sampler=tasks, batch_size=None, num_workers=workers, collate_fn=_as_it_is,
+    loader = DataLoader(_Results(), sampler=tasks, batch_size=None, num_workers=workers, collate_fn=_identity,
                         worker_init_fn=_start_worker, multiprocessing_context='spawn')
     results = _start(loader)
     try:
@@ -75,7 +75,7 @@ def run_in_order(tasks: Iterable[Task[Result]], workers: int) -> Iterator[Result
 
 
 def _start(loader: DataLoader) -> Iterator[Any]:
-    """An iterator that raises where it is asked only: torch's handler of SIGCHLD would raise anywhere, as in a write."""
+    """An iterator that raises in its next() only: torch's handler of SIGCHLD would raise anywhere, e.g. within a write."""
     number = getattr(signal, 'SIGCHLD', None)
     if number is None or threading.current_thread() is not threading.main_thread():
         return iter(loader)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from jddb_plugin.checks import OptionError, check_choice
 from jddb_plugin.losses.jddb_loss import charbonnier
-from jddb_plugin.ops.isp import develop_softly, tone_map_softly
+from jddb_plugin.ops.camera import Camera
+from jddb_plugin.ops.isp import tone_map_softly
 
 
 @LOSS_REGISTRY.register()
@@ -34,13 +35,11 @@ class DevelopedLoss(nn.Module):
         self.loss_weight, self.reduction, self.eps = loss_weight, reduction, eps
         self.linear, self.gamma, self.tone = linear, gamma, tone
 
-    def forward(self, restored: Tensor, gt: Tensor, *, red_gain: Tensor, blue_gain: Tensor, cam2rgb: Tensor,
-                rgb_gain: Tensor) -> Tensor:
-        """Loss of ``restored`` against ``gt``, both linear camera RGB [B, 3, H, W]; gains [B], cam2rgb [B, 3, 3]."""
+    def forward(self, restored: Tensor, gt: Tensor, *, camera: Camera) -> Tensor:
+        """Loss of ``restored`` against ``gt``, both linear camera RGB [B, 3, H, W]; fields of ``camera`` [B]."""
         total = self.linear * charbonnier(restored, gt, self.eps)
         if self.gamma or self.tone:
-            camera = {'red_gain': red_gain, 'blue_gain': blue_gain, 'cam2rgb': cam2rgb, 'rgb_gain': rgb_gain}
-            restored, gt = (develop_softly(image, **camera) for image in (restored, gt))
+            restored, gt = camera.develop_softly(restored), camera.develop_softly(gt)
             total = total + self.gamma * charbonnier(restored, gt, self.eps)
         if self.tone:
             total = total + self.tone * charbonnier(tone_map_softly(restored), tone_map_softly(gt), self.eps)

@@ -6,7 +6,7 @@ over pixels, candidates and samples, which is what the released weights were tun
 """
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Sequence
 
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from jddb_plugin.checks import OptionError, check_choice
 from jddb_plugin.ops.block_matching import Search
+from jddb_plugin.ops.camera import Camera
 from jddb_plugin.ops.edges import high_frequency_mask
-from jddb_plugin.ops.isp import process
 
 
 def charbonnier(a: Tensor, b: Tensor, eps: float = 1e-3) -> Tensor:
@@ -52,15 +52,14 @@ class ReconstructionLoss(_Term):
         super().__init__(loss_weight, reduction)
         self.eps = eps
 
-    def forward(self, restored: Tensor, gt: Tensor, *, red_gain: Tensor, blue_gain: Tensor, cam2rgb: Tensor,
-                rgb_gain: Optional[Tensor] = None) -> Tensor:
-        """Loss of ``restored`` against ``gt``, both linear camera RGB [B, 3, H, W]; gains [B], cam2rgb [B, 3, 3].
+    def forward(self, restored: Tensor, gt: Tensor, *, camera: Camera) -> Tensor:
+        """Loss of ``restored`` against ``gt``, both linear camera RGB [B, 3, H, W]; fields of ``camera`` [B].
 
-        ``rgb_gain`` is not used: the released training leaves the brightness as the sensor has it.
+        Its ``rgb_gain`` is not used: the released training leaves the brightness as the sensor has it.
         """
-        camera = {'red_gain': red_gain, 'blue_gain': blue_gain, 'cam2rgb': cam2rgb}
+        plain = camera.with_gain(1.0)
         linear = charbonnier(restored, gt, self.eps)
-        developed = charbonnier(process(restored, **camera), process(gt, **camera), self.eps)
+        developed = charbonnier(plain.develop(restored), plain.develop(gt), self.eps)
         return self._reduce(linear + developed)
 
 

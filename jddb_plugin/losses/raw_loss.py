@@ -4,8 +4,6 @@ They compare packed raw with the mosaic of the true picture, and get what a netw
 """
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from jddb_plugin.checks import ShapeError, check_choice
 from jddb_plugin.losses.jddb_loss import charbonnier
 from jddb_plugin.ops.bayer import mosaic_rgb
+from jddb_plugin.ops.camera import Camera
 
 
 def srgb_gamma(linear: Tensor) -> Tensor:
@@ -51,12 +50,11 @@ class RawLoss(nn.Module):
         check_choice(reduction, ('sum', 'mean'), 'RawLoss.reduction')
         self.loss_weight, self.reduction, self.eps = loss_weight, reduction, eps
 
-    def forward(self, raw: Tensor, gt: Tensor, *, red_gain: Tensor, blue_gain: Tensor, cam2rgb: Optional[Tensor] = None,
-                rgb_gain: Optional[Tensor] = None) -> Tensor:
-        """Loss of packed raw [B, 4, H, W] against linear camera RGB ``gt`` [B, 3, 2H, 2W]; gains [B], the rest is not used."""
+    def forward(self, raw: Tensor, gt: Tensor, *, camera: Camera) -> Tensor:
+        """Loss of packed raw [B, 4, H, W] against linear camera RGB ``gt`` [B, 3, 2H, 2W]; fields of ``camera`` [B]."""
         clean = _clean_mosaic(raw, gt, 'RawLoss')
-        one = torch.ones_like(red_gain)
-        gains = torch.stack((red_gain, one, one, blue_gain), dim=-1)[..., None, None]
+        one = torch.ones_like(camera.red_gain)
+        gains = torch.stack((camera.red_gain, one, one, camera.blue_gain), dim=-1)[..., None, None]
         penalty = charbonnier(raw, clean, self.eps)
         penalty = penalty + charbonnier(srgb_gamma(raw * gains), srgb_gamma(clean * gains), self.eps)
         return self.loss_weight * (penalty.sum() if self.reduction == 'sum' else penalty.mean())

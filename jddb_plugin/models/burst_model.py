@@ -17,16 +17,14 @@ from jddb_plugin.inference.engine import align_frames
 from jddb_plugin.models.evaluation import EvaluatedModel, ValidationOptions
 from jddb_plugin.models.hooked_model import HookMixin
 from jddb_plugin.models.step import SkipCounter, StepOptions, clip_gradients, joined_loss, joined_values
-from jddb_plugin.ops.isp import develop_softly, tone_map_softly
-from jddb_plugin.ops.synthesis import synthesise_batch
+from jddb_plugin.ops.synthesis import synthesize
 
-_TENSORS = ('lq', 'gt', 'clean', 'red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb', 'positions')
+#: Entries of a batch that go to the device: tensors, and the values ``camera`` and ``noise``.
+_ENTRIES = ('lq', 'gt', 'clean', 'camera', 'noise', 'positions')
 #: Of samples with ``synthesis: device``.
-_SYNTHESIS = ('srgb', 'shot', 'read', 'seed')
+_SYNTHESIS = ('srgb', 'seed')
 #: Keys of ``train`` that are not switches of the step.
 _TRAIN = ('ema_decay', 'optim_g', 'scheduler', 'total_iter', 'warmup_iter', 'pixel_opt', 'perceptual_opt', 'hooks')
-#: What the ISP needs of a batch.
-_CAMERA = ('red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb')
 #: Losses behind names of the log that are not called as the names say.
 _CRITERIA = {'l_percep': 'cri_perceptual', 'l_style': 'cri_perceptual'}
 
@@ -123,13 +121,13 @@ class TrainedModel(EvaluatedModel):
 
         The reference is ``ref_idx`` of the batch, or the middle frame.
         """
-        self.batch = {key: data[key].to(self.device, non_blocking=True) for key in (*_TENSORS, *_SYNTHESIS) if key in data}
+        self.batch = {key: data[key].to(self.device, non_blocking=True) for key in (*_ENTRIES, *_SYNTHESIS) if key in data}
         ref_idx = data.get('ref_idx')
         if 'srgb' in self.batch:
             with torch.no_grad():
-                self.batch.update(synthesise_batch(self.batch, int(data['ref_idx'][0]))._asdict())
-            for key in _SYNTHESIS:
-                del self.batch[key]
+                burst = synthesize(self.batch.pop('srgb'), self.batch['camera'], self.batch['noise'], self.batch.pop('seed'),
+                                   ref_idx=int(data['ref_idx'][0]))
+            self.batch.update(burst._asdict())
         self.lq, self.gt = self.batch['lq'], self.batch.get('gt')
         self.ref_idx = self.lq.shape[1] // 2 if ref_idx is None else int(ref_idx[0])
 
@@ -166,14 +164,13 @@ class TrainedModel(EvaluatedModel):
         """``pixel_opt`` of linear camera RGB; losses that develop it get the camera."""
         if not getattr(self.cri_pix, 'needs_camera', False):
             return self.cri_pix(restored, gt)
-        return self.cri_pix(restored, gt, **{key: self.batch[key] for key in _CAMERA})
+        return self.cri_pix(restored, gt, camera=self.batch['camera'])
 
     def perceptual_losses(self, restored: Tensor, gt: Tensor) -> OrderedDict[str, Tensor]:
         """``perceptual_opt``, the toolbox's loss, of linear camera RGB that is developed first; empty without it."""
         if not self.cri_perceptual:
             return OrderedDict()
-        camera = {key: self.batch[key] for key in _CAMERA}
-        pictures = (tone_map_softly(develop_softly(image, **camera)) for image in (restored, gt))
+        pictures = (self.batch['camera'].develop_softly(image, tone_curve=True) for image in (restored, gt))
         terms = zip(('l_percep', 'l_style'), self.cri_perceptual(*pictures))
         return OrderedDict((name, term) for name, term in terms if term is not None)
 

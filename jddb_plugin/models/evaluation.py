@@ -21,7 +21,8 @@ from jddb_plugin.checks import DataError, OptionError, check_choice
 from jddb_plugin.inference.engine import ALIGNMENTS, restore_frame
 from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.bayer import demosaic_bilinear
-from jddb_plugin.ops.isp import process, tone_map
+from jddb_plugin.ops.camera import Camera
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.options import parse_memory, read_options
 from jddb_plugin.runtime import processes
 
@@ -31,7 +32,7 @@ _SCORES = ('val_freq', 'save_img', 'suffix', 'pbar', 'metrics', 'matching_figure
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """How whole frames are restored in validation and testing; the same engine serves the restore command.
+    """How whole frames are restored in validation and testing, by the same engine as in the restore command.
 
     Attributes:
         align: 'tiles', 'smooth', 'flow' or 'none', see :mod:`jddb_plugin.inference.align`. Default: by the network.
@@ -70,7 +71,7 @@ class ValidationOptions:
 
 
 class EvaluatedModel(VideoBaseModel):
-    """The part of the models of burst networks that restores whole frames and scores them."""
+    """Base of the models of burst networks: restores whole frames and scores them."""
 
     batch: dict[str, Any]
     lq: Tensor
@@ -105,27 +106,23 @@ class EvaluatedModel(VideoBaseModel):
                                     memory=None if options.memory is None else parse_memory(options.memory))
         net.train(training)
 
-    def _develop(self, linear: Tensor) -> Tensor:
-        """Linear camera RGB -> sRGB in [0, 1], unrounded."""
-        return process(linear, **{key: self.batch[key] for key in ('red_gain', 'blue_gain', 'cam2rgb', 'rgb_gain')})
-
     def get_current_visuals(self) -> dict[str, Tensor]:
         """The result and the ground truth as pictures: sRGB with tone curve, [B, 3, H, W] in [0, 1]."""
-        visuals = OrderedDict(lq=self.lq.detach().cpu(), result=tone_map(self._develop(self.output)).cpu())
+        camera: Camera = self.batch['camera']
+        visuals = OrderedDict(lq=self.lq.detach().cpu(), result=camera.develop(self.output, tone_curve=True).cpu())
         if self.gt is not None:
-            visuals['gt'] = tone_map(self._develop(self.gt)).cpu()
+            visuals['gt'] = camera.develop(self.gt, tone_curve=True).cpu()
         return visuals
 
     def _restore(self, sample: Mapping[str, Any]) -> None:
-        self.feed_data({key: torch.as_tensor(value)[None] for key, value in sample.items()
-                        if torch.is_tensor(value) or key == 'ref_idx'})
+        self.feed_data(as_batch(sample))
         self.test()
 
     def dist_validation(self, dataloader: Any, current_iter: Any, tb_logger: Any, save_img: bool) -> None:
         """Restore every frame of the data set; PSNR and SSIM after the ISP, in floating point (section 4.2).
 
         A clip's score is the mean over its frames ("all"), and over those that have real neighbors on both sides
-        ("centre"). Clips count equally. Frames are shared out among the ranks, of which some may have none.
+        ("centre"). Clips count equally. Frames are distributed among the ranks, of which some may have none.
         """
         dataset = dataloader.dataset
         name = dataset.opt['name']
@@ -171,7 +168,7 @@ class EvaluatedModel(VideoBaseModel):
 
     def _as_image(self, linear: Tensor) -> np.ndarray:
         """[H, W, 3] in [0, 255], float64, not rounded: what the toolbox's metrics work on."""
-        return self._develop(linear)[0].permute(1, 2, 0).cpu().numpy().astype(np.float64) * 255
+        return self.batch['camera'].develop(linear)[0].permute(1, 2, 0).cpu().numpy().astype(np.float64) * 255
 
     def _save_image(self, name: str, sample: Mapping[str, Any], current_iter: Any) -> None:
         picture = tensor2img([self.get_current_visuals()['result']])
@@ -185,7 +182,8 @@ class EvaluatedModel(VideoBaseModel):
             self._restore(dataset[index])
             noisy = demosaic_bilinear(self.lq[:, self.ref_idx, :4]).clamp(0, 1)
             visuals = self.get_current_visuals()
-            row = [tone_map(self._develop(noisy)).cpu(), visuals['result'], *([visuals['gt']] if 'gt' in visuals else [])]
+            row = [self.batch['camera'].develop(noisy, tone_curve=True).cpu(), visuals['result']]
+            row += [visuals['gt']] if 'gt' in visuals else []
             picture = torch.cat([part[0] for part in row], dim=-1).clamp(0, 1)
             tb_logger.add_image(f"restored/{dataset.opt['name']}/{folder}", picture, current_iter)
 
@@ -199,8 +197,8 @@ class EvaluatedModel(VideoBaseModel):
             per_clip: dict[str, dict[str, Any]] = {}
             for folder, values in results.items():
                 by_frame = values[:, k].cpu().numpy()
-                centre = by_frame[~border[folders == folder]]
-                per_clip[folder] = {'all': float(by_frame.mean()), 'centre': float(centre.mean()) if len(centre) else None,
+                center = by_frame[~border[folders == folder]]
+                per_clip[folder] = {'all': float(by_frame.mean()), 'centre': float(center.mean()) if len(center) else None,
                                     'frames': by_frame.tolist()}
             means: dict[str, Optional[float]] = {}
             for kind in ('all', 'centre'):
@@ -211,8 +209,8 @@ class EvaluatedModel(VideoBaseModel):
         lines = [f'Validation {name}']
         for metric, clips in table.items():
             for clip, scores in clips.items():
-                centre = 'none' if scores['centre'] is None else f"{scores['centre']:.4f}"
-                lines.append(f"\t # {metric} {clip}: all {scores['all']:.4f}, centre {centre}")
+                center = 'none' if scores['centre'] is None else f"{scores['centre']:.4f}"
+                lines.append(f"\t # {metric} {clip}: all {scores['all']:.4f}, centre {center}")
             best = self.best_metric_results[name][metric]
             lines.append(f"\t # {metric} best: {best['val']:.4f} @ {best['iter']} iter")
         get_root_logger().info('\n'.join(lines))
@@ -226,6 +224,12 @@ class EvaluatedModel(VideoBaseModel):
             path = os.path.join(self.opt['path']['results_root'], f'metrics_{name}.json')
             with open(path, 'w') as file:
                 json.dump(table, file, indent=2)
+
+
+def as_batch(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample as a batch of one: its tensors, its camera and noise, and the index of its reference."""
+    return {key: value.at(None) if isinstance(value, (Camera, NoiseModel)) else torch.as_tensor(value)[None]
+            for key, value in sample.items() if isinstance(value, (Tensor, Camera, NoiseModel)) or key == 'ref_idx'}
 
 
 def middle_frames(dataset: Any) -> dict[str, int]:

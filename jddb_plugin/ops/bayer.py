@@ -14,7 +14,8 @@ from torch import Tensor
 from jddb_plugin.checks import ShapeError
 
 
-def _check_even(height: int, width: int, name: str) -> None:
+def _check_even(image: Tensor, name: str) -> None:
+    height, width = image.shape[-2:]
     if height % 2 or width % 2 or height < 2 or width < 2:
         raise ShapeError(f'{name}: height and width must be even, got {height} x {width}; crop one row or column.')
 
@@ -34,7 +35,7 @@ def pack(mosaic: Tensor) -> Tensor:
         >>> pack(torch.arange(16).view(4, 4))[:, 0, 0].tolist()
         [0, 1, 4, 5]
     """
-    _check_even(*mosaic.shape[-2:], 'mosaic')
+    _check_even(mosaic, 'mosaic')
     return F.pixel_unshuffle(mosaic.unsqueeze(-3), 2)
 
 
@@ -65,7 +66,7 @@ def mosaic_rgb(rgb: Tensor) -> Tensor:
     """
     if rgb.ndim < 3 or rgb.shape[-3] != 3:
         raise ShapeError(f'rgb: expected [..., 3, H, W], got {list(rgb.shape)}.')
-    _check_even(*rgb.shape[-2:], 'rgb')
+    _check_even(rgb, 'rgb')
     red = rgb[..., 0, 0::2, 0::2]
     green_r = rgb[..., 1, 0::2, 1::2]
     green_b = rgb[..., 1, 1::2, 0::2]
@@ -74,7 +75,7 @@ def mosaic_rgb(rgb: Tensor) -> Tensor:
 
 
 def half_size_rgb(packed: Tensor) -> Tensor:
-    """Colour picture of half the mosaic's size: red, mean of the greens, blue of each cell.
+    """Color picture of half the mosaic's size: red, mean of the greens, blue of each cell.
 
     Args:
         packed: [..., 4, H, W], any range.
@@ -96,7 +97,7 @@ def half_size_rgb(packed: Tensor) -> Tensor:
 def demosaic_bilinear(packed: Tensor) -> Tensor:
     """Bilinear demosaicking, the plain baseline.
 
-    Every missing sample is the mean of the nearest samples of its colour; at the border the mean runs
+    Every missing sample is the mean of the nearest samples of its color; at the border the mean runs
     over those that exist.
 
     Args:
@@ -123,7 +124,7 @@ def demosaic_bilinear(packed: Tensor) -> Tensor:
         known[:, channel, rows, cols] = 1
     tent = packed.new_tensor([1, 2, 1])
     square = torch.outer(tent, tent)
-    # Green samples lie on a checkerboard: only the four direct neighbours are nearest.
+    # Green samples lie on a checkerboard: only the four direct neighbors are nearest.
     cross = packed.new_tensor([[0, 1, 0], [1, 4, 1], [0, 1, 0]])
     kernel = torch.stack((square, cross, square)).unsqueeze(1)
     rgb = F.conv2d(sparse, kernel, padding=1, groups=3) / F.conv2d(known, kernel, padding=1, groups=3)

@@ -12,7 +12,7 @@ from typing import Optional, Sequence, TypeVar, Union
 import torch
 from torch import Tensor
 
-from jddb_plugin.checks import ShapeError, check_choice
+from jddb_plugin.checks import OptionError, ShapeError, check_choice
 
 #: Bayer patterns: the 2x2 cell row by row.
 CFA_PATTERNS = ('rggb', 'grbg', 'gbrg', 'bggr')
@@ -115,11 +115,12 @@ def cell_to_rggb(values: Sequence[Value], cfa: str) -> tuple[Value, Value, Value
     y, x = red_position(cfa)
     if len(values) != 4:
         raise ShapeError(f'values of a cell: expected four, got {len(values)}.')
-    return tuple(values[2 * ((i + y) % 2) + (j + x) % 2] for i in (0, 1) for j in (0, 1))
+    red, green_r, green_b, blue = (values[2 * ((i + y) % 2) + (j + x) % 2] for i in (0, 1) for j in (0, 1))
+    return red, green_r, green_b, blue
 
 
-def normalise(packed: Tensor, black: Union[Sequence[float], Tensor], white: Union[Sequence[float], Tensor]) -> Tensor:
-    """Sample values -> light: black is 0 and white is 1.
+def normalize(packed: Tensor, black: Union[Sequence[float], Tensor], white: Union[Sequence[float], Tensor]) -> Tensor:
+    """Sample values -> normalized raw: black is 0 and white is 1.
 
     Plain arithmetic, so that gradients flow through it where the result is not clamped.
 
@@ -134,7 +135,7 @@ def normalise(packed: Tensor, black: Union[Sequence[float], Tensor], white: Unio
         ShapeError: not four planes, or not four levels.
 
     Examples:
-        >>> normalise(torch.full((4, 1, 1), 564), black=[64] * 4, white=[1064] * 4).flatten().tolist()
+        >>> normalize(torch.full((4, 1, 1), 564), black=[64] * 4, white=[1064] * 4).flatten().tolist()
         [0.5, 0.5, 0.5, 0.5]
     """
     if packed.ndim < 3 or packed.shape[-3] != 4 or len(black) != 4 or len(white) != 4:
@@ -149,7 +150,7 @@ def normalise(packed: Tensor, black: Union[Sequence[float], Tensor], white: Unio
 def flip_mosaic(mosaic: Tensor, *, flip_y: bool = False, flip_x: bool = False, transpose: bool = False) -> Tensor:
     """Flip and turn a mosaic so that it stays rggb.
 
-    A flipped side of even length starts with the wrong colour and loses its first and its last line; one of odd
+    A flipped side of even length starts with the wrong color and loses its first and its last line; one of odd
     length keeps its phase and loses the last line only, as does an unflipped one of odd length. What happens depends
     on the size alone: applied to an rgb image [..., 3, H, W] of the mosaic's size, this gives the matching image.
     Turning by 90 degrees is a flip and a transposition.
@@ -183,6 +184,12 @@ TURNS = {1: (False, False, False), 2: (False, False, True), 3: (False, True, Tru
           5: (True, False, False), 6: (True, False, True), 7: (True, True, True), 8: (True, True, False)}
 
 
+def _turn(orientation: int) -> tuple[bool, bool, bool]:
+    if orientation not in TURNS:
+        raise OptionError(f'expected an EXIF orientation, 1 to 8, got {orientation}.', field='orientation')
+    return TURNS[orientation]
+
+
 def orient(image: Tensor, orientation: int) -> Tensor:
     """Turn a picture [..., H, W] upright as its EXIF orientation (1 to 8) says; for finished pictures, not mosaics.
 
@@ -193,25 +200,7 @@ def orient(image: Tensor, orientation: int) -> Tensor:
         >>> orient(torch.zeros(3, 40, 60), 6).shape
         torch.Size([3, 60, 40])
     """
-    check_choice(orientation, TURNS, 'orientation')
-    swap, rows, columns = TURNS[orientation]
+    swap, rows, columns = _turn(orientation)
     if swap:
         image = image.transpose(-2, -1)
     return image.flip([dim for dim, reverse in ((-2, rows), (-1, columns)) if reverse])
-
-
-def undo_orient(image: Tensor, orientation: int) -> Tensor:
-    """Inverse of :func:`orient`: from upright to how the sensor saw it.
-
-    Raises:
-        OptionError: ``orientation`` is not in 1 to 8.
-
-    Examples:
-        >>> picture = torch.rand(3, 4, 6)
-        >>> torch.equal(undo_orient(orient(picture, 6), 6), picture)
-        True
-    """
-    check_choice(orientation, TURNS, 'orientation')
-    swap, rows, columns = TURNS[orientation]
-    image = image.flip([dim for dim, reverse in ((-2, rows), (-1, columns)) if reverse])
-    return image.transpose(-2, -1) if swap else image

@@ -1,6 +1,6 @@
 """Noise of a burst of raw frames, estimated from the frames themselves; for cameras that do not state theirs.
 
-The model is that of :mod:`jddb_plugin.ops.noise`: variance = shot * x + read ** 2, for each of the four planes.
+The model is that of :class:`jddb_plugin.ops.noise.NoiseModel`: variance = shot * x + read ** 2, for each of the four planes.
 
 How it works:
     1. Every plane is cut into 8 x 8 blocks, and each block is taken apart by the orthonormal cosine transform. Noise
@@ -11,19 +11,19 @@ How it works:
        played no part in the choice and so are not biased by it, give the variance: the median over the blocks of
        their mean square, divided by the median of the chi-square distribution that it follows.
     3. Clipping at black: where a share of a block's samples is at 0, mean and variance are those of a Gaussian cut off
-       at 0, and are mended by the ratios that belong to this share. Blocks with more than half at 0, or more than a
-       few samples at 1, are left out.
+       at 0, and are corrected by the ratios that belong to this share. Blocks with more than half of their samples at 0,
+       or more than a few at 1, are not used.
     4. A line with non-negative coefficients is fitted to the bins, weighted by relative error; bins far above the line
        (texture everywhere) count little.
 
-Motion does not matter, as frames are looked at one by one; several frames only give more blocks.
+Motion does not matter, since frames are analyzed one by one; several frames only give more blocks.
 
 Limits:
     - Noise must be independent from pixel to pixel: frames that were denoised, resampled or compressed with loss look
       cleaner than they are, correlated noise (row noise, binning) is seen in part.
-    - Fine texture in the whole frame is taken for noise. The cleaner the frames, the larger the error.
-    - The line is certain only at intensities that the frames have; of a single grey one variance is known, and it is
-      told as shot noise.
+    - Fine texture in the whole frame counts as noise. The cleaner the frames, the larger the error.
+    - The line is certain only at intensities that the frames have. A single gray level has one variance, which is attributed
+      to shot noise.
 """
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def estimate_noise(burst: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         burst: noisy packed raw [N, 4, H, W], H and W at least 8, black at 0 and white at 1, clamped to [0, 1] or not.
-            Samples that are not finite are left out together with their block.
+            Blocks with samples that are not finite are not used.
 
     Returns:
         (shot [4], read [4]), float32 on the device of ``burst``, finite and not negative: variance = shot * x + read^2.

@@ -72,9 +72,9 @@ def noise_levels(raw: Tensor, noise_map: Tensor) -> tuple[Tensor, Tensor]:
         shot [..., 4, 1, 1] and read^2 [..., 4, 1, 1], both at least 0.
 
     Examples:
-        >>> from jddb_plugin.ops import noise_levels, noise_std
+        >>> from jddb_plugin.ops import NoiseModel
         >>> raw = torch.rand(4, 16, 16)
-        >>> shot, read_squared = noise_levels(raw, noise_std(raw, 0.002, 0.01))
+        >>> shot, read_squared = noise_levels(raw, NoiseModel.of(0.002, 0.01).std(raw))
         >>> bool(((shot - 0.002).abs() < 1e-5).all()), read_squared.shape
         (True, torch.Size([4, 1, 1]))
     """

@@ -29,35 +29,34 @@ def _find(inputs: Inputs, output: Optional[Path], settings: Settings, *,
     noise = settings.noise if isinstance(settings.noise, tuple) else None
     bursts: list[Burst] = []
     failed: list[FailedBurst] = []
-    files = [path for path in inputs.paths if path.is_file()]
+    files = [path for path in inputs.paths if path.is_file() and path.suffix.lower() != '.zip']
     for part in ([files] if files else []) + [[path] for path in inputs.paths if path not in files]:
         try:
             found = bursts_of(part, noise=noise, cfa=inputs.cfa, frames_of_file=inputs.frames_of_file,
-                              lens_shading=inputs.lens_shading, photographs=photographs)
+                              lens_shading=inputs.lens_shading, photographs=photographs, skip=output)
         except JDDBError as error:
             failed.append(FailedBurst(str(part[0]), str(error)))
             continue
-        # What was restored into one of several folders is no burst.
-        bursts += [burst for burst in found if len(found) == 1 or output is None
-                   or Path(burst.where).resolve() != output.resolve()]
+        bursts += found
     if inputs.clips and bursts:
         for name in inputs.clips:
             if name not in [burst.name for burst in bursts]:
-                raise OptionError(f"--clip: there is no burst '{name}'; found {', '.join(burst.name for burst in bursts[:8])}"
+                raise OptionError(f"--clip: burst '{name}' does not exist; found {', '.join(burst.name for burst in bursts[:8])}"
                                   f"{' ...' if len(bursts) > 8 else ''}.")
         bursts = [burst for burst in bursts if burst.name in inputs.clips]
     if not bursts:
-        raise DataError(failed[0].error if len(failed) == 1 else f'no burst to restore: {"; ".join(f.error for f in failed)}')
+        errors = [entry.error for entry in failed]
+        raise DataError(errors[0] if len(errors) == 1 else f'no burst can be restored: {"; ".join(errors)}')
     return with_unique_names(bursts), failed
 
 
 def _targets(output: Path, bursts: Sequence[Burst], kind: str, *, several: bool) -> list[Path]:
-    """The picture file of each burst; their folder is there then, and can be written to."""
+    """The picture file of each burst; makes their folder, and checks that it can be written to."""
     is_file = output.suffix.lower() in (*IMAGE_SUFFIXES, '.dng') and not output.is_dir()
     if is_file:
         check_suffix(output, kind)
     if is_file and (len(bursts) > 1 or several):
-        raise OptionError(f'{output}: one file, but there are {len(bursts)} bursts; give a folder.')
+        raise OptionError(f'{output}: is one file, but there are {len(bursts)} bursts; give a folder.')
     folder = output.parent if is_file else output
     _check_folder(folder)
     return [output] if is_file else [folder / f'{burst.name}{FORMATS[kind].suffix}' for burst in bursts]
@@ -76,7 +75,7 @@ def _check_not_input(targets: Sequence[Path], bursts: Sequence[Burst]) -> None:
     inputs = {file.resolve() for burst in bursts for file in burst.files}
     for target in targets:
         if target.resolve() in inputs:
-            raise OptionError(f'{target}: is a frame of the burst; choose another --output.')
+            raise OptionError(f'{target}: is a frame of the burst and would be overwritten; choose another --output.')
 
 
 def _write_report(path: Path, entries: Sequence[Union[BurstReport, FailedBurst]]) -> None:
@@ -89,7 +88,7 @@ def _write_report(path: Path, entries: Sequence[Union[BurstReport, FailedBurst]]
 
 def _restore(restorer: Restorer, bursts: Sequence[Burst], targets: Sequence[Path], entries: list[Union[BurstReport, FailedBurst]],
              *, skip_existing: bool, with_report: bool) -> None:
-    """Restore one after another; adds what the report shows to ``entries``."""
+    """Restore one burst after another; adds the entries of the report to ``entries``."""
     for burst, target in tqdm(list(zip(bursts, targets)), unit='burst', disable=len(bursts) < 2 or None):
         if skip_existing and target.is_file():
             tqdm.write(one_line(f'{target}: exists, skipped'))
@@ -118,13 +117,13 @@ def restore_all(inputs: Inputs, output: Path, weights: str, settings: Settings, 
         settings: how.
         report: page to write, .html.
         skip_existing: skip bursts whose picture exists.
-        shard: restore this part of the bursts alone, skip existing pictures, and leave a record of the part.
+        shard: restore only this part of the bursts, skip existing pictures, and record the part in the output folder.
 
     Returns:
         Exit status: 0, or 1 if a burst failed.
 
     Raises:
-        JDDBError: nothing could begin.
+        JDDBError: no burst can be restored.
     """
     entries: list[Union[BurstReport, FailedBurst]] = []
     try:
@@ -133,8 +132,8 @@ def restore_all(inputs: Inputs, output: Path, weights: str, settings: Settings, 
         if shard is not None:
             bursts, failed = shard.of(bursts), shard.of(failed)
             entries = list(failed)
-        for burst in failed:
-            tqdm.write(one_line(f'error: {burst.error}'), file=sys.stderr)
+        for entry in failed:
+            tqdm.write(one_line(f'error: {entry.error}'), file=sys.stderr)
         targets = _targets(output, bursts, settings.format, several=shard is not None)
         _check_not_input(targets, bursts)
         if report is not None:
@@ -147,7 +146,7 @@ def restore_all(inputs: Inputs, output: Path, weights: str, settings: Settings, 
         raise DataError(f'{error}.') from error
     wrong = sum(isinstance(entry, FailedBurst) for entry in entries)
     if shard is not None:
-        failures = {entry.name: entry.error for entry in entries if isinstance(entry, FailedBurst)}
+        failures = {broken.name: broken.error for broken in entries if isinstance(broken, FailedBurst)}
         sys.stdout.write(shard.report(output, len(bursts) + len(failed) - wrong, failures) + '\n')
     elif wrong:
         sys.stderr.write(f'{wrong} of {len(bursts) + len(failed)} bursts failed\n')
@@ -169,8 +168,8 @@ def export_all(inputs: Inputs, folder: Path, settings: Settings) -> int:
         JDDBError: there is nothing to export.
     """
     bursts, failed = _find(inputs, None, settings, photographs=settings.frames or 5)
-    for burst in failed:
-        tqdm.write(one_line(f'error: {burst.error}'), file=sys.stderr)
+    for entry in failed:
+        tqdm.write(one_line(f'error: {entry.error}'), file=sys.stderr)
     wrong = len(failed)
     for burst in bursts:
         target = folder if len(bursts) == 1 else folder / burst.name

@@ -1,4 +1,4 @@
-"""Find bursts to restore: raw files, burst LMDBs, and video frames that are made noisy."""
+"""Find bursts to restore: raw files, burst LMDBs, and video frames that become noisy raw."""
 from __future__ import annotations
 
 import dataclasses
@@ -9,18 +9,20 @@ from typing import Callable, Optional, Sequence
 import numpy as np
 
 from jddb_plugin.checks import DataError, OptionError
-from jddb_plugin.data.burst_lmdb import META_INFO
+from jddb_plugin.data.archives import read_member
+from jddb_plugin.data.discover import VIDEO_SUFFIXES, FoundClip, discover
 from jddb_plugin.data.frame_source import META_LINE, FrameSource, read_lines
-from jddb_plugin.data.images import IMAGE_SUFFIXES, decode_srgb, natural_key, to_float
+from jddb_plugin.data.images import IMAGE_SUFFIXES, decode_srgb, to_float
+from jddb_plugin.data.lmdb_reader import META_INFO
 from jddb_plugin.data.metadata import CameraMetadata
 from jddb_plugin.data.raw_camera import check_number, count_frames
 from jddb_plugin.data.raw_reader import CAMERA_SUFFIXES, RAW_SUFFIXES, RawFrame, list_raw_files, read_raw
-from jddb_plugin.data.source_clips import VIDEO_SUFFIXES, frames_of_folder
 from jddb_plugin.ops.bayer import mosaic_rgb, unpack
-from jddb_plugin.ops.isp import REFERENCE_XYZ_TO_CAM, reference_camera, unprocess
-from jddb_plugin.ops.noise import add_test_noise
+from jddb_plugin.ops.camera import REFERENCE_XYZ_TO_CAM, reference_camera
+from jddb_plugin.ops.noise import NoiseModel
 
 _WHITE = 65535
+_VIDEO = '{}: is a video; build a burst LMDB from it with jddb lmdb build, and restore that.'
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Burst:
         where: file or folder, for messages.
         frames: name of each frame, for messages.
         read: reads one of them.
-        files: one for each frame; empty if they lie in something else. Of camera files the picture keeps the Exif data.
+        files: one for each frame; empty for frames of an LMDB, a zip file or the memory. The picture keeps the Exif data of
+            camera files.
         is_video: frames of a video, sRGB, that become noisy raw when they are read.
     """
 
@@ -49,7 +52,7 @@ class Burst:
 
     @classmethod
     def from_arrays(cls, mosaics: Sequence[np.ndarray], metadata: CameraMetadata, *, name: str = 'burst') -> Burst:
-        """A burst that is in memory: mosaics [H, W], uint16, sample values as ``metadata`` says.
+        """A burst in memory: mosaics [H, W], uint16, sample values as ``metadata`` says.
 
         Raises:
             DataError: a mosaic has another shape, type or range, or the metadata are wrong.
@@ -64,39 +67,52 @@ class Burst:
 
 
 def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa: Optional[str] = None,
-                frames_of_file: bool = False) -> list[Burst]:
+                frames_of_file: bool = False, skip: Optional[Path] = None) -> list[Burst]:
     """The bursts of one input.
 
     Args:
-        path: a burst LMDB, whose clips are bursts; a folder of the frames of one burst; or a folder of such folders.
+        path: a burst LMDB, whose clips are bursts; or a folder or zip file of clips, by the rules of
+            :mod:`jddb_plugin.data.discover`.
         noise: (shot, read) that video frames get.
-        cfa: pattern of raw files that do not say it.
+        cfa: pattern of raw files that do not state it.
         frames_of_file: each raw file is a burst, and the mosaics in it are its frames.
+        skip: a folder that is not searched, e.g. that of the results.
+
+    Returns:
+        bursts; one that cannot be used raises its error when it is read, so that the others can be restored.
 
     Raises:
-        DataError: there are none, or they cannot be told apart.
+        DataError: there are none, or frames cannot be told from bursts.
     """
-    if not path.is_dir():
-        problem = 'a file' if path.exists() else 'nothing there'
-        raise DataError(f'{path}: {problem}; expected a folder of raw files, a folder of such folders, or a burst LMDB.')
     if (path / 'data.mdb').is_file():
         return _lmdb_bursts(path, noise)
     if frames_of_file:
         files = [file for file in list_raw_files(path) if file.suffix.lower() in CAMERA_SUFFIXES]
         if not files:
-            raise DataError(f'{path}: holds no camera files, as --frames-of-file wants.')
+            raise DataError(f'{path}: holds no camera files, which --frames-of-file needs.')
         return [burst_of_mosaics(file) for file in files]
-    inner = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith('.')]
-    inner.sort(key=lambda folder: natural_key(folder.name))
-    found = [_folder_burst(path, noise, cfa), *(_whole_or_broken(folder, noise, cfa) for folder in inner)]
-    bursts = [burst for burst in found if burst is not None]
-    if found[0] is not None:
-        if found[0].is_video and not all(burst.is_video for burst in bursts):
-            raise DataError(f'{path}: holds pictures, and folders of raw files; give the folders, or move the pictures away.')
-        return bursts[:1]
-    if not bursts:
-        raise DataError(f'{path}: holds no raw files ({" ".join(RAW_SUFFIXES)}) and no images, and no folder of them.')
-    return bursts
+    found = discover(path, skip=skip)
+    return [_found_burst(clip, noise, cfa, alone=len(found) == 1) for clip in found]
+
+
+def _found_burst(clip: FoundClip, noise: Optional[tuple[float, float]], cfa: Optional[str], *, alone: bool) -> Burst:
+    try:
+        if clip.kind == 'broken':
+            raise DataError(clip.error)
+        if clip.kind == 'video':
+            raise DataError(_VIDEO.format(clip.where))
+        if clip.kind == 'zip':
+            return _zip_burst(clip, noise)
+        return _burst(clip.name, clip.where, clip.files, clip.kind == 'images', noise, cfa)
+    except DataError as error:
+        if alone:
+            raise
+        reason = str(error)
+
+    def read(index: int) -> RawFrame:
+        raise DataError(reason)
+
+    return Burst(clip.name, clip.where, ('', ''), read)
 
 
 def burst_of_files(files: Sequence[Path], *, noise: Optional[tuple[float, float]] = None, cfa: Optional[str] = None) -> Burst:
@@ -107,9 +123,9 @@ def burst_of_files(files: Sequence[Path], *, noise: Optional[tuple[float, float]
     """
     for file in files:
         if file.suffix.lower() in VIDEO_SUFFIXES:
-            raise DataError(f'{file}: a video; build a burst LMDB of it by jddb lmdb build, and restore that.')
+            raise DataError(_VIDEO.format(file))
         if file.suffix.lower() not in (*RAW_SUFFIXES, *IMAGE_SUFFIXES):
-            raise DataError(f'{file}: not a frame; expected raw files ({" ".join(RAW_SUFFIXES)}) or images '
+            raise DataError(f'{file}: is not a frame; expected raw files ({" ".join(RAW_SUFFIXES)}) or images '
                             f'({" ".join(IMAGE_SUFFIXES)}).')
     folder = files[0].resolve().parent
     pictures = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and not _has_metadata(file)]
@@ -125,55 +141,45 @@ def burst_of_mosaics(file: Path) -> Burst:
         DataError: it is no camera file, or cannot be read.
     """
     if file.suffix.lower() not in CAMERA_SUFFIXES:
-        raise DataError(f'{file}: not a camera file; --frames-of-file takes those that hold several mosaics '
+        raise DataError(f'{file}: is not a camera file; --frames-of-file takes files that hold several mosaics '
                         f'({" ".join(CAMERA_SUFFIXES)}).')
     count = count_frames(file)
     return Burst(file.stem, str(file), tuple(f'{file.name} [{number}]' for number in range(count)),
-                 lambda index: read_raw(file, number=index, shading=False, tell=False), (file,) * count)
+                 lambda index: read_raw(file, number=index, shading=False, log_notes=False), (file,) * count)
 
 
 def _has_metadata(file: Path) -> bool:
-    """Whether camera metadata lies beside a TIFF: it is a mosaic then, and else a picture."""
+    """Whether a TIFF has camera metadata beside it: then it is a mosaic, else a picture."""
     return file.suffix.lower() in RAW_SUFFIXES and any(file.parent.glob('*.json'))
-
-
-def _whole_or_broken(folder: Path, noise: Optional[tuple[float, float]], cfa: Optional[str]) -> Optional[Burst]:
-    """The burst of one folder of several; if it is none, that is told when it is read, and the others go on."""
-    try:
-        return _folder_burst(folder, noise, cfa)
-    except DataError as error:
-        reason = str(error)
-
-    def read(index: int) -> RawFrame:
-        raise DataError(reason)
-
-    return Burst(folder.name, str(folder), ('', ''), read)
-
-
-def _folder_burst(folder: Path, noise: Optional[tuple[float, float]], cfa: Optional[str]) -> Optional[Burst]:
-    try:
-        files, is_raw = frames_of_folder(folder)
-    except OSError as error:
-        raise DataError(f'{folder}: cannot be read ({error.strerror or error}).') from error
-    return _burst(folder.resolve().name, str(folder), files, not is_raw, noise, cfa) if files else None
 
 
 def _burst(name: str, where: str, files: Sequence[Path], is_video: bool, noise: Optional[tuple[float, float]],
            cfa: Optional[str]) -> Burst:
     names = tuple(file.name for file in files)
     if len(files) == 1 and files[0].suffix.lower() in CAMERA_SUFFIXES and files[0].is_file():
-        check_number(files[0], None, count_frames(files[0]))  # a roll is no burst of one frame
-    if not is_video:
-        return Burst(name, where, names, lambda index: read_raw(files[index], cfa=cfa, shading=False, tell=False), tuple(files))
+        check_number(files[0], None, count_frames(files[0]))  # raises DataError for a roll, which is not one frame
 
-    def read(index: int) -> RawFrame:
+    def read_mosaic(index: int) -> RawFrame:
+        return read_raw(files[index], cfa=cfa, shading=False, log_notes=False)
+
+    def read_picture(index: int) -> RawFrame:
         try:
             content = files[index].read_bytes()
         except OSError as error:
             raise DataError(f'{files[index]}: cannot be read ({error.strerror or error}).') from error
         return noisy_frame(decode_srgb(content, str(files[index])), index, noise, str(files[index]))
 
-    return Burst(name, where, names, read, tuple(files), is_video=True)
+    return Burst(name, where, names, read_picture if is_video else read_mosaic, tuple(files), is_video=is_video)
+
+
+def _zip_burst(clip: FoundClip, noise: Optional[tuple[float, float]]) -> Burst:
+    names = tuple(member.name for member in clip.members)
+
+    def read(index: int) -> RawFrame:
+        where = f'{clip.path}: {names[index]}'
+        return noisy_frame(decode_srgb(read_member(clip.path, names[index]), where), index, noise, where)
+
+    return Burst(clip.name, clip.where, names, read, is_video=True)
 
 
 def _lmdb_bursts(path: Path, noise: Optional[tuple[float, float]]) -> list[Burst]:
@@ -203,16 +209,17 @@ def noisy_frame(image: np.ndarray, index: int, noise: Optional[tuple[float, floa
         OptionError: ``noise``, (shot, read), is None.
     """
     if noise is None and where.lower().endswith(('.jpg', '.jpeg')):
-        raise OptionError(f'{where}: a JPEG: it is demosaicked, denoised and compressed already, so there is no raw burst left '
-                          'to restore; shoot raw (DNG). To make noisy raw of it all the same, give --noise low, high or '
+        raise OptionError(f'{where}: is a JPEG, already demosaicked, denoised and compressed, so there is no raw burst to '
+                          'restore; shoot raw (DNG). To turn it into noisy raw all the same, give --noise low, high or '
                           'SHOT,READ.')
     if noise is None:
-        raise OptionError(f'{where}: a video frame, not raw; give --noise low, high or SHOT,READ, and it becomes noisy raw.')
+        raise OptionError(f'{where}: is a picture, not raw; give --noise low, high or SHOT,READ to turn it into noisy raw.')
     shot, read = noise
     height, width = image.shape[:2]
-    # A side of odd length gets one more line while the mosaic is made of whole cells.
+    # A side of odd length gets one more line, since a mosaic consists of whole cells.
     image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
-    packed = add_test_noise(mosaic_rgb(unprocess(to_float(image), reference_camera())), shot, read, frame_number=index + 1)
+    clean = mosaic_rgb(reference_camera().unprocess(to_float(image)))
+    packed = NoiseModel.of(shot, read).sample_test_frame(clean, frame_number=index + 1)
     mosaic = (unpack(packed) * _WHITE).round().numpy().astype(np.uint16)[:height, :width]
     return RawFrame(mosaic, _video_metadata(shot, read, where))
 
@@ -226,13 +233,13 @@ def _video_metadata(shot: float, read: float, where: str) -> CameraMetadata:
 
 
 def safe_name(name: str) -> str:
-    """A file name, without suffix, for a burst of whatever name: it leads out of no folder and suits any file system."""
+    """File name, without suffix, for a burst of any name: it cannot escape the output folder and suits all file systems."""
     kept = ''.join(letter if letter.isascii() and (letter.isalnum() or letter in '._-') else '_' for letter in name)
     return kept.strip('._')[:100] or 'burst'
 
 
 def with_unique_names(bursts: Sequence[Burst]) -> list[Burst]:
-    """Bursts with names that are safe, and differ even where upper and lower case do not."""
+    """Bursts with names that are safe, and that differ in more than upper and lower case."""
     taken: set[str] = set()
     result = []
     for burst in bursts:

@@ -1,4 +1,4 @@
-"""What a camera's file tells about the shot, and a picture of it should keep."""
+"""Exif tags of a camera's file that its picture keeps."""
 from __future__ import annotations
 
 import math
@@ -24,9 +24,9 @@ _PANASONIC_VERSION, _PANASONIC_ISO = 1, 23
 
 
 def read_exif(path: Optional[Path]) -> Image.Exif:
-    """The tags of a camera's file that are worth keeping: camera, lens, time and exposure; not the place.
+    """The tags of a camera's file that are kept: camera, lens, time and exposure; not the place.
 
-    Files are not trusted: what is damaged, too long or of another type is left out. Empty for other files.
+    Files are not trusted: tags that are damaged, too long or of another type are skipped. Empty for other files.
     """
     kept = Image.Exif()
     if path is None:
@@ -40,7 +40,7 @@ def read_exif(path: Optional[Path]) -> Image.Exif:
             for part in parts:
                 value = _clean(_value(part, int(tag), kind), kind)
                 if value is None and tag == _BASE.ISOSpeedRatings:
-                    value = _clean(part.number(_PANASONIC_ISO, None), kind) if _PANASONIC_VERSION in part else None
+                    value = _clean(part.numbers(_PANASONIC_ISO)[:1], kind) if _PANASONIC_VERSION in part else None
                 if value is not None:
                     target[int(tag)] = value
                     break
@@ -48,7 +48,7 @@ def read_exif(path: Optional[Path]) -> Image.Exif:
 
 
 def _value(part: Directory, tag: int, kind: int) -> Any:
-    return part.text(tag) if kind == 2 else part.number(tag, None)
+    return part.text(tag) if kind == 2 else part.numbers(tag)[:1]
 
 
 def _clean(value: Any, kind: int) -> Any:
@@ -72,7 +72,7 @@ def _clean(value: Any, kind: int) -> Any:
 
 
 def tiff_tags(exif: Image.Exif) -> list[tuple[int, int, int, Any, bool]]:
-    """The same tags as tifffile wants them, all in one directory, as in TIFF/EP: (code, type, count, value, once)."""
+    """The same tags in the form of tifffile, all in one directory, as in TIFF/EP: (code, type, count, value, once)."""
     tags = []
     for kinds, source in ((_KEPT, exif), (_KEPT_OF_SHOT, exif.get_ifd(_SHOT))):
         for tag, kind in kinds.items():
@@ -85,8 +85,8 @@ def tiff_tags(exif: Image.Exif) -> list[tuple[int, int, int, Any, bool]]:
     return sorted(tags)
 
 
-def facts(exif: Image.Exif) -> dict[str, str]:
-    """The tags as people read them."""
+def exif_summary(exif: Image.Exif) -> dict[str, str]:
+    """The tags as text for people, by their names."""
     shot = exif.get_ifd(_SHOT)
     make, model = (str(exif.get(tag, '')) for tag in (_BASE.Make, _BASE.Model))
     result = {'Camera': model if model.startswith(make) else f'{make} {model}'.strip(),

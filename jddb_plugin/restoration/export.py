@@ -39,7 +39,7 @@ _SMALLEST = 2 * SCALE
 
 
 class Exported(NamedTuple):
-    """What was checked of an exported stage.
+    """Result of the check of an exported stage.
 
     Attributes:
         difference: largest absolute difference to the network.
@@ -77,7 +77,7 @@ def export_refined(net: TwoStageJDDB, path: str, *, frames: int = 5, size: tuple
 
     Args:
         net: whose parameters are exported.
-        path: to write, .onnx or .pt2. It is replaced when the check has passed, and left alone if not.
+        path: to write, .onnx or .pt2. It is replaced when the check has passed, and kept if not.
         frames: N.
         size: H and W, of a tile with its overlaps, in packed px; multiples of 4.
         ref_idx: reference frame; the middle one if None.
@@ -93,7 +93,7 @@ def export_refined(net: TwoStageJDDB, path: str, *, frames: int = 5, size: tuple
     partial = path
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        with atomic_write(path, keep_suffix=True) as file:  # which says what format it is
+        with atomic_write(path, keep_suffix=True) as file:  # the suffix says which format it is
             partial = str(file)
             write_refined(net, partial, frames=frames, size=size, ref_idx=ref_idx, form=form, open_size=open_size)
             shapes = [(1, frames, 8, *size), (3, frames, 8, *size)]
@@ -102,7 +102,7 @@ def export_refined(net: TwoStageJDDB, path: str, *, frames: int = 5, size: tuple
             result = compare_refined(net, partial, shapes, ref_idx=ref_idx)
             if not result.difference <= TOLERANCE:
                 raise ExportError(f'{path}: not written; what was exported differs from the network by {result.difference:.1e}, '
-                                  f'more than {TOLERANCE:.0e}. Other versions of torch or of the runtime may do better.')
+                                  f'more than {TOLERANCE:.0e}. Try another version of torch or of the runtime.')
     except (DataError, ExportError) as error:
         raise type(error)(str(error).replace(partial, path)) from error
     except OSError as error:
@@ -111,7 +111,11 @@ def export_refined(net: TwoStageJDDB, path: str, *, frames: int = 5, size: tuple
 
 
 def _check_arguments(net: TwoStageJDDB, path: str, frames: int, size: tuple[int, int], ref_idx: Optional[int], form: str) -> int:
-    """Refuse what cannot be exported; returns the reference."""
+    """Index of the reference.
+
+    Raises:
+        OptionError: an argument cannot be used.
+    """
     if Path(path).suffix not in SUFFIXES:
         raise OptionError(f'{path}: expected a name that ends in {" or ".join(SUFFIXES)}.')
     check_choice(form, FORMS, 'form')
@@ -143,6 +147,8 @@ def write_refined(net: TwoStageJDDB, path: str, *, frames: int, size: tuple[int,
             if onnx:
                 written = torch.onnx.export(program, (example,), dynamo=True, opset_version=OPSET, input_names=['tiles'],
                                             output_names=['rgb'], verbose=False)
+                if written is None:
+                    raise RuntimeError('the exporter returned no program')
                 written.model.metadata_props['ref_idx'] = str(ref_idx)
                 written.save(path, external_data=False)
             else:
@@ -154,7 +160,7 @@ def write_refined(net: TwoStageJDDB, path: str, *, frames: int, size: tuple[int,
 
 
 def _forget_paths(program: torch.fx.GraphModule) -> None:
-    """Drop where in the source, on this computer, each operator came from."""
+    """Remove the source paths of this computer from the program."""
     for module in program.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop('stack_trace', None)
@@ -162,7 +168,7 @@ def _forget_paths(program: torch.fx.GraphModule) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' remarks about themselves."""
+    """Suppress the log and the warnings of the exporters."""
     log = logging.getLogger('torch.onnx')
     level = log.level
     log.setLevel(logging.ERROR)
@@ -192,8 +198,8 @@ def open_refined(path: str) -> Callable[[Tensor], Tensor]:
         try:
             session = runtime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
         except Exception as error:  # its errors have no common base
-            raise ExportError(f'{path}: onnxruntime {runtime.__version__} cannot run it ({_first_line(error)}); DeformConv is '
-                              'there on a CPU from 1.25 on, --form grid_sample does without.') from error
+            raise ExportError(f'{path}: onnxruntime {runtime.__version__} cannot run it ({_first_line(error)}); it supports '
+                              'DeformConv on a CPU from 1.25 on; --form grid_sample does not need it.') from error
         return lambda tiles: torch.from_numpy(session.run(None, {'tiles': np.ascontiguousarray(tiles.numpy())})[0])
     import torchvision  # noqa: F401  (registers its operators)
     try:

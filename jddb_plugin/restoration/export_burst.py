@@ -1,4 +1,4 @@
-"""Synthetic bursts as DNGs, for other tools to try: noisy raw of video frames, or of a photograph seen by a moving hand."""
+"""Synthetic bursts as DNGs for other tools: noisy raw of video frames, or of a photograph filmed by a moving hand."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,12 +17,12 @@ from jddb_plugin.restoration.bursts import Burst, noisy_frame
 
 _SOFTWARE = f'jddb_plugin {jddb_plugin.__version__}'
 _FRAMES = 5
-#: What a hand moves between two frames, in pixels, and the part of a photograph that is seen, so that its borders are not.
-_SPEED, _SEEN = (0.5, 3.0), 0.9
+#: Motion of a hand between two frames, in pixels, and the share of a photograph that a frame shows, without its borders.
+_SPEED, _VISIBLE = (0.5, 3.0), 0.9
 
 
 def photograph_burst(file: Path, noise: Optional[tuple[float, float]], *, frames: Optional[int] = None) -> Burst:
-    """A burst of one photograph: an odd number of frames that a moving hand would see, noise added.
+    """A burst of one photograph: an odd number of frames as a moving hand would film them, with noise.
 
     Args:
         file: of the photograph.
@@ -42,10 +42,10 @@ def photograph_burst(file: Path, noise: Optional[tuple[float, float]], *, frames
         raise DataError(f'{file}: cannot be read ({error.strerror or error}).') from error
     if min(image.shape[:2]) < 32:
         raise DataError(f'{file}: is {image.shape[1]} x {image.shape[0]}; expected at least 32 x 32.')
-    size = tuple(int(side * _SEEN) // 2 * 2 for side in image.shape[:2])
-    seen = moving_camera(image, np.random.default_rng(0), size=size, frames=count, speed=_SPEED)
+    height, width = (int(side * _VISIBLE) // 2 * 2 for side in image.shape[:2])
+    clip = moving_camera(image, np.random.default_rng(0), size=(height, width), frames=count, speed=_SPEED)
     return Burst(file.stem, str(file), tuple(f'{file.name} [{index}]' for index in range(count)),
-                 lambda index: noisy_frame(seen[index], index, noise, str(file)), is_video=True)
+                 lambda index: noisy_frame(clip[index], index, noise, str(file)), is_video=True)
 
 
 def export_burst(burst: Burst, folder: Union[str, Path], *, reference: Union[None, int, str] = None,
@@ -54,8 +54,8 @@ def export_burst(burst: Burst, folder: Union[str, Path], *, reference: Union[Non
 
     Args:
         burst: of a video, see :func:`photograph_burst` for one picture.
-        folder: is made; files of these names in it are replaced.
-        reference: frame that the others lie around; the middle one if it is no number.
+        folder: created if it does not exist; files of these names in it are replaced.
+        reference: index of the frame around which the others lie; the middle one if it is not a number.
         frames: how many, those nearest to the reference; five if None.
 
     Returns:
@@ -66,7 +66,7 @@ def export_burst(burst: Burst, folder: Union[str, Path], *, reference: Union[Non
         OptionError: no noise is given, or there is no such reference.
     """
     if not burst.is_video:
-        raise DataError(f'{burst.where}: is raw already; --export-burst makes raw of video frames and photographs.')
+        raise DataError(f'{burst.where}: is raw already; --export-burst makes raw from video frames and photographs.')
     total = len(burst.frames)
     chosen = reference if isinstance(reference, int) else total // 2
     if not 0 <= chosen < total:

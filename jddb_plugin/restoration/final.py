@@ -1,4 +1,4 @@
-"""From finished rows to the picture file: camera RGB for a DNG, else what is looked at, cut, stretched and turned upright."""
+"""From finished rows to the picture file: camera RGB for a DNG, else a picture that is cropped, stretched and turned upright."""
 from __future__ import annotations
 
 import contextlib
@@ -20,17 +20,17 @@ def write_final(path: Path, picture: Rows, kind: Format, frames: Frames, *, exif
     Args:
         path: file to write.
         picture: [H, W, 3] of ``kind.dtype``, of the whole frame as the sensor saw it.
-        kind: what the file shall hold. A DNG holds the whole frame, and tells by tags how to cut, stretch and turn it.
+        kind: what the file shall hold. A DNG holds the whole frame; its tags say how to crop, stretch and turn it.
         frames: of the burst.
-        exif, description: what else it tells.
-        source: the reference's file, whose colour tags a DNG copies.
+        exif, description: tags and text that the file holds beside.
+        source: the reference's file, whose color tags a DNG copies.
 
     Raises:
         DataError: the file cannot be written.
     """
     if kind.camera:
-        write_dng(path, picture, frames.camera, exif=exif, description=description, source=source)
+        write_dng(path, picture, frames.reference, exif=exif, description=description, source=source)
         return
-    final = final_picture(picture, frames.camera)
+    final = final_picture(picture, frames.reference)
     with contextlib.closing(picture if final is None else final) as chosen:
-        write_picture(path, chosen, kind, orientation=frames.camera.orientation, exif=exif, description=description)
+        write_picture(path, chosen, kind, orientation=frames.reference.orientation, exif=exif, description=description)

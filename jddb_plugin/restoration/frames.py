@@ -1,4 +1,4 @@
-"""The frames of a burst as the network wants them: which one is the reference, whether they belong together, and light."""
+"""The frames of a burst as the network needs them: which one is the reference, whether they belong together, and their raw."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,20 +12,19 @@ from torch import Tensor
 
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.data.dng_opcodes import Shading
-from jddb_plugin.data.folders import tell_once
+from jddb_plugin.data.folders import log_once
 from jddb_plugin.data.metadata import CameraMetadata
-from jddb_plugin.data.raw_burst_dataset import to_light
+from jddb_plugin.data.mosaic_source import stack_noise
 from jddb_plugin.data.raw_reader import RawFrame
-from jddb_plugin.ops.cfa import cell_to_rggb, red_position
-from jddb_plugin.ops.noise import noise_std
-from jddb_plugin.ops.noise_estimate import estimate_noise
+from jddb_plugin.noise_option import Noise
+from jddb_plugin.ops.cfa import red_position
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.restoration.bursts import Burst
 from jddb_plugin.restoration.rows import Rows, spool_folder
-from jddb_plugin.restoration.settings import Noise
 
 #: Shares of samples from which on a frame is called black or over-exposed.
 _CLIPPED = 0.98
-#: How many times brighter than the reference a frame may be, or darker.
+#: Factor by which a frame may be brighter or darker than the reference.
 _EXPOSURE = 1.6
 #: Frames less sharp than the sharpest by up to this share count as equal: the one nearest to the middle is taken.
 _SHARP_ENOUGH = 0.03
@@ -39,11 +38,11 @@ class Frames:
 
     Attributes:
         names: of each, for messages.
-        ref_idx: place of the reference among them.
+        ref_idx: index of the reference among them.
         mosaics: as they were stored, [H, W] each.
-        metadata: of each; cfa and colours are the same.
-        noise: (shot, read) of each in the order R, Gr, Gb, B: [N, 4] both.
-        numbers: of each, its place in the burst.
+        metadata: of each; cfa and colors are the same.
+        noise: levels [N, 4] of each frame and plane (R, Gr, Gb, B).
+        numbers: of each, its index in the burst.
         sharpness: of each, relative to the sharpest; empty if the reference was given.
         shading: lens shading of the reference, which is corrected in its picture; None if there is none.
     """
@@ -52,47 +51,43 @@ class Frames:
     ref_idx: int
     mosaics: tuple[Rows, ...]
     metadata: tuple[CameraMetadata, ...]
-    noise: tuple[Tensor, Tensor]
+    noise: NoiseModel
     numbers: tuple[int, ...]
     sharpness: tuple[float, ...] = ()
     shading: Optional[Shading] = None
 
     @property
-    def camera(self) -> CameraMetadata:
+    def reference(self) -> CameraMetadata:
         """Metadata of the reference."""
         return self.metadata[self.ref_idx]
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the mosaics."""
-        return self.mosaics[0].shape
+        height, width = self.mosaics[0].shape
+        return height, width
 
     @property
     def packed_size(self) -> tuple[int, int]:
         """(height, width) of the packed raw, after at most a row and a column were cropped to reach rggb."""
-        y, x = red_position(self.camera.cfa)
+        y, x = red_position(self.reference.cfa)
         return (self.size[0] - y) // 2, (self.size[1] - x) // 2
 
-    def light(self, index: int, first: int, last: int) -> Tensor:
+    def raw(self, index: int, first: int, last: int) -> Tensor:
         """Packed rows ``first`` to ``last - 1`` of one frame, [4, rows, W] in [0, 1]."""
-        return _light(self.mosaics[index], self.metadata[index], first, last)
-
-    def noise_map(self, light: Tensor) -> Tensor:
-        """Standard deviation of the noise of ``light`` [..., N, 4, H, W] of all frames."""
-        shot, read = (level.to(light)[:, :, None, None] for level in self.noise)
-        return noise_std(light, shot, read)
+        return _read_raw(self.mosaics[index], self.metadata[index], first, last)
 
     def close(self) -> None:
-        """Give memory and disk back."""
+        """Free memory and disk."""
         for mosaic in self.mosaics:
             mosaic.close()
 
 
-def _light(mosaic: Rows, metadata: CameraMetadata, first: int, last: int) -> Tensor:
+def _read_raw(mosaic: Rows, metadata: CameraMetadata, first: int, last: int) -> Tensor:
     y, x = red_position(metadata.cfa)
     width = (mosaic.shape[1] - x) // 2 * 2
     rows = mosaic.read(y + 2 * first, y + 2 * last)[:, x:x + width]
-    return to_light(torch.from_numpy(rows.astype(np.float32)), metadata)
+    return metadata.normalize(torch.from_numpy(rows.astype(np.float32)))
 
 
 def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int], noise: Noise,
@@ -109,26 +104,28 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
         least: frames that the network needs.
 
     Raises:
-        DataError: a frame cannot be read, there are too few, frames do not belong together, are black or over-exposed, or have
-            no noise profile.
-        OptionError: there are fewer frames than asked for.
+        DataError: a frame cannot be read, there are too few frames, they differ in size, camera or exposure, are black or
+            over-exposed, or have no noise profile.
+        OptionError: the reference or the number of frames is out of range.
     """
     total = len(burst.frames)
     if total < least:
         found = 'one frame' if total == 1 else 'no frame'
-        raise DataError(f'{burst.where}: a burst of {found}; expected at least {least} of the same scene.')
+        raise DataError(f'{burst.where}: is a burst of {found}; expected at least {least} of the same scene.')
     if isinstance(reference, int) and not 0 <= reference < total:
         raise OptionError(f'{burst.where}: --reference {reference}: the burst has frames 0 .. {total - 1}.')
     if count is not None and not least <= count <= total:
         raise OptionError(f'{burst.where}: --frames {count}: expected {least} .. {total}, as many as the burst has.')
-    if reference == 'middle':
-        reference = total // 2
-    wanted = range(total) if reference == 'sharpest' else _nearest(reference, count, total)
+    known_reference = total // 2 if reference == 'middle' else reference if isinstance(reference, int) else None
+    wanted = range(total) if known_reference is None else _nearest(known_reference, count, total)
     mosaics: dict[int, Rows] = {}
     metadata: dict[int, CameraMetadata] = {}
     try:
-        first, brightness, sharpness, shading = wanted[0], {}, {}, {}
-        told: set[str] = set()
+        first = wanted[0]
+        brightness: dict[int, float] = {}
+        sharpness: dict[int, float] = {}
+        shading: dict[int, Optional[Shading]] = {}
+        logged: set[str] = set()
         for index in wanted:
             frame = burst.read(index)
             if index != first:
@@ -137,25 +134,24 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
             mosaics[index] = Rows(frame.mosaic.shape, np.uint16, folder=None if fits else spool or spool_folder())
             mosaics[index].write(0, frame.mosaic)
             metadata[index], shading[index] = frame.metadata, frame.shading
-            tell_once(frame.notes, told)
+            log_once(frame.notes, logged)
             y, x = red_position(frame.metadata.cfa)
             if min(frame.mosaic.shape[0] - y, frame.mosaic.shape[1] - x) < 2:
-                raise DataError(f'{burst.where}: {burst.frames[index]}: too small, {list(frame.mosaic.shape)}.')
+                raise DataError(f'{burst.where}: {burst.frames[index]}: is too small, {list(frame.mosaic.shape)}.')
             brightness[index] = _brightness(frame, f'{burst.where}: {burst.frames[index]}')
-            if reference == 'sharpest':
+            if known_reference is None:
                 sharpness[index] = _sharpness(frame) / max(brightness[index], 1e-6)
-        if reference == 'sharpest':
-            reference = _sharpest(sharpness, total)
-        chosen = _nearest(reference, count, total)
+        ref = _sharpest(sharpness, total) if known_reference is None else known_reference
+        chosen = _nearest(ref, count, total)
         for index in set(mosaics) - set(chosen):
             mosaics.pop(index).close()
-        _check_exposure(burst, {index: brightness[index] for index in chosen}, reference)
+        _check_exposure(burst, {index: brightness[index] for index in chosen}, ref)
         ordered = tuple(mosaics[index] for index in chosen)
         known = tuple(metadata[index] for index in chosen)
         best = max(sharpness.values(), default=1) or 1
-        return Frames(tuple(burst.frames[index] for index in chosen), chosen.index(reference), ordered, known,
+        return Frames(tuple(burst.frames[index] for index in chosen), chosen.index(ref), ordered, known,
                       _noise(burst, noise, chosen, ordered, known), tuple(chosen),
-                      tuple(sharpness[index] / best for index in chosen) if sharpness else (), shading[reference])
+                      tuple(sharpness[index] / best for index in chosen) if sharpness else (), shading[ref])
     except BaseException:
         for mosaic in mosaics.values():
             mosaic.close()
@@ -173,10 +169,10 @@ def _check_alike(burst: Burst, index: int, frame: RawFrame, first: int, size: tu
     where, other = f'{burst.where}: {burst.frames[index]}', burst.frames[first]
     if frame.mosaic.shape != size:
         raise DataError(f'{where}: {frame.mosaic.shape[1]} x {frame.mosaic.shape[0]} samples, but {other} has '
-                        f'{size[1]} x {size[0]}; a burst has frames of one size.')
+                        f'{size[1]} x {size[0]}; all frames of a burst must have one size.')
     if frame.metadata.cfa != known.cfa or not np.allclose(frame.metadata.color_matrix, known.color_matrix, atol=1e-3):
-        raise DataError(f'{where}: pattern {frame.metadata.cfa} and colour matrix are not those of {other} ({known.cfa}); '
-                        'a burst has frames of one camera.')
+        raise DataError(f'{where}: pattern {frame.metadata.cfa} and color matrix are not those of {other} ({known.cfa}); '
+                        'all frames of a burst must be of one camera.')
 
 
 def _cells(frame: RawFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -190,17 +186,17 @@ def _cells(frame: RawFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _brightness(frame: RawFrame, where: str) -> float:
-    """Mean light of a frame.
+    """Mean normalized level of a frame.
 
     Raises:
         DataError: nearly all of it is black, or white.
     """
     samples, black, white = _cells(frame)
     if (samples <= black).mean() > _CLIPPED:
-        raise DataError(f'{where}: a black frame (more than {_CLIPPED:.0%} of its samples are at the black level or below); '
-                        'leave it out, or correct black_level.')
+        raise DataError(f'{where}: is a black frame (more than {_CLIPPED:.0%} of its samples are at the black level or below); '
+                        'remove it, or correct black_level.')
     if (samples >= white).mean() > _CLIPPED:
-        raise DataError(f'{where}: over-exposed (more than {_CLIPPED:.0%} of its samples are at the white level); leave it out, '
+        raise DataError(f'{where}: is over-exposed (more than {_CLIPPED:.0%} of its samples are at the white level); remove it, '
                         'or correct white_level.')
     return float(((samples - black) / (white - black)).clip(0, 1).mean())
 
@@ -209,8 +205,8 @@ def _check_exposure(burst: Burst, brightness: dict[int, float], reference: int) 
     expected = brightness[reference]
     for index, value in brightness.items():
         if not expected / _EXPOSURE < value < expected * _EXPOSURE:
-            raise DataError(f'{burst.where}: {burst.frames[index]}: of another exposure, its mean light is {value:.4f}, that of '
-                            f'the reference {burst.frames[reference]} {expected:.4f}; leave it out.')
+            raise DataError(f'{burst.where}: {burst.frames[index]}: has another exposure: its mean level is {value:.4f}, that of '
+                            f'the reference {burst.frames[reference]} is {expected:.4f}; remove it.')
 
 
 def _sharpness(frame: RawFrame) -> float:
@@ -224,7 +220,7 @@ def _sharpness(frame: RawFrame) -> float:
     black, white = frame.metadata.black_level[0], frame.metadata.white_level[0]
     if min(smooth.shape) < 2:
         return 0.0
-    return sum(float(cv2.absdiff(smooth[dy:, dx:], smooth[:smooth.shape[0] - dy, :smooth.shape[1] - dx]).mean())
+    return sum(float(np.mean(cv2.absdiff(smooth[dy:, dx:], smooth[:smooth.shape[0] - dy, :smooth.shape[1] - dx])))
                for dy, dx in ((1, 0), (0, 1))) / (white - black)
 
 
@@ -234,35 +230,35 @@ def _sharpest(sharpness: dict[int, float], total: int) -> int:
 
 
 def _noise(burst: Burst, noise: Noise, chosen: range, mosaics: tuple[Rows, ...],
-           metadata: tuple[CameraMetadata, ...]) -> tuple[Tensor, Tensor]:
-    """(shot, read), [N, 4] both, R, Gr, Gb, B."""
+           metadata: tuple[CameraMetadata, ...]) -> NoiseModel:
+    """Levels [N, 4]."""
     if noise == 'metadata':
         for index, known in zip(chosen, metadata):
-            if known.noise_shot is None:
+            if known.noise() is None:
                 raise DataError(f'{burst.where}: {burst.frames[index]}: states no noise profile; give --noise SHOT,READ, or '
                                 '--noise estimate to fit one to the burst.')
-        return tuple(torch.tensor([cell_to_rggb(values, known.cfa) for known in metadata for values in [getattr(known, name)]])
-                     for name in ('noise_shot', 'noise_read'))
-    if noise == 'estimate':
-        shot, read = _estimate(mosaics, metadata)
-        if float(read.max()) == 0 and float(shot.max()) == 0:
-            raise DataError(f'{burst.where}: no noise can be estimated (frames without noise, or black, or white); give --noise '
-                            'SHOT,READ.')
+        return stack_noise(metadata)
+    if isinstance(noise, str):
+        level = _estimate(burst, mosaics, metadata)
+        if float(level.read.max()) == 0 and float(level.shot.max()) == 0:
+            raise DataError(f'{burst.where}: its noise cannot be estimated (frames without noise, or black, or white); give '
+                            '--noise SHOT,READ.')
     else:
-        shot, read = (torch.full((4,), float(level)) for level in noise)
-    return shot.expand(len(mosaics), 4), read.expand(len(mosaics), 4)
+        shot, read = noise
+        level = NoiseModel(torch.full((4,), shot), torch.full((4,), read))
+    return NoiseModel(level.shot.expand(len(mosaics), 4), level.read.expand(len(mosaics), 4))
 
 
-def _estimate(mosaics: tuple[Rows, ...], metadata: tuple[CameraMetadata, ...]) -> tuple[Tensor, Tensor]:
-    """Noise [4] of bands of rows, spread over the frames: all of small ones, a part of large ones."""
+def _estimate(burst: Burst, mosaics: tuple[Rows, ...], metadata: tuple[CameraMetadata, ...]) -> NoiseModel:
+    """Noise [4] of bands of rows, spread over the frames: all rows of small frames, a part of large ones."""
     y, x = red_position(metadata[0].cfa)
     height, width = (mosaics[0].shape[0] - y) // 2, (mosaics[0].shape[1] - x) // 2
     if min(height, width) < 8:
-        raise DataError(f'frames of {mosaics[0].shape[1]} x {mosaics[0].shape[0]} are too small to estimate their noise; give '
-                        '--noise SHOT,READ.')
+        raise DataError(f'{burst.where}: frames of {mosaics[0].shape[1]} x {mosaics[0].shape[0]} are too small to estimate their '
+                        'noise; give --noise SHOT,READ.')
     band = min(64, height)
     bands = max(1, min(height // band, _ESTIMATED_PIXELS // (len(mosaics) * band * width)))
     firsts = np.linspace(0, height - band, bands).astype(int)
-    return estimate_noise(torch.stack([
-        torch.cat([_light(mosaic, known, first, first + band) for first in firsts], dim=1)
+    return NoiseModel.estimate(torch.stack([
+        torch.cat([_read_raw(mosaic, known, first, first + band) for first in firsts], dim=1)
         for mosaic, known in zip(mosaics, metadata)]))

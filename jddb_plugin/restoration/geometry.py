@@ -1,4 +1,4 @@
-"""The final picture of a frame: cut as the camera wants it, and stretched so that its pixels are squares."""
+"""The final picture of a frame: cropped as its metadata say, and stretched so that its pixels are square."""
 from __future__ import annotations
 
 import dataclasses
@@ -15,25 +15,25 @@ _BLOCK_ROWS = 256
 _IN_MEMORY = 64 << 20
 
 
-def final_size(camera: CameraMetadata, size: tuple[int, int]) -> tuple[int, int]:
+def final_size(metadata: CameraMetadata, size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the picture of a mosaic of ``size``, not yet turned; the shorter direction is made longer."""
-    height, width = size if camera.crop is None else camera.crop[2:]
-    if camera.pixel_aspect < 1:
-        return max(round(height / camera.pixel_aspect), 1), width
-    return height, max(round(width * camera.pixel_aspect), 1)
+    height, width = size if metadata.crop is None else metadata.crop[2:]
+    if metadata.pixel_aspect < 1:
+        return max(round(height / metadata.pixel_aspect), 1), width
+    return height, max(round(width * metadata.pixel_aspect), 1)
 
 
-def final_picture(picture: Rows, camera: CameraMetadata) -> Optional[Rows]:
-    """The picture [h, w, 3] of ``final_size``, or None if ``picture`` [H, W, 3] is it. It lies in a file if that one
-    does, or if it is large.
+def final_picture(picture: Rows, metadata: CameraMetadata) -> Optional[Rows]:
+    """The picture [h, w, 3] of ``final_size``, or None if ``picture`` [H, W, 3] needs no change.
 
-    A crop that does not fit the picture is left out. Stretching is linear between the centres of pixels.
+    The result lies in a file if ``picture`` does, or if it is large. A crop that does not fit the picture is ignored. Stretching
+    is linear between the centers of pixels.
     """
     height, width = picture.shape[:2]
-    crop = camera.crop
+    crop = metadata.crop
     if crop is not None and (crop[0] + crop[2] > height or crop[1] + crop[3] > width):
         crop = None
-    wanted = final_size(dataclasses.replace(camera, crop=crop), (height, width))
+    wanted = final_size(dataclasses.replace(metadata, crop=crop), (height, width))
     top, left, height, width = (0, 0, height, width) if crop is None else crop
     if crop is None and wanted == (height, width):
         return None

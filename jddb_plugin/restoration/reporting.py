@@ -1,18 +1,21 @@
-"""What the report page shows of a burst: previews, a detail at full size, where the tiles were found, and facts."""
+"""The entry of a burst on the report page: previews, a detail at full size, the matching, and facts."""
 from __future__ import annotations
 
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from jddb_plugin.inference.align import SmoothAlignment, TileAlignment
 from jddb_plugin.inference.memory import peak_memory
 from jddb_plugin.ops.cfa import TURNS, orient
-from jddb_plugin.restoration.exif import facts
+from jddb_plugin.restoration.developing import auto_exposure, develop_srgb, noisy_rows
+from jddb_plugin.restoration.exif import exif_summary
 from jddb_plugin.restoration.frames import Frames
-from jddb_plugin.restoration.restorer import Restored, Settings, brightness, develop_srgb, noisy_rows
+from jddb_plugin.restoration.restorer import Restored
+from jddb_plugin.restoration.settings import Settings
 from jddb_plugin.visual.matching import draw_offsets
 from jddb_plugin.visual.report import BurstReport
 
@@ -22,7 +25,7 @@ _STRIP = 64
 
 
 class Preview:
-    """A picture scaled down by a whole number, and a part of it at full size, made of rows as they come.
+    """A picture scaled down by a whole number, and a part of it at full size, collected from rows as they are finished.
 
     Args:
         frames: the burst; rows are those of its cropped mosaic.
@@ -37,7 +40,7 @@ class Preview:
         self.sums = np.zeros((-(-height // self.factor), -(-width // self.factor), 3), np.float32)
         self.counts = np.zeros((self.sums.shape[0], 1, 1), np.float32)
         side = min(_DETAIL, height, width)
-        self.corner = tuple(max(0, min(start, full - side)) for start, full in zip(detail, (height, width)))
+        self.corner = max(0, min(detail[0], height - side)), max(0, min(detail[1], width - side))
         self.detail = np.zeros((side, side, 3), np.uint8)
 
     def __call__(self, first: int, linear: Tensor) -> None:
@@ -65,39 +68,50 @@ class Preview:
         return np.rint(self.sums / np.maximum(self.counts, 1)).astype(np.uint8)
 
 
+class _Pictures(NamedTuple):
+    before: Preview
+    after: Preview
+    reference: np.ndarray  # preview of the noisy reference, for the figure of the matching
+
+
 class Reporter:
-    """Watches the restoration of one burst; give its :meth:`watch` to the restorer."""
+    """A :class:`jddb_plugin.restoration.restorer.Watcher` that collects the pictures of one burst for the report."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.before: Optional[Preview] = None
-        self.after: Optional[Preview] = None
+        self._pictures: Optional[_Pictures] = None
 
     def start(self, frames: Frames, gain: float) -> None:
         """Make the pictures of the noisy reference, before the frames are restored and closed."""
         if self.settings.format.startswith('linear'):
-            gain = brightness(frames)  # the file has none, but the page is to look at
+            gain = auto_exposure(frames)  # the file has no brightness gain, but the page is looked at
         first = Preview(frames, gain, (0, 0))
         _show_noisy(first)
-        self.before, self.after = (Preview(frames, gain, _interesting(first)) for _ in range(2))
-        _show_noisy(self.before)
-        self._matching = first.picture
+        corner = _most_structure(first)
+        self._pictures = _Pictures(Preview(frames, gain, corner), Preview(frames, gain, corner), first.picture)
+        _show_noisy(self._pictures.before)
 
     def watch(self, first: int, linear: Tensor) -> None:
         """Take finished rows."""
-        self.after(first, linear)
+        self._started().after(first, linear)
+
+    def _started(self) -> _Pictures:
+        if self._pictures is None:
+            raise ValueError('the reporter has not seen a burst; pass it to Restorer.restore as watch')
+        return self._pictures
 
     def report(self, name: str, result: Restored, where: str) -> BurstReport:
-        """What the page shows."""
+        """The burst's entry on the page."""
+        before, after, reference = self._started()
         frames = result.frames
-        orientation = frames.camera.orientation
+        orientation = frames.reference.orientation
         alignment = result.inference.alignment
         matching = None
         if alignment.windows is not None:
-            matching = draw_offsets(self._matching, alignment.windows, alignment.offsets.numpy(), frames.ref_idx, frames.names)
-        pictures = (_upright(picture, orientation) for picture in (
-            self.before.picture, self.after.picture, self.before.detail, self.after.detail))
-        return BurstReport(name, *pictures, matching, _facts(frames, result, self.settings, where))
+            matching = draw_offsets(reference, alignment.windows, alignment.offsets.numpy(), frames.ref_idx, frames.names)
+        return BurstReport(name, _upright(before.picture, orientation), _upright(after.picture, orientation),
+                           _upright(before.detail, orientation), _upright(after.detail, orientation), matching,
+                           _facts(frames, result, self.settings, where))
 
 
 def _show_noisy(preview: Preview) -> None:
@@ -106,13 +120,13 @@ def _show_noisy(preview: Preview) -> None:
         preview(2 * first, noisy_rows(preview.frames, first, last))
 
 
-def _interesting(preview: Preview) -> tuple[int, int]:
+def _most_structure(preview: Preview) -> tuple[int, int]:
     """Corner of the part with most structure, in pixels of the full size."""
-    grey = cv2.GaussianBlur(cv2.cvtColor(preview.picture, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 2)
-    slope = np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    gray = cv2.GaussianBlur(cv2.cvtColor(preview.picture, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 2)
+    slope = np.abs(cv2.Sobel(gray, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(gray, cv2.CV_32F, 0, 1))
     side = max(1, _DETAIL // preview.factor)
-    # A sum over windows; the border is not to win by being repeated.
-    total = cv2.boxFilter(slope, -1, (min(side, grey.shape[1]), min(side, grey.shape[0])), normalize=False,
+    # Sums over windows. Zeros beyond the border, so that repeated pixels do not count.
+    total = cv2.boxFilter(slope, -1, (min(side, gray.shape[1]), min(side, gray.shape[0])), normalize=False,
                           anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
     y, x = np.unravel_index(int(total.argmax()), total.shape)
     return int(y) * preview.factor, int(x) * preview.factor
@@ -127,18 +141,18 @@ def _upright(picture: np.ndarray, orientation: int) -> np.ndarray:
 def _facts(frames: Frames, result: Restored, settings: Settings, where: str) -> dict[str, dict[str, str]]:
     inference = result.inference
     net, alignment, plan = inference.net, inference.alignment, inference.plan
-    shot, read = (level[frames.ref_idx].tolist() for level in frames.noise)
-    camera = frames.camera
-    burst = {'Source': where, 'Frames': f'{len(frames.names)} of {frames.size[1]} x {frames.size[0]}, {camera.cfa}',
+    shot, read = (level.tolist() for level in frames.noise.at(frames.ref_idx))
+    metadata = frames.reference
+    burst = {'Source': where, 'Frames': f'{len(frames.names)} of {frames.size[1]} x {frames.size[0]}, {metadata.cfa}',
              'Reference': f'{frames.names[frames.ref_idx]} (number {frames.ref_idx} of those used)'}
     if frames.sharpness:
         burst['Sharpness'] = ', '.join(f'{value:.2f}' for value in frames.sharpness)
-    black, white = (', '.join(f'{value:g}' for value in level) for level in (camera.black_level, camera.white_level))
-    levels = {'White balance': ', '.join(f'{value:.3f}' for value in camera.white_balance), 'Black': black, 'White': white,
+    black, white = (', '.join(f'{value:g}' for value in level) for level in (metadata.black_level, metadata.white_level))
+    levels = {'White balance': ', '.join(f'{value:.3f}' for value in metadata.white_balance), 'Black': black, 'White': white,
               'Brightness': f'{result.gain:.2f} x'}
     source = settings.noise if isinstance(settings.noise, str) else 'given'
     network = {**net.facts(), 'Alignment': alignment.name}
-    if alignment.windows is not None:
+    if isinstance(alignment, (TileAlignment, SmoothAlignment)) and alignment.windows is not None:
         window, coarse = alignment.matching.window, alignment.matching.coarse
         size = alignment.windows.size
         network['Block matching'] = (
@@ -150,7 +164,7 @@ def _facts(frames: Frames, result: Restored, settings: Settings, where: str) -> 
         'Burst': burst,
         'Noise': {'Known from': source, 'Shot (R, Gr, Gb, B)': ', '.join(f'{value:.3g}' for value in shot),
                   'Read (R, Gr, Gb, B)': ', '.join(f'{value:.3g}' for value in read)},
-        'Camera': {**facts(result.exif), **levels},
+        'Camera': {**exif_summary(result.exif), **levels},
         'Network': {**network, 'Tiles': f'{len(plan.grid)} of {plan.grid.size[1]} x {plan.grid.size[0]} px of packed raw',
                     'Device': f'{inference.device}, {settings.precision}'},
         'Time and memory': {**{part.capitalize(): f'{value:.1f} s' for part, value in result.seconds.items()},

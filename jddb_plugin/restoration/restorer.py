@@ -10,29 +10,26 @@ from typing import Optional, Protocol, Union
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from jddb_plugin.archs.dpbm_arch import SCALE
 from jddb_plugin.checks import DataError, OptionError, ShapeError
-from jddb_plugin.data.raw_burst_dataset import colours
 from jddb_plugin.inference.align import Alignment
 from jddb_plugin.inference.engine import TiledInference, make_alignment
 from jddb_plugin.inference.memory import Budget, Plan, default_memory, make_plan, resident_memory
 from jddb_plugin.inference.tiling import TilingOptions
-from jddb_plugin.ops.bayer import demosaic_bilinear
 from jddb_plugin.ops.block_matching import SearchWindow
-from jddb_plugin.ops.cfa import red_position
-from jddb_plugin.ops.isp import highlight_gain, process, to_linear_srgb, tone_map
 from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts
+from jddb_plugin.restoration.developing import Developer, auto_exposure
 from jddb_plugin.restoration.exif import read_exif
 from jddb_plugin.restoration.final import write_final
 from jddb_plugin.restoration.frames import Frames, load_frames
-from jddb_plugin.restoration.picture import FORMATS, Format, check_suffix, quantise
+from jddb_plugin.restoration.picture import FORMATS, Format, check_suffix
 from jddb_plugin.restoration.rows import Rows, spool_folder
 from jddb_plugin.restoration.settings import Settings
-from jddb_plugin.restoration.shading import without_shading
 from jddb_plugin.restoration.source import FramesSource
 from jddb_plugin.weights import load_weights
 
@@ -43,8 +40,6 @@ _SMALL, _LARGE = (64, 4, 6), (128, 16, 16)
 _STRIDE = 2
 #: Rows that are developed at once.
 _DEVELOPED_ROWS = 64
-#: Samples of the reference that its brightness is measured on.
-_BRIGHTNESS_SAMPLES = 100_000
 
 
 @dataclass
@@ -52,10 +47,10 @@ class Restored:
     """A restored burst.
 
     Attributes:
-        path: picture file; None if none was asked for.
-        picture: the picture [H, W, 3] as the sensor saw it, not turned; None if it was written to a file.
-        frames: what it was made of; closed.
-        inference: what restored it: the network, the alignment, the plan, and seconds.
+        path: picture file; None if none was requested.
+        picture: the picture [H, W, 3], not turned; None if it was written to a file.
+        frames: its frames; closed.
+        inference: the network, the alignment, the plan, and seconds.
         gain: brightness of the picture.
         exif: tags of the reference's file.
         seconds: by part.
@@ -71,13 +66,13 @@ class Restored:
 
 
 class Watcher(Protocol):
-    """Who looks on while a burst is restored."""
+    """Callbacks for the progress of a restoration."""
 
     def start(self, frames: Frames, gain: float) -> None:
-        """See the frames, and the brightness of the picture."""
+        """Called before the first row, with the frames and the brightness of the picture."""
 
     def watch(self, first: int, linear: Tensor) -> None:
-        """See finished rows: the first one's number, and linear camera RGB [3, rows, W] on the CPU."""
+        """Called with finished rows: the number of the first one, and linear camera RGB [3, rows, W] on the CPU."""
 
 
 class Restorer:
@@ -85,7 +80,7 @@ class Restorer:
 
     Args:
         weights: name of weights that come with the package, or a checkpoint of any burst network.
-        settings: how.
+        settings: options of the restoration.
 
     Raises:
         CheckpointError, OptionError: the checkpoint, or a setting, cannot be used.
@@ -99,8 +94,8 @@ class Restorer:
         self.net.to(memory_format=torch.channels_last)
         self.budget = Budget(default_memory() if settings.memory is None else settings.memory, resident_memory())
         if self.budget.free <= 0:
-            raise OptionError(f'{self.budget.total >> 20} MB are less than Python and the libraries hold already '
-                              f'({self.budget.held >> 20} MB and some to spare); give at least '
+            raise OptionError(f'{self.budget.total >> 20} MB is less than Python and the libraries use already '
+                              f'({self.budget.held >> 20} MB, and a reserve); give at least '
                               f'{(self.budget.total - self.budget.free >> 20) + 500} MB.', field='memory')
 
     def restore(self, burst: Union[Burst, str, Path], output: Union[None, str, Path] = None, *,
@@ -110,11 +105,11 @@ class Restorer:
         Args:
             burst: a :class:`Burst`, or the folder of one.
             output: picture file to write, with the format's suffix; None returns the picture as an array instead.
-            watch: is shown the frames, and each finished part.
-            progress: show a bar, on a terminal.
+            watch: callbacks for the frames, and for each finished part.
+            progress: show a progress bar, on a terminal.
 
         Raises:
-            DataError, OptionError, ShapeError: the burst cannot be restored, or the picture not written; nothing is left behind.
+            DataError, OptionError, ShapeError: the burst cannot be restored, or the picture cannot be written; no file remains.
         """
         settings = self.settings
         if not isinstance(burst, Burst):
@@ -122,7 +117,7 @@ class Restorer:
         output = None if output is None else Path(output)
         if output is not None:
             check_suffix(output, settings.format)
-        with _told(burst.where):
+        with _translate_errors(burst.where):
             return self._restore(burst, output, watch, progress)
 
     def _restore(self, burst: Burst, output: Optional[Path], watch: Optional[Watcher], progress: bool) -> Restored:
@@ -155,19 +150,19 @@ class Restorer:
         """How many frames to use; None is all.
 
         Raises:
-            OptionError: the network is made for another number.
+            OptionError: the network needs another number.
         """
         wanted, given = self.settings.frames, self.net.num_frame
         if given is None:
             return min(5, len(burst.frames)) if burst.is_video and wanted is None else wanted
         if wanted not in (None, given):
-            raise OptionError(f'--frames: {type(self.net).__name__} is made for {given} frames, got {wanted}.')
+            raise OptionError(f'--frames: {type(self.net).__name__} needs {given} frames, got {wanted}.')
         if len(burst.frames) < given:
-            raise DataError(f'{burst.where}: {type(self.net).__name__} is made for {given} frames, but the burst has '
+            raise DataError(f'{burst.where}: {type(self.net).__name__} needs {given} frames, but the burst has '
                             f'{len(burst.frames)}.')
         return given
 
-    def _picture(self, frames: Frames, dtype: type, *, in_memory: bool) -> Rows:
+    def _picture(self, frames: Frames, dtype: DTypeLike, *, in_memory: bool) -> Rows:
         size = int(np.prod(frames.size)) * 3 * np.dtype(dtype).itemsize
         folder = None if in_memory or size <= self.budget.picture else spool_folder()
         return Rows((*frames.size, 3), dtype, folder=folder)
@@ -177,10 +172,10 @@ class Restorer:
         settings, kind = self.settings, FORMATS[self.settings.format]
         tiling, alignment = self._alignment(burst, frames)
         plan = self._plan(alignment, tiling, burst, frames, picture)
-        gain = settings.gain if settings.gain is not None else 1.0 if burst.is_video or kind.linear else brightness(frames)
+        gain = settings.gain if settings.gain is not None else 1.0 if burst.is_video or kind.linear else auto_exposure(frames)
         if watch is not None:
             watch.start(frames, gain)
-        develop = _Developer(frames, gain, kind)
+        develop = Developer(frames, gain, kind)
         with tqdm(total=0, unit='tile', desc=burst.name, disable=None if progress else True, leave=False) as bar:
             inference = TiledInference(self.net, alignment, plan, bf16=settings.precision == 'bf16', on_tiles=bar.update)
             bar.total = len(plan.grid)
@@ -200,14 +195,14 @@ class Restorer:
                              '18 x 18 samples.')
         small = burst.is_video and frames.size[0] * frames.size[1] <= _SMALL_FRAME
         tile, overlap, radius = _SMALL if small else _LARGE
-        published = settings.window == 'released'
-        tiling = TilingOptions(settings.tile, settings.overlap, 'released' if published else 'inside', (tile, overlap))
+        released = settings.window == 'released'
+        tiling = TilingOptions(settings.tile, settings.overlap, 'released' if released else 'inside', (tile, overlap))
         window = SearchWindow(radius if settings.radius is None else settings.radius, _STRIDE, settings.window)
-        align = 'tiles' if settings.align is None and published and self.net.aligned_input else settings.align
+        align = 'tiles' if settings.align is None and released and self.net.aligned_input else settings.align
         return tiling, make_alignment(self.net, FramesSource(frames), align, tiling, window)
 
     def _plan(self, alignment: Alignment, tiling: TilingOptions, burst: Burst, frames: Frames, picture: Rows) -> Plan:
-        """What is done at once; mosaics and picture leave the memory where nothing fits beside them."""
+        """Plan what is computed at once; mosaics and picture move to files if there is no memory left beside them."""
         stores = (*frames.mosaics, picture)
         if self.device.type == 'cpu':
             free = self.budget.free - sum(rows.bytes_in_memory for rows in stores)
@@ -224,8 +219,8 @@ class Restorer:
 
 
 @contextlib.contextmanager
-def _told(where: str) -> Iterator[None]:
-    """What the system refuses, as one line about the burst."""
+def _translate_errors(where: str) -> Iterator[None]:
+    """Turn errors of the system and of memory into one line about the burst."""
     try:
         yield
     except OSError as error:
@@ -233,7 +228,7 @@ def _told(where: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) and 'allocate memory' not in str(error):
             raise
-        raise OptionError(f'{where}: the system has no more memory; give a smaller memory, tile or radius, or fewer '
+        raise OptionError(f'{where}: out of memory; use a smaller memory, tile or radius, or fewer '
                           'frames.') from error
 
 
@@ -253,7 +248,7 @@ def choose_device(name: str) -> torch.device:
         raise OptionError(f"'{name}' is not supported; expected auto, cpu, cuda or cuda:N.", field='device')
     count = torch.cuda.device_count()
     if device.type == 'cuda' and not 0 <= (device.index or 0) < count:  # an index beyond 127 comes out negative
-        raise OptionError(f"there is no '{name}', PyTorch finds {count} GPUs; use cpu or auto.", field='device')
+        raise OptionError(f"'{name}' does not exist, PyTorch finds {count} GPUs; use cpu or auto.", field='device')
     return device
 
 
@@ -261,78 +256,18 @@ def _only_burst(path: Path, settings: Settings) -> Burst:
     noise = settings.noise if isinstance(settings.noise, tuple) else None
     bursts = find_bursts(path, noise=noise) if path.is_dir() else [burst_of_files([path], noise=noise)]
     if len(bursts) > 1:
-        raise DataError(f'{path}: holds {len(bursts)} bursts; choose one of find_bursts, or restore them one by one.')
+        raise DataError(f'{path}: holds {len(bursts)} bursts; restore those of find_bursts one by one.')
     return bursts[0]
 
 
-def brightness(frames: Frames) -> float:
-    """Gain that makes 1 % of the samples of the noisy, white balanced reference white; at least 1."""
-    height, width = frames.packed_size
-    step = max(1, height * width // _BRIGHTNESS_SAMPLES)
-    rows = [frames.light(frames.ref_idx, row, row + 1)[:, 0] for row in range(0, height, max(1, round(step ** 0.5)))]
-    light = torch.cat([row[:, ::max(1, round(step ** 0.5))] for row in rows], dim=1)
-    gains = colours(frames.camera)
-    white = torch.stack((light[0] * gains['red_gain'], light[1:3].mean(dim=0), light[3] * gains['blue_gain']))
-    white = white * highlight_gain(gains['red_gain'], gains['blue_gain'])
-    return float(1 / torch.quantile(white.flatten(), 0.99).clamp(min=1e-3, max=1))
-
-
-class _Developer:
-    """Linear camera RGB of the cropped mosaic -> rows of the picture of the whole frame."""
-
-    def __init__(self, frames: Frames, gain: float, kind: Format) -> None:
-        self.frames, self.kind = frames, kind
-        self.colours = {**colours(frames.camera), 'rgb_gain': gain}
-        self.size = frames.size
-        self.origin = red_position(frames.camera.cfa)
-        self.last = self.origin[0] + 2 * frames.packed_size[0]
-
-    def __call__(self, first: int, linear: Tensor) -> list[tuple[int, np.ndarray]]:
-        """(row, values [rows, W, 3]): lines that were cropped to reach rggb repeat the nearest one."""
-        if not bool(torch.isfinite(linear).all()):
-            raise DataError('the network gave values that are not finite; use precision float32, or other weights.')
-        values = self.rgb(without_shading(self.frames, first, linear))
-        left = self.origin[1]
-        values = np.pad(values, ((0, 0), (left, self.size[1] - left - values.shape[1]), (0, 0)), mode='edge')
-        first += self.origin[0]
-        parts = [(first, values)]
-        if first == self.origin[0] == 1:
-            parts.append((0, values[:1]))
-        if first + len(values) == self.last < self.size[0]:
-            parts.append((self.last, values[-1:]))
-        return parts
-
-    def rgb(self, linear: Tensor) -> np.ndarray:
-        """[3, h, w] -> [h, w, 3] as the picture holds it."""
-        if self.kind.camera:
-            image = (linear * self.colours['rgb_gain']).clamp(0, 1)
-        elif self.kind.linear:
-            image = to_linear_srgb(linear, **self.colours)
-        else:
-            image = tone_map(process(linear, **self.colours))
-        return quantise(image.permute(1, 2, 0).numpy(), self.kind.dtype)
-
-
-def develop_srgb(frames: Frames, gain: float, linear: Tensor) -> np.ndarray:
-    """Linear camera RGB [3, h, w] of a burst's camera -> sRGB uint8 [h, w, 3] to look at."""
-    return _Developer(frames, gain, FORMATS['png']).rgb(linear)
-
-
-def noisy_rows(frames: Frames, first: int, last: int) -> Tensor:
-    """Linear camera RGB [3, 2 rows, 2 W] of the noisy reference's packed rows, demosaicked bilinearly."""
-    above, below = max(first - 2, 0), min(last + 2, frames.packed_size[0])
-    rgb = demosaic_bilinear(frames.light(frames.ref_idx, above, below)[None])[0]
-    return rgb[:, 2 * (first - above):2 * (last - above)]
-
-
 def _description(burst: Burst, frames: Frames, result: Restored, settings: Settings, kind: Format) -> dict[str, object]:
-    """What a picture file tells of its making."""
+    """Settings and results that a picture file states."""
     return {
         'burst': burst.name, 'frames': list(frames.names), 'reference': frames.names[frames.ref_idx],
         'values': kind.values,
         'gain': round(result.gain, 4), 'window': settings.window, 'align': result.inference.alignment.name,
         'precision': settings.precision,
-        'noise_shot': [round(float(v), 8) for v in frames.noise[0][frames.ref_idx]],
-        'noise_read': [round(float(v), 8) for v in frames.noise[1][frames.ref_idx]],
+        'noise_shot': [round(float(v), 8) for v in frames.noise.shot[frames.ref_idx]],
+        'noise_read': [round(float(v), 8) for v in frames.noise.read[frames.ref_idx]],
     }
 

@@ -1,12 +1,16 @@
-"""Large arrays of which a few rows are wanted at a time, in memory or in a file without a name."""
+"""Large arrays that are read and written a few rows at a time, in memory or in a file without a name.
+
+Not ``np.memmap``: mapped pages count as resident memory, which ``--memory`` bounds, and a full disk would end the process.
+"""
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
-from typing import Optional
+from typing import IO, Optional
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from jddb_plugin.checks import DataError
 
@@ -37,12 +41,12 @@ class Rows:
         DataError: the disk is full, or the folder cannot be written to.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, *, folder: Optional[Path] = None) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike, *, folder: Optional[Path] = None) -> None:
         self.shape, self.dtype = tuple(shape), np.dtype(dtype)
         self._folder = folder
         self._array = np.zeros(shape, dtype) if folder is None else None
         self._row_bytes = int(np.prod(shape[1:])) * self.dtype.itemsize
-        self._file = None
+        self._file: Optional[IO[bytes]] = None
         if folder is not None:
             try:
                 self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (closed by close)
@@ -52,11 +56,11 @@ class Rows:
 
     @property
     def bytes_in_memory(self) -> int:
-        """What it takes of the process's memory."""
+        """Bytes of the process's memory that the array takes."""
         return 0 if self._array is None else self._array.nbytes
 
     def spill(self, folder: Path) -> None:
-        """Move it out of the memory into a file."""
+        """Move the array from memory into a file."""
         if self._array is None:
             return
         moved = Rows(self.shape, self.dtype, folder=folder)
@@ -69,10 +73,10 @@ class Rows:
             self._array[first:first + len(values)] = values
             return
         try:
-            content = memoryview(np.ascontiguousarray(values, dtype=self.dtype)).cast('B')
+            content = np.ascontiguousarray(values, dtype=self.dtype).data.cast('B')
             position = first * self._row_bytes
             while content:
-                written = os.pwrite(self._file.fileno(), content, position)
+                written = os.pwrite(self._descriptor(), content, position)
                 content, position = content[written:], position + written
         except OSError as error:
             raise self._failed(error) from error
@@ -93,17 +97,22 @@ class Rows:
         return np.frombuffer(b''.join(parts), self.dtype).reshape(self.shape[0], last - first, *self.shape[2:])
 
     def close(self) -> None:
-        """Give memory and disk back."""
+        """Free memory and disk."""
         self._array = None
         if self._file is not None:
             self._file.close()
 
+    def _descriptor(self) -> int:
+        if self._file is None:
+            raise ValueError('the array is closed')
+        return self._file.fileno()
+
     def _pread(self, count: int, position: int) -> bytes:
         parts = []
         while count:
-            part = os.pread(self._file.fileno(), count, position)
+            part = os.pread(self._descriptor(), count, position)
             if not part:
-                raise DataError(f'{self._folder}: a temporary file was cut off; restore again.')
+                raise DataError(f'{self._folder}: a temporary file was truncated; restore again.')
             parts.append(part)
             count, position = count - len(part), position + len(part)
         return b''.join(parts)

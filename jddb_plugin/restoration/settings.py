@@ -1,4 +1,4 @@
-"""How bursts are restored. Without torch, so that the command line knows its options at once."""
+"""How bursts are restored. Does not import torch, so that the command line answers at once."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Optional, Union
 
 from jddb_plugin.checks import OptionError, check_choice
+from jddb_plugin.noise_option import Noise, parse_noise
 from jddb_plugin.options import Options, option, parse_memory
-
-#: (shot, read), or where they come from: 'metadata' or 'estimate'.
-Noise = Union[str, tuple[float, float]]
 
 #: Names of :data:`jddb_plugin.restoration.picture.FORMATS`.
 FORMAT_NAMES = ('png', 'png16', 'tiff', 'tiff16', 'linear16', 'linear32', 'dng')
@@ -23,11 +21,8 @@ _LARGEST = 4096
 _STEP = 4
 
 
-def _parse_noise(text: str) -> Noise:
-    if text in ('metadata', 'estimate'):
-        return text
-    from jddb_plugin.ops.noise import parse_noise
-    return parse_noise(text, 'noise')
+def _parse_noise(value: Noise) -> Noise:
+    return parse_noise(value, 'metadata', 'estimate')
 
 
 def _parse_reference(text: str) -> Union[int, str]:
@@ -43,22 +38,23 @@ class Settings(Options):
     """How bursts are restored.
 
     Attributes:
-        reference: index of the reference frame, 'middle' or 'sharpest'; None is the sharpest raw frame, or the middle one of a
-            video.
-        frames: how many frames to use, those nearest to the reference; None is all of a raw burst, five of a video.
-        noise: 'metadata', 'estimate', 'low' or 'high' (the paper's), or (shot, read); video frames become raw of that noise.
-        format: what the picture file holds, a name of :data:`jddb_plugin.restoration.picture.FORMATS`.
+        reference: index of the reference frame, 'middle' or 'sharpest'; None is the sharpest frame of a raw burst, and the
+            middle one of a video.
+        frames: how many frames to use, those nearest to the reference; None is all of a raw burst, and five of a video.
+        noise: 'metadata', 'estimate', 'low' or 'high' (the paper's), 'SHOT,READ', or (shot, read); video frames become raw of
+            that noise.
+        format: of the picture file, a name of :data:`jddb_plugin.restoration.picture.FORMATS`.
         gain: brightness of the picture; None makes 1 % of the noisy reference white (1 for video frames, and linear pictures).
         device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
         precision: 'float32', or 'bf16' for the convolutions of the refined stage.
-        memory: bytes that the process may hold, or a text such as '2G'; None is half of what is available. On a GPU its free
-            memory serves the tiles.
-        tile, overlap, radius: of the coarse alignment, see :class:`jddb_plugin.archs.dpbm_arch.DPBM`; None is what the paper
-            tests with: 64, 4 and 6 for video frames up to 1280 x 720, else 128, 16 and 16.
+        memory: bytes that the process may hold, or a text such as '2G'; None is half of the available memory. On a GPU the
+            tiles use its free memory.
+        tile, overlap, radius: of the coarse alignment, see :class:`jddb_plugin.archs.dpbm_arch.DPBM`; None is the paper's: 64, 4
+            and 6 for video frames up to 1280 x 720, otherwise 128, 16 and 16.
         window: 'symmetric', or 'released' for the released code's search window and padding.
         align: how frames are aligned, see :mod:`jddb_plugin.inference.align`: 'tiles', 'smooth', 'flow' or 'none'. None chooses
-            by the network, and is tiles where window is 'released'.
-        coarse: stage of the network, where its checkpoint does not state it: 'block_matching' or 'none'.
+            by the network, or 'tiles' if window is 'released'.
+        coarse: coarse stage of the network, if its checkpoint does not state it: 'block_matching' or 'none'.
 
     Raises:
         OptionError: a value has the wrong type, or cannot be used.
@@ -72,21 +68,21 @@ class Settings(Options):
         "SHOT,READ on the scale where black is 0 and white 1; 'low' or 'high', the paper's; 'estimate' fits them to the burst; "
         "default: the files' noise profile"))
     format: str = option('png', group='output', choices=FORMAT_NAMES, help=(
-        'sRGB of 8 or 16 bits (png, png16, tiff, tiff16), linear light in the primaries of sRGB (linear16, linear32: floats), '
-        'or a linear DNG for raw converters (dng); default: by the suffix of OUT, else png'))
+        'sRGB of 8 or 16 bits (png, png16, tiff, tiff16), linear sRGB (linear16, linear32: floats), or a linear DNG for raw '
+        'converters (dng); default: by the suffix of OUT, else png'))
     gain: Optional[float] = option(None, group='output', metavar='X', help=(
         'brightness of the picture (default: 1 %% of the noisy reference becomes white)'))
     device: str = option('auto', group='how', metavar='DEVICE', help='auto (default), cpu, cuda, cuda:1, ...')
     precision: str = option('float32', group='how', choices=('float32', 'bf16'), help='of the convolutions (default: float32)')
     memory: Optional[int] = option(None, group='how', metavar='SIZE', parse=parse_memory, help=(
-        'what the process may hold, e.g. 2G (default: half of what is available)'))
+        'memory limit of the process, e.g. 2G (default: half of the available memory)'))
     tile: Optional[int] = option(None, group='how', metavar='N', help=(
         'side of a tile in pixels of the packed raw (default: 128; for videos up to 720p: 64)'))
     overlap: Optional[int] = option(None, group='how', metavar='N', help='context on each side of a tile (default: 16; 4)')
     radius: Optional[int] = option(None, group='how', metavar='N', help=(
         'range of the search in units of 4 pixels of the packed raw (default: 16; 6)'))
     window: str = option('symmetric', group='how', choices=('symmetric', 'released'), help=(
-        "published: the released code's search window and padding"))
+        "released: the released code's search window and padding"))
     align: Optional[str] = option(None, group='how', choices=ALIGNMENT_NAMES, help=(
         'flow: pixels by optical flow; smooth: pixels by a field of motion; tiles: each tile as a whole, as in the paper; none '
         '(default: by the network)'))
@@ -94,9 +90,9 @@ class Settings(Options):
         'block_matching or none, for a checkpoint without matching features'))
 
     def __post_init__(self) -> None:
-        for name, parse in (('noise', _parse_noise), ('memory', parse_memory)):  # texts are accepted from Python, too
-            if isinstance(getattr(self, name), str):
-                object.__setattr__(self, name, parse(getattr(self, name)))
+        object.__setattr__(self, 'noise', _parse_noise(self.noise))  # texts of the command line are accepted from Python, too
+        if isinstance(self.memory, str):
+            object.__setattr__(self, 'memory', parse_memory(self.memory))
         super().__post_init__()
 
     def check(self) -> None:
@@ -107,10 +103,8 @@ class Settings(Options):
         if self.align is not None:
             check_choice(self.align, ALIGNMENT_NAMES, 'align')
         if self.align in ('smooth', 'flow') and self.window == 'released':
-            raise OptionError(f'{self.align} does not go with window released, which moves whole tiles as the released code '
-                              'does; leave out one of them.', field='align')
-        if not isinstance(self.noise, str) and not all(0 <= level <= 1 for level in self.noise):
-            raise OptionError(f'expected shot and read in 0 .. 1, got {self.noise}.', field='noise')
+            raise OptionError(f'{self.align} cannot be combined with window released, which moves whole tiles as the released '
+                              'code does; remove one of them.', field='align')
         if isinstance(self.reference, str):
             check_choice(self.reference, ('middle', 'sharpest'), 'reference')
         elif self.reference is not None and self.reference < 0:
@@ -130,12 +124,12 @@ class Settings(Options):
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where bursts are looked for.
+    """Paths that are searched for bursts.
 
     Attributes:
         paths: folders of bursts, LMDBs, or the files of one burst.
         cfa: pattern of MATLAB files that do not state it.
-        clips: names of the bursts to take; all if empty.
+        clips: names of the bursts to restore; all if empty.
         frames_of_file: each camera file is a burst, whose mosaics are the frames.
         lens_shading: use the lens shading maps beside the frames.
     """

@@ -1,4 +1,4 @@
-"""Lens shading, corrected in the restored picture: in the raw frames it would change their noise from place to place."""
+"""Lens shading, corrected in the restored picture: corrected in the raw frames, it would make their noise depend on the place."""
 from __future__ import annotations
 
 import dataclasses
@@ -29,7 +29,7 @@ def without_shading(frames: Frames, first: int, linear: Tensor) -> Tensor:
     """
     if frames.shading is None:
         return linear
-    top, left = red_position(frames.camera.cfa)
+    top, left = red_position(frames.reference.cfa)
     rows, columns = top + first + np.arange(linear.shape[-2]), left + np.arange(linear.shape[-1])
     places = (((top, left),), ((top, 1 - left), (1 - top, left)), ((1 - top, 1 - left),))
     factors = np.stack([np.mean([frames.shading.of_place(place, rows, columns) for place in color], axis=0) for color in places])
@@ -37,16 +37,17 @@ def without_shading(frames: Frames, first: int, linear: Tensor) -> Tensor:
 
 
 def with_maps_beside(burst: Burst) -> Burst:
-    """The burst with the lens shading maps that lie beside its frames; a frame's own shading comes first.
+    """The burst with the lens shading maps beside its frames; a frame's own shading takes precedence.
 
-    Frames without a map are refused when they are read.
+    Reading a frame without a map raises DataError.
     """
     if not burst.files or burst.is_video:
-        raise DataError(f'{burst.where}: --lens-shading takes camera files with lens shading maps beside them. Leave it out.')
+        raise DataError(f'{burst.where}: --lens-shading needs camera files with lens shading maps beside them; remove it.')
 
     def read(index: int) -> RawFrame:
         frame = burst.read(index)
-        found = map_beside(burst.files[index], frame.metadata.cfa, frame.mosaic.shape)
+        height, width = frame.mosaic.shape
+        found = map_beside(burst.files[index], frame.metadata.cfa, (height, width))
         return frame if frame.shading is not None else dataclasses.replace(frame, shading=found)
 
     return dataclasses.replace(burst, read=read)
@@ -63,12 +64,12 @@ def map_beside(file: Path, cfa: str, size: tuple[int, int]) -> Shading:
         size: (height, width) of its mosaic.
 
     Raises:
-        DataError: there is none, or it is not one.
+        DataError: there is none, or the file is not such a map.
     """
     found = file.with_name(f'{file.stem.replace(_FRAME_NAME, _MAP_NAME, 1)}.tiff')
     if found.stem == file.stem or not found.is_file():
-        raise DataError(f'{file}: no lens shading map beside it; --lens-shading expects {_MAP_NAME}_N000.tiff beside '
-                        f'{_FRAME_NAME}_N000.dng. Leave it out.')
+        raise DataError(f'{file}: has no lens shading map beside it; --lens-shading expects {_MAP_NAME}_N000.tiff beside '
+                        f'{_FRAME_NAME}_N000.dng. Remove the option.')
     try:
         factors = np.asarray(tifffile.imread(found), dtype=float)
     except Exception as error:  # tifffile raises whatever a damaged file makes it stumble over
@@ -76,7 +77,7 @@ def map_beside(file: Path, cfa: str, size: tuple[int, int]) -> Shading:
     good = factors.ndim == 3 and factors.shape[2] == 4 and min(factors.shape[:2]) > 1
     if not (good and np.isfinite(factors).all() and factors.min() > 0):
         raise DataError(f'{found}: expected positive factors [H, W, 4] of red, two greens and blue, got {list(factors.shape)}.')
-    spacing = tuple(1 / (count - 1) for count in factors.shape[:2])
+    spacing = 1 / (factors.shape[0] - 1), 1 / (factors.shape[1] - 1)
     maps = []
     for place, letter in enumerate(cfa):
         y, x = divmod(place, 2)

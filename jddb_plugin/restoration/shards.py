@@ -1,7 +1,7 @@
-"""A batch of bursts in parts, one for each job of an array: ``--shard K/N``, and what became of all parts.
+"""A batch of bursts in parts, one for each job of an array (``--shard K/N``), and the summary of all parts.
 
-Which bursts belong to a part depends on the inputs and N alone. A part skips pictures that exist, so that it can be repeated, and
-leaves a file of what it did in ``OUT/shards``; ``python -m jddb_plugin.restoration.shards OUT`` sums them up.
+The bursts of a part depend on the inputs and N alone. A part skips pictures that exist, so that it can be repeated, and writes a
+record to ``OUT/shards``; ``python -m jddb_plugin.restoration.shards OUT`` summarizes them.
 """
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Shard:
         return list(items[self.number - 1::self.count])
 
     def report(self, output: Path, done: int, failed: Mapping[str, str]) -> str:
-        """Write what became of the part, and return it as a line.
+        """Write the record of the part, and return it as a line.
 
         Args:
             output: folder of the pictures.
-            done: bursts whose picture is there.
-            failed: what went wrong, by the burst's name.
+            done: bursts whose picture exists.
+            failed: errors by the burst's name.
 
         Raises:
             DataError: it cannot be written.
@@ -67,7 +67,7 @@ class Shard:
 
 
 def summarize(output: Path) -> tuple[str, bool]:
-    """What became of all parts of a batch.
+    """Summary of all parts of a batch.
 
     Returns:
         Lines of text: totals, missing parts, and every burst that failed; and whether all bursts are restored.
@@ -82,10 +82,10 @@ def summarize(output: Path) -> tuple[str, bool]:
             parts[int(match[1]), int(match[2])] = path
     counts = {count for _, count in parts}
     if not parts:
-        raise DataError(f'{output}: no part of a batch has been restored there; expected {FOLDER}/*.json, made by --shard.')
+        raise DataError(f'{output}: holds no records of parts; expected {FOLDER}/*.json, written by --shard.')
     if len(counts) > 1:
-        raise DataError(f'{output / FOLDER}: parts of several divisions (into {", ".join(map(str, sorted(counts)))}); remove '
-                        'those that are out of date.')
+        raise DataError(f'{output / FOLDER}: holds records of several divisions (into {", ".join(map(str, sorted(counts)))}); '
+                        'remove the outdated ones.')
     count, = counts
     done, failed = 0, {}
     for path in parts.values():
@@ -94,7 +94,7 @@ def summarize(output: Path) -> tuple[str, bool]:
             done += content['done']
             failed.update(content['failed'])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f'{path}: not the report of a part ({error}); repeat that part.') from error
+            raise DataError(f'{path}: is not the record of a part ({error}); repeat that part.') from error
     missing = [number for number in range(1, count + 1) if (number, count) not in parts]
     lines = [f'{count - len(missing)} of {count} shards are finished: {done} bursts are restored, {len(failed)} failed']
     if missing:

@@ -1,10 +1,8 @@
 """The rows of a burst in files, as the tiled inference reads them."""
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from jddb_plugin.ops.noise import noise_std
 from jddb_plugin.restoration.frames import Frames
 
 
@@ -19,13 +17,10 @@ class FramesSource:
 
     def read(self, index: int, first: int, last: int, planes: int = 8) -> Tensor:
         """See :class:`jddb_plugin.inference.source.RowSource`."""
-        raw = self.frames.light(index, first, last)
-        if planes == 4:
-            return raw
-        shot, read = (level[index].to(raw)[:, None, None] for level in self.frames.noise)
-        return torch.cat((raw, noise_std(raw, shot, read)))
+        raw = self.frames.raw(index, first, last)
+        return raw if planes == 4 else self.frames.noise.at(index).planes().to(raw).with_map(raw)
 
     def noise_levels(self) -> tuple[Tensor, Tensor]:
         """See :class:`jddb_plugin.inference.source.RowSource`."""
-        shot, read = (level[self.ref_idx].float()[:, None, None] for level in self.frames.noise)
-        return shot, read.square()
+        noise = self.frames.noise.at(self.ref_idx).planes()
+        return noise.shot, noise.read.square()

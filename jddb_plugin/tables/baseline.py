@@ -12,9 +12,6 @@ from basicsr.metrics import calculate_metric
 from tqdm import tqdm
 
 from jddb_plugin.ops.bayer import demosaic_bilinear
-from jddb_plugin.ops.isp import process
-
-_CAMERA = ('red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb')
 
 
 def bilinear_scores(section: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -30,9 +27,8 @@ def bilinear_scores(section: Mapping[str, Any], metrics: Mapping[str, Any]) -> d
     values: dict[str, list[float]] = {name: [] for name in metrics}
     for index in tqdm(range(len(dataset)), unit='frame', desc=f'Bilinear {section["name"]}', leave=False):
         sample = dataset[index]
-        camera = {key: sample[key][None] for key in _CAMERA}
         noisy = demosaic_bilinear(sample['lq'][None, len(sample['lq']) // 2, :4])
-        images = {name: process(linear, **camera)[0].permute(1, 2, 0).numpy().astype(np.float64) * 255
+        images = {name: sample['camera'].develop(linear)[0].permute(1, 2, 0).numpy().astype(np.float64) * 255
                   for name, linear in (('img', noisy), ('img2', sample['gt'][None]))}
         for name, metric in metrics.items():
             values[name].append(float(calculate_metric(images, copy.deepcopy(dict(metric)))))

@@ -30,8 +30,8 @@ from jddb_plugin.checks import DataError, one_line_errors
 from jddb_plugin.data.images import decode_srgb, list_images, to_float
 from jddb_plugin.data.photographs import PHOTOGRAPHS, photograph
 from jddb_plugin.ops.bayer import mosaic_rgb
-from jddb_plugin.ops.isp import reference_camera, unprocess
-from jddb_plugin.ops.noise import TEST_LEVELS, add_noise
+from jddb_plugin.ops.camera import reference_camera
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.runtime.checkpoints import load_checkpoint
 
 #: Largest displacements of the planted bursts: that of the first and last of five frames.
@@ -147,7 +147,7 @@ def scores(method: Method, clean: Tensor, ref_idx: int, seed: int, truth: Option
         truth: displacement (y, x) of each frame [N, 2], if known.
         judged: frames that count; all but the reference if None.
     """
-    noisy = add_noise(clean, *TEST_LEVELS['high'], generator=torch.Generator().manual_seed(seed))
+    noisy = NoiseModel.parse('high').sample(clean, generator=torch.Generator().manual_seed(seed))
     aligned, field = method(noisy, clean, ref_idx)
     entries = []
     for t in judged or [t for t in range(len(clean)) if t != ref_idx]:
@@ -182,7 +182,7 @@ def planted(image: np.ndarray, shift: int, seed: int) -> tuple[Tensor, Tensor]:
         top, left = ((side - 2 * SIDE) // 2 + 2 * moved for side, moved in zip(wide.shape, (y, x)))
         frames.append(wide[top:top + 2 * SIDE, left:left + 2 * SIDE])
         truth.append((-y, -x))
-    raw = torch.stack([mosaic_rgb(unprocess(to_float(frame), reference_camera())) for frame in frames])
+    raw = torch.stack([mosaic_rgb(reference_camera().unprocess(to_float(frame))) for frame in frames])
     return raw, torch.tensor(truth, dtype=torch.float32)
 
 
@@ -199,7 +199,7 @@ def read_clip(folder: Path) -> Tensor:
     if len(files) < 9:
         raise DataError(f'{folder}: expected a folder of at least nine images, found {len(files)}.')
     images = [decode_srgb(file.read_bytes(), str(file)) for file in files]
-    return torch.stack([mosaic_rgb(unprocess(to_float(image), reference_camera())) for image in images])
+    return torch.stack([mosaic_rgb(reference_camera().unprocess(to_float(image))) for image in images])
 
 
 @one_line_errors

@@ -22,14 +22,15 @@ from common import machine, megabytes, peak_bytes, seconds, table, write_json
 from tqdm import tqdm
 
 from jddb_plugin.checks import DataError, one_line_errors
-from jddb_plugin.data.burst_lmdb import BurstLmdbWriter, read_value
+from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 from jddb_plugin.data.images import decode_srgb, list_images, to_float
+from jddb_plugin.data.lmdb_reader import read_value
 from jddb_plugin.data.photographs import PHOTOGRAPHS, photograph
 from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstDataset
 from jddb_plugin.ops.bayer import mosaic_rgb
-from jddb_plugin.ops.isp import sample_camera, unprocess
-from jddb_plugin.ops.noise import add_noise, noise_std, sample_noise_level
-from jddb_plugin.ops.synthesis import synthesise_batch
+from jddb_plugin.ops.camera import sample_camera
+from jddb_plugin.ops.noise import NoiseModel
+from jddb_plugin.ops.synthesis import synthesize
 
 CPU = torch.device('cpu')
 #: Packed pixels: the recipe's tile, and what its search can reach.
@@ -53,14 +54,13 @@ def plain_sample(root: Path, keys: list[str], rng: np.random.Generator) -> dict[
     """One sample as one writes it first."""
     generator = torch.Generator().manual_seed(int(rng.integers(2 ** 31)))
     center = int(rng.integers(2, len(keys) - 2))
-    camera, (shot, read) = sample_camera(generator), sample_noise_level(generator)
+    camera, noise = sample_camera(generator), NoiseModel.random(generator)
     frames = [decode_srgb(read_value(root, keys[k]), keys[k]) for k in range(center - 2, center + 3)]
     y, x = (int(rng.integers(0, side - GT_SIZE + 1)) for side in frames[0].shape[:2])
     lq = []
     for k, frame in enumerate(frames):
-        linear = unprocess(to_float(frame)[:, y:y + GT_SIZE, x:x + GT_SIZE], camera)
-        noisy = add_noise(mosaic_rgb(linear), shot, read, generator=generator)
-        lq.append(torch.cat((noisy, noise_std(noisy, shot, read))))
+        linear = camera.unprocess(to_float(frame)[:, y:y + GT_SIZE, x:x + GT_SIZE])
+        lq.append(noise.with_map(noise.sample(mosaic_rgb(linear), generator=generator)))
         if k == 2:
             gt = linear
     return {'lq': torch.stack(lq), 'gt': gt}
@@ -113,8 +113,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
         batch = torch.utils.data.default_collate([sample(k) for k in range(4)])
         on_device = {}
         for device in (CPU, torch.device('cuda')) if torch.cuda.is_available() else (CPU,):
-            moved = {key: value.to(device) for key, value in batch.items() if torch.is_tensor(value)}
-            on_device[device.type] = seconds(lambda: synthesise_batch(moved, 2), device, repeats=args.repeats)[0]  # noqa: B023
+            moved = [batch[key].to(device) for key in ('srgb', 'camera', 'noise', 'seed')]
+            on_device[device.type] = seconds(lambda: synthesize(*moved, ref_idx=2), device, repeats=args.repeats)[0]  # noqa: B023
     for row in rows:
         row['ratio'] = rows[0]['seconds'] / row['seconds']
     sys.stdout.write('\nOne core, five frames of ' + f'{frames[0].shape[1]} x {frames[0].shape[0]}\n\n' + table(

@@ -12,9 +12,10 @@ from jddb_plugin.checks import DataError
 from jddb_plugin.data.images import to_float
 from jddb_plugin.data.metadata import CameraMetadata
 from jddb_plugin.data.photographs import PHOTOGRAPHS, moving_camera, photograph
+from jddb_plugin.noise_option import TEST_LEVELS
 from jddb_plugin.ops.bayer import mosaic_rgb, unpack
-from jddb_plugin.ops.isp import REFERENCE_XYZ_TO_CAM, reference_camera, unprocess
-from jddb_plugin.ops.noise import TEST_LEVELS, add_noise, add_test_noise
+from jddb_plugin.ops.camera import REFERENCE_XYZ_TO_CAM, reference_camera
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.restoration import Burst
 
 #: Noise of all bursts, the paper's high level.
@@ -36,10 +37,10 @@ def some_photograph() -> np.ndarray:
 
 def camera() -> CameraMetadata:
     """Of the released test protocol."""
-    colors = reference_camera()
+    reference = reference_camera()
     return CameraMetadata(
         cfa='rggb', bits=16, black_level=(0.0,) * 4, white_level=(float(_WHITE),) * 4,
-        white_balance=(float(colors.red_gain), 1.0, float(colors.blue_gain)), color_matrix=REFERENCE_XYZ_TO_CAM,
+        white_balance=(float(reference.red_gain), 1.0, float(reference.blue_gain)), color_matrix=REFERENCE_XYZ_TO_CAM,
         noise_shot=(LEVEL[0],) * 4, noise_read=(LEVEL[1],) * 4, source='benchmark')
 
 
@@ -53,8 +54,8 @@ def moving_burst(size: tuple[int, int], frames: int) -> Burst:
     scale = 1.1 * max(size[0] / image.shape[0], size[1] / image.shape[1])
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     clip = moving_camera(image, np.random.default_rng(0), size=size, frames=frames, speed=(size[1] / 160, size[1] / 80))
-    noisy = (add_test_noise(mosaic_rgb(unprocess(to_float(frame), reference_camera())), *LEVEL, frame_number=k + 1)
-             for k, frame in enumerate(clip))
+    clean = (mosaic_rgb(reference_camera().unprocess(to_float(frame))) for frame in clip)
+    noisy = (NoiseModel.of(*LEVEL).sample_test_frame(packed, frame_number=k) for k, packed in enumerate(clean, 1))
     return Burst.from_arrays([_samples(packed) for packed in noisy], camera())
 
 
@@ -72,7 +73,7 @@ def write_burst(folder: Path, size: tuple[int, int], frames: int) -> None:
             rows = min(STRIP, height - first)
             matrix = np.array([[scale, 0, t * STEP[0]], [0, scale, t * STEP[1] - first]])
             strip = cv2.warpAffine(image, matrix, (width, rows), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-            packed = mosaic_rgb(unprocess(to_float(strip), reference_camera()))
-            mosaic[first:first + rows] = _samples(add_noise(packed, *LEVEL, generator=generator))
+            packed = mosaic_rgb(reference_camera().unprocess(to_float(strip)))
+            mosaic[first:first + rows] = _samples(NoiseModel.of(*LEVEL).sample(packed, generator=generator))
         mosaic.flush()
         del mosaic

@@ -30,7 +30,8 @@ from basicsr.metrics import calculate_ssim
 
 from jddb_plugin.checks import OptionError, one_line_errors
 from jddb_plugin.inference.memory import peak_bytes
-from jddb_plugin.ops.noise import TEST_LEVELS, sample_noise_level
+from jddb_plugin.noise_option import TEST_LEVELS
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.weights import load_weights
 
 #: Numbers of frames of the second table.
@@ -44,7 +45,8 @@ def noise_levels(names: list[str]) -> dict[str, tuple[float, float]]:
         if name in TEST_LEVELS:
             levels[name] = TEST_LEVELS[name]
         elif name.startswith('random') and name[6:].isdigit():
-            levels[name] = sample_noise_level(torch.Generator().manual_seed(int(name[6:])))
+            noise = NoiseModel.random(torch.Generator().manual_seed(int(name[6:])))
+            levels[name] = (float(noise.shot), float(noise.read))
         else:
             raise OptionError(f"--noise: '{name}' is unknown; expected {', '.join(TEST_LEVELS)} or random1, random2, ...")
     return levels

@@ -13,8 +13,8 @@ from torch import Tensor
 from jddb_plugin.checks import DataError
 from jddb_plugin.data.images import decode_srgb
 from jddb_plugin.ops.bayer import mosaic_rgb
-from jddb_plugin.ops.isp import Camera, process, reference_camera, tone_map, unprocess
-from jddb_plugin.ops.noise import add_test_noise, noise_std
+from jddb_plugin.ops.camera import Camera, reference_camera
+from jddb_plugin.ops.noise import NoiseModel
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg')
 #: Motions of a photograph: (pan in px a frame, turn in degrees a frame, zoom a frame, whether a disc moves on its own).
@@ -58,20 +58,18 @@ class Scene:
 
 def develop(linear: Tensor, camera: Camera | None = None) -> Tensor:
     """sRGB with tone curve in [0, 1], as the picture is shown."""
-    camera = camera or reference_camera()
-    return tone_map(process(linear, red_gain=camera.red_gain, blue_gain=camera.blue_gain, cam2rgb=camera.cam2rgb,
-                            rgb_gain=camera.rgb_gain))
+    return (camera or reference_camera()).develop(linear, tone_curve=True)
 
 
 def make_scene(name: str, kind: str, border: int, frames: list[np.ndarray], noise: tuple[float, float]) -> Scene:
     """Unprocess sRGB frames [H, W, 3] by the reference camera and add the test noise of frames 1, 2, ... of a clip."""
     size = [side // 8 * 8 for side in frames[0].shape[:2]]
     srgb = torch.stack([torch.from_numpy(frame[:size[0], :size[1]]).permute(2, 0, 1).float() / 255 for frame in frames])
-    linear = unprocess(srgb, reference_camera())
+    linear = reference_camera().unprocess(srgb)
     clean = mosaic_rgb(linear)
-    noisy = torch.stack([add_test_noise(frame, *noise, frame_number=k) for k, frame in enumerate(clean, start=1)])
-    lq = torch.cat((noisy, noise_std(noisy, *noise)), dim=1)
-    return Scene(name, kind, border, lq[None], linear[len(frames) // 2], noise)
+    model = NoiseModel.of(*noise)
+    noisy = torch.stack([model.sample_test_frame(frame, frame_number=k) for k, frame in enumerate(clean, start=1)])
+    return Scene(name, kind, border, model.with_map(noisy)[None], linear[len(frames) // 2], noise)
 
 
 def _images(folder: Path) -> list[Path]:

@@ -19,18 +19,16 @@ from common import table
 
 import jddb_plugin  # noqa: F401  (before basicsr, which it patches)
 from jddb_plugin.checks import one_line_errors
-from jddb_plugin.data.raw_burst_dataset import colours
 from jddb_plugin.data.raw_reader import RawFrame
 from jddb_plugin.inference.align import TileAlignment
 from jddb_plugin.inference.engine import TiledInference, make_alignment
 from jddb_plugin.inference.memory import available_memory, make_plan
 from jddb_plugin.inference.tiling import TilingOptions
+from jddb_plugin.noise_option import parse_noise
 from jddb_plugin.ops.block_matching import SearchWindow
-from jddb_plugin.ops.isp import process, tone_map
-from jddb_plugin.ops.noise import parse_noise
 from jddb_plugin.ops.tiling import TileGrid
 from jddb_plugin.restoration import Burst, find_bursts
-from jddb_plugin.restoration.frames import Noise, load_frames
+from jddb_plugin.restoration.frames import load_frames
 from jddb_plugin.restoration.source import FramesSource
 from jddb_plugin.weights import load_weights
 
@@ -69,7 +67,7 @@ class Comparison:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.noise: Noise = args.noise if args.noise == 'estimate' else parse_noise(args.noise, '--noise')
+        self.noise = parse_noise(args.noise, 'estimate')
         self.burst = find_bursts(args.input, noise=self.noise if isinstance(self.noise, tuple) else None)[0]
         self.shift = (args.tile if args.shift is None else args.shift) // 8 * 8
 
@@ -92,8 +90,8 @@ class Comparison:
                 alignment = TileAlignment(source, net.coarse, alignment.matching.window, plan.grid, alignment.device)
         grid = plan.grid
         stream = TiledInference(net, alignment, plan)
-        gains = {**colours(frames.camera), 'rgb_gain': 1.0}
-        rows = [tone_map(process(linear.clone(), **gains)).permute(1, 2, 0).numpy() * 255 for _, linear in stream]
+        camera = frames.reference.camera()
+        rows = [camera.develop(linear.clone(), tone_curve=True).permute(1, 2, 0).numpy() * 255 for _, linear in stream]
         return np.concatenate(rows), grid
 
     def differ(self, *, crop: int, **how: bool) -> tuple[np.ndarray, np.ndarray]:

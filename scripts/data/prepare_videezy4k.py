@@ -11,8 +11,9 @@ from pathlib import Path
 from jddb_plugin.checks import DataError, one_line_errors
 from jddb_plugin.cli.lmdb import add_build_arguments
 from jddb_plugin.data.build import build
+from jddb_plugin.data.discover import VIDEO_SUFFIXES
 from jddb_plugin.data.images import in_order
-from jddb_plugin.data.source_clips import VIDEO_SUFFIXES, video_clip
+from jddb_plugin.data.source_clips import video_clip
 
 
 @one_line_errors

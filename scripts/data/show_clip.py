@@ -16,7 +16,6 @@ import torch
 
 from jddb_plugin.checks import DataError, OptionError, one_line_errors
 from jddb_plugin.data.frame_source import FrameSource
-from jddb_plugin.data.raw_burst_dataset import develop
 
 
 @one_line_errors
@@ -38,7 +37,7 @@ def main() -> int:
     if not 0 <= args.frame < len(clip.keys):
         raise OptionError(f'--frame: expected 0 .. {len(clip.keys) - 1}, got {args.frame}.')
     mosaic = torch.from_numpy(source.read(clip, args.frame).astype('float32'))
-    picture = (develop(mosaic, source.metadata(clip, args.frame)) * 255).round().byte().permute(1, 2, 0).numpy()
+    picture = (source.metadata(clip, args.frame).preview(mosaic) * 255).round().byte().permute(1, 2, 0).numpy()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(args.output), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     sys.stdout.write(f'{args.output}: {picture.shape[1]} x {picture.shape[0]}\n')

@@ -24,7 +24,7 @@ from jddb_plugin.data.images import decode_srgb
 from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstTestDataset
 from jddb_plugin.inference.engine import restore_frame
 from jddb_plugin.ops.bayer import demosaic_bilinear
-from jddb_plugin.ops.isp import process, tone_map
+from jddb_plugin.ops.isp import tone_map
 from jddb_plugin.visual.comparison import compare
 from jddb_plugin.weights import load_weights
 
@@ -33,7 +33,7 @@ TARGET_DB = 4.0
 
 def develop(linear: torch.Tensor, sample: dict) -> torch.Tensor:
     """Linear camera RGB [3, H, W] -> sRGB in [0, 1], as the metrics see it."""
-    return process(linear, **{key: sample[key] for key in ('red_gain', 'blue_gain', 'cam2rgb', 'rgb_gain')})
+    return sample['camera'].develop(linear)
 
 
 def to_255(image: torch.Tensor) -> np.ndarray:

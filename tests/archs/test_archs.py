@@ -8,6 +8,7 @@ from jddb_plugin.archs.pixel_align import DeformConvPack
 from jddb_plugin.checks import OptionError, ShapeError
 from jddb_plugin.losses.jddb_loss import BlockMatchingLoss, InterpolationLoss, OneHotLoss, ReconstructionLoss
 from jddb_plugin.ops.bayer import mosaic_rgb
+from jddb_plugin.ops.camera import Camera
 
 VARIANTS = {
     'full': dict(coarse='dpbm', refined='dcn'),
@@ -50,10 +51,10 @@ def test_every_parameter_receives_a_gradient():
     # Offsets start at zero, where the alignment's own branch is already alive through its biases.
     output = net(_burst(), torch.zeros(2, 2, dtype=torch.long), tile=16)
     gt = torch.rand(2, 3, 32, 32)
-    camera = dict(red_gain=torch.ones(2), blue_gain=torch.ones(2), cam2rgb=torch.eye(3).expand(2, 3, 3))
+    camera = Camera(torch.ones(2), torch.ones(2), torch.ones(2), torch.eye(3).expand(2, 3, 3))
     match = output.match
     clean = (torch.rand_like(match.coarse.distance), torch.rand_like(match.fine.distance))
-    loss = (ReconstructionLoss()(output.restored, gt, **camera) + InterpolationLoss()(output.interpolated, gt)
+    loss = (ReconstructionLoss()(output.restored, gt, camera=camera) + InterpolationLoss()(output.interpolated, gt)
             + OneHotLoss()(match.coarse, match.fine)
             + BlockMatchingLoss()((match.coarse.distance, match.fine.distance), clean))
     loss.backward()

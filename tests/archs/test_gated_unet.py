@@ -4,7 +4,7 @@ from basicsr.archs import build_network
 
 from jddb_plugin.archs.gated_unet_arch import GatedUNet, _base_kernel
 from jddb_plugin.checks import OptionError, ShapeError
-from jddb_plugin.ops.noise import noise_std
+from jddb_plugin.ops.noise import NoiseModel
 
 SHOT, READ = 6.4e-3, 2e-2
 
@@ -18,7 +18,7 @@ def _net():
 
 def _tiles(frames=5, size=(24, 32), batch=1):
     raw = torch.rand(batch, frames, 4, *size)
-    return torch.cat((raw, noise_std(raw, SHOT, READ)), dim=2)
+    return torch.cat((raw, NoiseModel.of(SHOT, READ).std(raw)), dim=2)
 
 
 def test_it_is_registered_and_restores():
@@ -115,8 +115,8 @@ def test_what_differs_at_quarter_resolution_counts_nowhere():
     net = _net()
     clean = torch.full((1, 2, 4, 32, 32), 0.3)
     clean[:, 1] += 0.1
-    noisy = clean + torch.randn(clean.shape) * noise_std(clean, SHOT, READ)
-    tiles = torch.cat((noisy, noise_std(noisy, SHOT, READ)), dim=2)
+    noisy = clean + torch.randn(clean.shape) * NoiseModel.of(SHOT, READ).std(clean)
+    tiles = torch.cat((noisy, NoiseModel.of(SHOT, READ).std(noisy)), dim=2)
     with torch.no_grad():
         alone, both = net.restore(tiles[:, :1], 0), net.restore(tiles, 0)
     assert (both - alone).abs().mean() < 2e-3  # 3e-2 without the veto

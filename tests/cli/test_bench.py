@@ -23,7 +23,7 @@ def test_targets_stand_beside_their_numbers():
 
 def test_a_device_that_is_not_there_is_an_error(capsys):
     assert main(['bench', '--device', 'cuda:99']) == 2
-    assert capsys.readouterr().err.startswith("error: --device: there is no 'cuda:99'")
+    assert capsys.readouterr().err.startswith("error: --device: 'cuda:99' does not exist")
 
 
 @pytest.mark.slow

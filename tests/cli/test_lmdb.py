@@ -2,7 +2,7 @@
 import pytest
 
 from jddb_plugin.cli.main import main
-from jddb_plugin.data import burst_lmdb
+from jddb_plugin.data import lmdb_reader
 from jddb_plugin.data.frame_source import FrameSource
 
 
@@ -27,10 +27,10 @@ def test_build(run, texture_folder, tmp_path):
     assert run('build', texture_folder, 'x.lmdb')[0] == 0
     source = FrameSource(str(tmp_path / 'x.lmdb'), {'type': 'lmdb'}, 'test')
     assert [len(clip.keys) for clip in source.clips.values()] == [7, 7]
-    fails(run('build', texture_folder, 'x.lmdb'), 'exists already')
+    fails(run('build', texture_folder, 'x.lmdb'), 'already exists')
     fails(run('build', 'nowhere', 'y.lmdb'), 'nowhere: no such folder')
     (tmp_path / 'empty').mkdir()
-    fails(run('build', 'empty', 'y.lmdb'), 'holds no folders')
+    fails(run('build', 'empty', 'y.lmdb'), 'holds no frames')
     fails(run('build', texture_folder, 'y.lmdb', workers=-1), '--workers: expected at least 0')
 
 
@@ -41,10 +41,10 @@ def test_resume_and_verify(run, texture_folder, tmp_path):
     assert run('build', texture_folder, 'x.lmdb', '--resume')[0] == 0
     status, output, _ = run('verify', 'x.lmdb')
     assert (status, output) == (0, 'x.lmdb: sound; 2 clips, 14 frames, 0 clips of mosaics\n')
-    value = burst_lmdb.read_value(tmp_path / 'x.lmdb', 'a/00000004')
-    burst_lmdb.close(tmp_path / 'x.lmdb')
+    value = lmdb_reader.read_value(tmp_path / 'x.lmdb', 'a/00000004')
+    lmdb_reader.close(tmp_path / 'x.lmdb')
     data = (tmp_path / 'x.lmdb' / 'data.mdb').read_bytes()
     (tmp_path / 'x.lmdb' / 'data.mdb').write_bytes(data.replace(value[-1000:], value[-1000:-999] + bytes(999)))
     status, output, errors = run('verify', 'x.lmdb')
     assert status == 1 and output.startswith('x.lmdb: 1 problem;') and 'damaged: a/00000004: checksum' in errors
-    fails(run('verify', 'nowhere.lmdb'), 'nowhere.lmdb: no LMDB')
+    fails(run('verify', 'nowhere.lmdb'), 'nowhere.lmdb: is not an LMDB')

@@ -5,7 +5,7 @@ import cv2
 import lmdb
 import numpy as np
 
-from jddb_plugin.data import burst_lmdb
+from jddb_plugin.data import lmdb_reader
 from jddb_plugin.data.build import build
 from jddb_plugin.data.frame_source import FrameSource
 from jddb_plugin.data.metadata import CameraMetadata
@@ -28,7 +28,7 @@ def verify(path):
     try:
         return in_a_worker(path, workers=0)
     finally:
-        burst_lmdb.close(path)
+        lmdb_reader.close(path)
 
 
 def source_of(path, **kwargs):

@@ -16,13 +16,13 @@ def raw_reader(monkeypatch):
     """A stand-in that reads .dng files written by write_raw."""
     module = types.ModuleType('jddb_plugin.data.raw_reader')
 
-    def read_raw(path, cfa=None, tell=True):
+    def read_raw(path, cfa=None, log_notes=True):
         with np.load(path) as file:
             metadata = dataclasses.replace(METADATA, **json.loads(str(file['fields'])), **({'cfa': cfa} if cfa else {}))
             return types.SimpleNamespace(mosaic=file['mosaic'], metadata=metadata, notes=())
 
     module.read_raw = read_raw
-    module.list_raw_files = lambda folder: sorted(p for p in folder.iterdir() if p.suffix in ('.dng', '.tif'))
+    module.list_raw_files = lambda folder: sorted(p for p in folder.iterdir() if p.suffix in ('.dng', '.tif', '.mat'))
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
 

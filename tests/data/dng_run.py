@@ -3,4 +3,4 @@ from jddb_plugin.data.raw_reader import read_raw
 
 
 def read(path, **options):
-    return read_raw(path, tell=False, **options)
+    return read_raw(path, log_notes=False, **options)

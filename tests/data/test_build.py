@@ -113,9 +113,9 @@ def test_workers_change_nothing(tmp_path, bitmaps):
 def test_mosaics_and_srgb_are_not_mixed_up(tmp_path, raw_reader, texture_lmdb):
     write_raw(tmp_path / 'in' / 'night' / '0.dng', noise((32, 40), 12))
     build(find_clips(tmp_path / 'in'), str(tmp_path / 'x.lmdb'))
-    with pytest.raises(DataError, match='night/00000000: holds Bayer mosaics, but sRGB frames are wanted'):
+    with pytest.raises(DataError, match='night/00000000: holds Bayer mosaics, but sRGB frames are expected'):
         source_of(tmp_path / 'x.lmdb')
-    with pytest.raises(DataError, match='a/00000000: holds sRGB frames, but Bayer mosaics are wanted'):
+    with pytest.raises(DataError, match='a/00000000: holds sRGB frames, but Bayer mosaics are expected'):
         source_of(texture_lmdb, frames='mosaic')
     source = source_of(texture_lmdb)
     with pytest.raises(DataError, match='a/metadata: no camera metadata'):
@@ -146,10 +146,10 @@ def test_what_a_folder_holds(tmp_path, raw_reader, texture_folder):
     write_raw(tmp_path / 'in' / 'raw' / '0.dng', noise((8, 8), 12))
     write_raw(tmp_path / 'in' / 'mosaics' / '0.tif', noise((8, 8), 12))
     (tmp_path / 'in' / 'mosaics' / '0.json').write_text('{}')
-    write_raw(tmp_path / 'in' / 'single.mat', noise((8, 8), 12))
+    write_raw(tmp_path / 'in' / 'matlab' / '0.mat', noise((8, 8), 12))
     shutil.copytree(texture_folder / 'a', tmp_path / 'in' / 'pictures')
     kinds = {clip.name: type(clip).__name__ for clip in find_clips(tmp_path / 'in')}
-    assert kinds == {'raw': 'RawClip', 'mosaics': 'RawClip', 'single': 'RawClip', 'pictures': 'ImageClip'}
+    assert kinds == {'raw': 'RawClip', 'mosaics': 'RawClip', 'matlab': 'RawClip', 'pictures': 'ImageClip'}
     shutil.copy(texture_folder / 'a' / '00000000.png', tmp_path / 'in' / 'raw')  # a preview beside a camera's file
     assert {clip.name: len(clip.stamps) for clip in find_clips(tmp_path / 'in')}['raw'] == 1
     shutil.copy(texture_folder / 'a' / '00000000.png', tmp_path / 'in' / 'mosaics')
@@ -159,10 +159,10 @@ def test_what_a_folder_holds(tmp_path, raw_reader, texture_folder):
 
 def test_names_that_do_not_fit(tmp_path, texture_folder):
     (texture_folder / 'a').rename(texture_folder / 'a\nb')
-    with pytest.raises(DataError, match='names of clips must be of printable characters'):
+    with pytest.raises(DataError, match='names of clips must consist of printable characters'):
         run_build(texture_folder, tmp_path / 'x.lmdb')
     assert not (tmp_path / 'x.lmdb.partial').exists()  # nothing was written that could be resumed
-    with pytest.raises(DataError, match="a clip of the name 'b' is there already"):
+    with pytest.raises(DataError, match="duplicate clip name 'b'"):
         build([clip for clip in find_clips(texture_folder) if clip.name == 'b'] * 2, str(tmp_path / 'x.lmdb'))
 
 

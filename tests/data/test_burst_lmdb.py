@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jddb_plugin.checks import DataError, OptionError
-from jddb_plugin.data import burst_lmdb
+from jddb_plugin.data import burst_lmdb, lmdb_reader
 from jddb_plugin.data.build import write_folders
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 from jddb_plugin.data.frame_source import FrameSource
@@ -63,7 +63,7 @@ def test_checksums_lie_beside(texture_lmdb):
     lines = (texture_lmdb / 'checksums.txt').read_text().splitlines()
     assert len(lines) == 14
     key, checksum = lines[3].split()
-    assert (key, int(checksum, 16)) == ('a/00000003', zlib.crc32(burst_lmdb.read_value(texture_lmdb, key)))
+    assert (key, int(checksum, 16)) == ('a/00000003', zlib.crc32(lmdb_reader.read_value(texture_lmdb, key)))
 
 
 @pytest.mark.parametrize('image', [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)])
@@ -151,7 +151,7 @@ def test_an_existing_database_is_kept_until_the_new_one_is_complete(tmp_path, te
     path = tmp_path / 'x.lmdb'
     with BurstLmdbWriter(str(path)) as writer:
         writer.put_image('old', 0, textures['a'][0])
-    with pytest.raises(DataError, match='exists already'):
+    with pytest.raises(DataError, match='already exists'):
         BurstLmdbWriter(str(path))
     with pytest.raises(RuntimeError), BurstLmdbWriter(str(path), overwrite=True) as writer:
         writer.put_image('new', 0, textures['a'][1])
@@ -208,7 +208,7 @@ def test_damaged_databases_are_named(tmp_path, textures):
     (tmp_path / 'torn.lmdb').mkdir()
     (tmp_path / 'torn.lmdb' / 'data.mdb').write_bytes(b'torn')
     with pytest.raises(DataError, match='cannot be read as an LMDB'):
-        burst_lmdb.read_value(tmp_path / 'torn.lmdb', 'clip/00000000')
+        lmdb_reader.read_value(tmp_path / 'torn.lmdb', 'clip/00000000')
 
 
 @pytest.mark.parametrize(('shape', 'bits'), [((8, 10, 3), 8), ((8, 10, 3), 16), ((8, 10), 16)])

@@ -55,7 +55,7 @@ def test_several_mosaics(tmp_path):
         read(tmp_path / 'a.dng')
     for number, mosaic in enumerate(mosaics):
         assert np.array_equal(read(tmp_path / 'a.dng', number=number).mosaic, mosaic)
-    with pytest.raises(DataError, match='holds 3 mosaics, there is none of number 3'):
+    with pytest.raises(DataError, match='holds 3 mosaics, counted from 0; number 3 does not exist'):
         read(tmp_path / 'a.dng', number=3)
 
 

@@ -41,7 +41,7 @@ def slow_gain(gains, y, x, size, origin, spacing):
 
 
 def read(path, **options):
-    return read_raw(path, tell=False, **options)
+    return read_raw(path, log_notes=False, **options)
 
 
 @pytest.mark.parametrize('active', [None, (3, 5, 60, 90)])

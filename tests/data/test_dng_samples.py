@@ -136,5 +136,5 @@ def test_floating_point_without_a_white_level_and_without_numbers(tmp_path):
     values[3, 3] = np.nan
     write_dng(tmp_path / 'a.dng', np.zeros((20, 32), np.uint16), data=values.tobytes(), BitsPerSample=32, SampleFormat=3,
               WhiteLevel=1)
-    with pytest.raises(DataError, match='samples that are no numbers'):
+    with pytest.raises(DataError, match='samples that are not numbers'):
         read(tmp_path / 'a.dng')

@@ -48,7 +48,7 @@ def test_a_killed_build_is_completed(tmp_path, bitmaps, monkeypatch):
         _killed_build(bitmaps, output, values)
         partial = output.with_name(output.name + '.partial')
         assert partial.exists() and not output.exists()
-        with pytest.raises(DataError, match='left over from an interrupted build; pass --resume .* --overwrite'):
+        with pytest.raises(DataError, match='left over from an interrupted build; continue with --resume.* --overwrite'):
             run_build(bitmaps, output)
         assert len(contents(partial)[0]) == values // 5 * 5
         run_build(bitmaps, output, resume=True)
@@ -110,7 +110,7 @@ def interrupted(monkeypatch, source, output, after, error):
 
 @pytest.mark.parametrize('error', [OSError(errno.ENOSPC, 'No space left on device'), lmdb.DiskError('No space left on device')])
 def test_a_full_disk_is_said_in_one_line_and_resumed(tmp_path, bitmaps, monkeypatch, error):
-    with pytest.raises(DataError, match=r'x\.lmdb\.partial: the disk is full \(.*\); make room, then pass --resume') as caught:
+    with pytest.raises(DataError, match=r'x\.lmdb\.partial: the disk is full \(.*\)\. Free .*, then .*--resume') as caught:
         interrupted(monkeypatch, bitmaps, tmp_path / 'x.lmdb', 3, error)
     assert '\n' not in str(caught.value)
     assert len(contents(tmp_path / 'x.lmdb.partial')[0]) >= 15

@@ -39,7 +39,7 @@ def test_a_hand_written_file_needs_the_camera_only():
     ('bits', True, 'whole number'), ('black_level', [1, 2, 3], 'four numbers'), ('black_level', 64, 'a list'),
     ('black_level', [-1, 0, 0, 0], 'at least 0'), ('black_level', [5000] * 4, 'above the black level'),
     ('white_level', [4096] * 4, 'below 4096'), ('white_level', [10 ** 400] * 4, 'a list of numbers'),
-    ('white_level', [math.nan] * 4, 'a list of numbers'), ('white_balance', [1, 0, 1], 'three positive'),
+    ('white_level', [math.nan] * 4, 'a list of numbers'), ('white_balance', [1, 0, 1], 'three numbers, at least'),
     ('white_balance', ['1', '1', '1'], 'a list of numbers'), ('white_balance', [1, True, 1], 'a list of numbers'),
     ('color_matrix', [[1, 0, 0], [0, 1, 0]], '3 x 3'), ('color_matrix', [[1, 1, 1]] * 3, 'inverted'),
     ('color_matrix', [[0] * 3] * 3, 'inverted'), ('color_matrix', [[math.inf, 0, 0], [0, 1, 0], [0, 0, 1]], 'three lists'),

@@ -6,10 +6,11 @@ import torch
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.data.camera_motion import draw_motion, motion_between
 from jddb_plugin.data.moving_photograph_dataset import MovingPhotographDataset
-from jddb_plugin.data.sampling import sample_generator
+from jddb_plugin.data.sampling import SampleRandom
 from jddb_plugin.ops.bayer import mosaic_rgb
-from jddb_plugin.ops.isp import linearize, sample_camera, to_sensor, unprocess
-from jddb_plugin.ops.noise import noise_std
+from jddb_plugin.ops.camera import sample_camera
+from jddb_plugin.ops.isp import linearize
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.runtime.data_position import EpochIndex
 
 
@@ -35,7 +36,7 @@ def test_samples_hold_what_the_contract_says(photographs):
     assert len(data) == 15
     sample = data[4]
     assert sample['lq'].shape == (3, 8, 24, 24) and sample['gt'].shape == (3, 48, 48)
-    assert sample['lq'].dtype == torch.float32 and sample['cam2rgb'].shape == (3, 3)
+    assert sample['lq'].dtype == torch.float32 and sample['camera'].cam2rgb.shape == (3, 3)
     assert sample['lq'].min() >= 0 and sample['lq'][:, :4].max() <= 1 and 0 <= sample['gt'].min() <= sample['gt'].max() <= 1
     assert 'clean' not in sample
     unaligned = _dataset(photographs, aligned=False, speed=8)[4]
@@ -47,13 +48,14 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(photographs):
     for index in (0, 7):
         first, second = data[index], again[index]
         assert all(torch.equal(value, second[key]) for key, value in first.items() if torch.is_tensor(value))
+        assert all(torch.equal(a, b) for key in ('camera', 'noise') for a, b in zip(first[key], second[key]))
     assert not torch.equal(data[0]['lq'], _dataset(photographs, seed=1)[0]['lq'])
     assert not torch.equal(data[0]['lq'], data[EpochIndex.of(0, 1, 0)]['lq'])
 
 
 def test_the_noise_map_is_that_of_the_noisy_values(photographs):
     sample = _dataset(photographs, noise=[0.004, 0.02])[1]
-    torch.testing.assert_close(sample['lq'][:, 4:], noise_std(sample['lq'][:, :4], 0.004, 0.02))
+    torch.testing.assert_close(sample['lq'][:, 4:], NoiseModel.of(0.004, 0.02).std(sample['lq'][:, :4]))
 
 
 def test_the_reference_is_the_truth_and_noise(photographs):
@@ -95,9 +97,9 @@ def test_shares_of_what_happens_are_those_of_the_docstring():
 
 def test_the_table_of_linear_values_is_unprocessing():
     image = torch.randint(256, (3, 8, 8), dtype=torch.uint8)
-    camera = sample_camera(sample_generator(0, 1))
+    camera = sample_camera(SampleRandom(0, 1).generator)
     table = linearize(torch.arange(256) / 255)
-    torch.testing.assert_close(to_sensor(table[image.long()], camera), unprocess(image / 255, camera))
+    torch.testing.assert_close(camera.to_sensor(table[image.long()]), camera.unprocess(image / 255))
 
 
 def test_bad_input_is_told(photographs, tmp_path):
@@ -110,7 +112,7 @@ def test_bad_input_is_told(photographs, tmp_path):
         _dataset(tmp_path)[0]
     with pytest.raises(OptionError, match='gt_size'):
         _dataset(photographs, gt_size=50)
-    with pytest.raises(OptionError, match='num_frame'):
+    with pytest.raises(OptionError, match='ref_idx: expected 0 .. 2'):
         _dataset(photographs, num_frame=3, ref_idx=3)
     with pytest.raises(OptionError, match="did you mean 'speed'"):
         _dataset(photographs, sped=3)

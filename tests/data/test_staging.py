@@ -95,7 +95,7 @@ def test_the_source_is_read_where_it_cannot_be_copied(tmp_path, database, monkey
         monkeypatch.setattr(staging.os, 'fsync', lambda handle: os.pwrite(handle, b'!', 0))
     with caplog.at_level(logging.WARNING, logger='jddb_plugin'):
         assert stage(database, str(folder)) == database
-    assert caplog.messages and 'it is read where it is' in caplog.messages[0]
+    assert caplog.messages and 'the original is read' in caplog.messages[0]
     if folder.is_dir():
         assert [p.suffix for p in folder.iterdir()] == ['.lock']
 
@@ -116,7 +116,7 @@ def test_auto_takes_the_jobs_folder(tmp_path, database, monkeypatch):
     assert stage(database, 'auto').parent == tmp_path / 'job_770'
     monkeypatch.setenv('SLURM_TMPDIR', str(tmp_path / 'slurm'))
     assert stage(database, 'auto').parent == tmp_path / 'slurm'
-    with pytest.raises(DataError, match='no LMDB'):
+    with pytest.raises(DataError, match='is not an LMDB'):
         stage(tmp_path, 'auto')
 
 

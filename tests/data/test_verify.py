@@ -93,12 +93,12 @@ def test_verify_survives_pages_that_cannot_be_read(sound):
     # The value ends in the map, but behind the end of the file: a process that reads it gets SIGBUS.
     (path / 'data.mdb').write_bytes(data.replace(data[place:place + 18], longer))
     problems = in_a_worker(path)[1]
-    assert len(problems) == 1 and problems[0].startswith('data.mdb: reading it ends the process')
+    assert len(problems) == 1 and problems[0].startswith('data.mdb: reading it crashes the process')
 
 
 def test_what_is_no_burst_lmdb_is_one_line(sound):
     path = sound / 'srgb.lmdb'
-    with pytest.raises(DataError, match='no LMDB'):
+    with pytest.raises(DataError, match='is not an LMDB'):
         verify(sound / 'in')
     (sound / 'foreign.lmdb').mkdir()
     replace(sound / 'foreign.lmdb', 'x', b'y')
@@ -118,7 +118,7 @@ def test_a_truncated_database_is_one_line(sound, length):
     with open(path / 'data.mdb', 'r+b') as file:
         file.truncate(size + length if length < 0 else length)
     source = source_of(path)
-    with pytest.raises(DataError, match=r'srgb\.lmdb: cannot be read as an LMDB \(.*\); build it anew') as caught:
+    with pytest.raises(DataError, match=r'srgb\.lmdb: cannot be read as an LMDB \(.*\); rebuild it') as caught:
         source.read(source.clips['b'], 6)
     assert '\n' not in str(caught.value)
     with pytest.raises(DataError, match='cannot be read as an LMDB'):

@@ -181,7 +181,7 @@ def test_released_padding_is_not_moved():
         with pytest.raises(OptionError, match='layout: released pads frames by zeros'):
             restore_frame(net, lq, align=align, tiling=tiling)
     assert restore_frame(net, lq, align='tiles', tiling=tiling).shape == (1, 3, 64, 80)
-    with pytest.raises(OptionError, match='^align: smooth does not go with window released, which moves whole tiles'):
+    with pytest.raises(OptionError, match='^align: smooth cannot be combined with window released, which moves whole tiles'):
         Settings(window='released', align='smooth')
     with pytest.raises(OptionError, match='^align'):
         Settings(align='smoth')

@@ -23,8 +23,8 @@ def grid_of(frames, layout='inside'):
 
 def tensor_of(frames):
     """lq [1, N, 8, H, W]."""
-    light = torch.stack([frames.light(index, 0, frames.packed_size[0]) for index in range(len(frames.mosaics))])[None]
-    return torch.cat((light, frames.noise_map(light)), dim=2)
+    raw = torch.stack([frames.raw(index, 0, frames.packed_size[0]) for index in range(len(frames.mosaics))])
+    return frames.noise.planes().with_map(raw)[None]
 
 
 def _whole(net, frames, layout='inside'):
@@ -103,22 +103,22 @@ def test_bf16_is_near_float32_and_matches_the_same():
 
 
 @pytest.mark.parametrize('pattern', ['rggb', 'grbg', 'gbrg', 'bggr'])
-def test_light_and_noise_follow_the_pattern(pattern):
+def test_raw_and_noise_follow_the_pattern(pattern):
     camera = dataclasses.replace(CAMERA, cfa=pattern)
     frames = load_frames(make_burst(2, (33, 43), camera=camera), reference=0, count=None, noise='metadata')
     y, x = divmod(pattern.index('r'), 2)
     assert frames.packed_size == ((33 - y) // 2, (43 - x) // 2)
-    light = frames.light(1, 2, 5)
+    raw = frames.raw(1, 2, 5)
     for plane in range(4):
         i, j = divmod(plane, 2)
         place = 2 * ((y + i) % 2) + (x + j) % 2
         samples = frames.mosaics[1].read(0, 33)[y + i::2, x + j::2][2:5, :frames.packed_size[1]].astype(np.float64)
         black, white = camera.black_level[place], camera.white_level[place]
         expected = np.clip((samples - black) / (white - black), 0, 1)
-        assert np.abs(light[plane].numpy() - expected).max() < 1e-6
-        assert frames.noise[0][1, plane] == pytest.approx(camera.noise_shot[place])
+        assert np.abs(raw[plane].numpy() - expected).max() < 1e-6
+        assert frames.noise.shot[1, plane] == pytest.approx(camera.noise_shot[place])
         std = np.sqrt(camera.noise_shot[place] * expected + camera.noise_read[place] ** 2)
-        assert np.abs(frames.noise_map(torch.stack((light, light)))[1, plane].numpy() - std).max() < 1e-6
+        assert np.abs(frames.noise.planes().std(torch.stack((raw, raw)))[1, plane].numpy() - std).max() < 1e-6
 
 
 def test_the_walk_stays_in_the_reach_of_a_band():
@@ -128,9 +128,9 @@ def test_the_walk_stays_in_the_reach_of_a_band():
     asked = []
 
     class Watched(type(frames)):
-        def light(self, index, first, last):
+        def raw(self, index, first, last):
             asked.append((first, last))
-            return super().light(index, first, last)
+            return super().raw(index, first, last)
 
     _streamed(net, Watched(**vars(frames)), step=1, tile_batch=4)
     tallest = max(last - first for first, last in asked)

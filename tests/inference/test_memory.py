@@ -101,7 +101,7 @@ def test_the_memory_of_a_tile_is_measured():
 
 def test_a_memory_below_what_python_holds_is_refused(tmp_path):
     weights = save_net(tmp_path / 'net.pth')
-    with pytest.raises(OptionError, match='^memory: 1 MB are less than Python and the libraries hold already'):
+    with pytest.raises(OptionError, match='^memory: 1 MB is less than Python and the libraries use already'):
         Restorer(weights, Settings(memory=1 << 20))
 
 
@@ -153,7 +153,7 @@ def test_a_system_without_memory_is_told_in_one_line(tmp_path, monkeypatch):
     for problem in (MemoryError(), torch.cuda.OutOfMemoryError('CUDA\nout of memory'),
                     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")):
         problems.append(problem)
-        with pytest.raises(OptionError, match='^burst: the system has no more memory; give a smaller memory'):
+        with pytest.raises(OptionError, match='^burst: out of memory; use a smaller memory'):
             Restorer(weights, Settings(**TILES)).restore(make_burst(), progress=False)
     problems.append(OSError(5, 'Input/output error'))
     with pytest.raises(DataError, match='burst: .*Input/output error'):

@@ -4,7 +4,7 @@ from basicsr.losses import build_loss
 
 from jddb_plugin.losses.jddb_loss import BlockMatchingLoss, InterpolationLoss, OneHotLoss, ReconstructionLoss
 from jddb_plugin.ops.block_matching import Search
-from jddb_plugin.ops.isp import process
+from jddb_plugin.ops.camera import Camera
 
 
 def _search(weight, valid=None):
@@ -13,7 +13,8 @@ def _search(weight, valid=None):
 
 
 def _camera(batch):
-    return dict(red_gain=torch.full((batch,), 2.0), blue_gain=torch.full((batch,), 1.5), cam2rgb=torch.eye(3).expand(batch, 3, 3))
+    gains = (torch.full((batch,), gain) for gain in (1.0, 2.0, 1.5))
+    return Camera(*gains, torch.eye(3).expand(batch, 3, 3))
 
 
 def test_one_hot_weights_cost_nothing():
@@ -53,9 +54,11 @@ def test_block_matching_loss_is_a_sum_of_squares_without_gradient_into_the_clean
 def test_reconstruction_loss_is_linear_plus_developed():
     a, b = torch.rand(2, 3, 4, 4, dtype=torch.float64), torch.rand(2, 3, 4, 4, dtype=torch.float64)
     expected = torch.sqrt((a - b) ** 2 + 1e-6).sum()
-    expected += torch.sqrt((process(a, **_camera(2)) - process(b, **_camera(2))) ** 2 + 1e-6).sum()
-    torch.testing.assert_close(ReconstructionLoss()(a, b, **_camera(2)), expected)
-    assert ReconstructionLoss(reduction='mean')(a, b, **_camera(2)).item() == pytest.approx(expected.item() / a.numel())
+    expected += torch.sqrt((_camera(2).develop(a) - _camera(2).develop(b)) ** 2 + 1e-6).sum()
+    torch.testing.assert_close(ReconstructionLoss()(a, b, camera=_camera(2)), expected)
+    brighter = _camera(2).with_gain(3.0)  # the brightness does not count
+    torch.testing.assert_close(ReconstructionLoss()(a, b, camera=brighter), expected)
+    assert ReconstructionLoss(reduction='mean')(a, b, camera=_camera(2)).item() == pytest.approx(expected.item() / a.numel())
 
 
 def test_interpolation_loss_ignores_flat_ground():

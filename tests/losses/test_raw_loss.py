@@ -7,6 +7,7 @@ from jddb_plugin.checks import OptionError, ShapeError
 from jddb_plugin.hooks import LossWeightHook
 from jddb_plugin.losses.raw_loss import srgb_gamma
 from jddb_plugin.ops.bayer import mosaic_rgb
+from jddb_plugin.ops.camera import Camera
 
 
 @pytest.fixture
@@ -29,13 +30,14 @@ def test_raw_loss_by_hand(truth):
         for k, gain in enumerate((red[b], 1.0, 1.0, blue[b])):
             total += ((raw[b, k] - clean[b, k]).square() + 1e-6).sqrt().sum()
             total += ((srgb_gamma(raw[b, k] * gain) - srgb_gamma(clean[b, k] * gain)).square() + 1e-6).sqrt().sum()
-    camera = {'red_gain': red, 'blue_gain': blue, 'rgb_gain': torch.ones(2), 'cam2rgb': torch.eye(3).expand(2, 3, 3)}
+    camera = Camera(torch.ones(2), red, blue, torch.eye(3).expand(2, 3, 3))
     loss = build_loss({'type': 'RawLoss', 'loss_weight': 0.5})
     assert loss.needs_camera and loss.reduction == 'sum'
-    torch.testing.assert_close(loss(raw, truth, **camera), 0.5 * total)
-    torch.testing.assert_close(build_loss({'type': 'RawLoss', 'reduction': 'mean'})(raw, truth, **camera), total / raw.numel())
+    torch.testing.assert_close(loss(raw, truth, camera=camera), 0.5 * total)
+    mean = build_loss({'type': 'RawLoss', 'reduction': 'mean'})
+    torch.testing.assert_close(mean(raw, truth, camera=camera), total / raw.numel())
     raw.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: loss(x, truth, **camera), raw)
+    assert torch.autograd.gradcheck(lambda x: loss(x, truth, camera=camera), raw)
 
 
 def test_kpn_loss_by_hand(truth):
@@ -73,11 +75,11 @@ def test_the_weight_of_the_frames_is_annealed_as_in_the_paper():
 def test_what_networks_give_while_training_fits_their_losses(truth):
     truth = truth.float().repeat(1, 1, 4, 3)[..., :32, :32]
     lq = torch.rand(2, 3, 8, 16, 16)
-    camera = {'red_gain': torch.ones(2), 'blue_gain': torch.ones(2)}
+    camera = Camera(torch.ones(2), torch.ones(2), torch.ones(2), torch.eye(3).expand(2, 3, 3))
     build_loss({'type': 'KPNLoss'})(KPN(4, 3, 3)(lq), truth).backward()
     denoiser = EDVRBurst(8, 3, 2, 0, 0, output='raw')
-    build_loss({'type': 'RawLoss'})(denoiser(lq), truth, **camera).backward()
+    build_loss({'type': 'RawLoss'})(denoiser(lq), truth, camera=camera).backward()
     with pytest.raises(ShapeError, match=r'KPNLoss: expected an estimate of every frame, .* got \[2, 4, 16, 16\]'):
         build_loss({'type': 'KPNLoss'})(denoiser(lq), truth)
     with pytest.raises(ShapeError, match=r'RawLoss: compares packed raw \[..., 4, 16, 16\], got \[2, 3, 32, 32\]'):
-        build_loss({'type': 'RawLoss'})(EDVRBurst(8, 3, 2, 0, 0)(lq), truth, **camera)
+        build_loss({'type': 'RawLoss'})(EDVRBurst(8, 3, 2, 0, 0)(lq), truth, camera=camera)

@@ -15,7 +15,6 @@ from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.checks import DataError
 from jddb_plugin.inference.engine import align_frames, restore_frame
 from jddb_plugin.inference.tiling import TilingOptions
-from jddb_plugin.ops.isp import process
 from jddb_plugin.restoration import Restorer, Settings
 from jddb_plugin.restore import main as run_restore
 from jddb_plugin.test import main as run_test
@@ -101,8 +100,7 @@ def test_it_is_scored_by_what_it_restores(options):
     assert type(net) is Plain
     dataset = build_dataset({**options['datasets']['val'], 'phase': 'val'})
     sample = dataset[3]
-    camera = {key: sample[key][None] for key in ('red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb')}
-    images = [process(image, **camera)[0].permute(1, 2, 0).double().numpy() * 255
+    images = [sample['camera'].develop(image)[0].permute(1, 2, 0).double().numpy() * 255
               for image in (restore_frame(net, sample['lq'][None]), sample['gt'][None])]
     test = {key: options[key] for key in ('name', 'model_type', 'num_gpu', 'manual_seed', 'network_g')}
     test.update(path={'pretrain_network_g': 'experiments/plain/models/net_g_2.pth', 'param_key_g': 'params_ema'},
@@ -132,7 +130,7 @@ def test_a_network_for_a_number_of_frames_gets_as_many(tmp_path):
     restorer.net.__class__ = Three
     burst = make_burst(5)
     assert len(restorer.restore(burst, progress=False).frames.names) == 3
-    with pytest.raises(DataError, match='Three is made for 3 frames, but the burst has 2'):
+    with pytest.raises(DataError, match='Three needs 3 frames, but the burst has 2'):
         restorer.restore(make_burst(2), progress=False)
 
 

@@ -15,7 +15,7 @@ from jddb_plugin.compat.options import check_options
 from jddb_plugin.config import load_options
 from jddb_plugin.models.step import SkipCounter, StepOptions, clip_gradients, joined_loss, joined_values
 from jddb_plugin.ops.block_matching import Search, match_entropy
-from jddb_plugin.ops.isp import process, tone_map
+from jddb_plugin.ops.camera import Camera
 from jddb_plugin.train import main
 
 from ..small_run import equal, validation, weights, write_options
@@ -41,8 +41,8 @@ def _batch():
         return torch.rand(*shape, generator=generator)
 
     return {'lq': torch.cat([rand(2, 5, 4, 32, 32), 0.05 * rand(2, 5, 4, 32, 32)], dim=2), 'gt': rand(2, 3, 64, 64),
-            'clean': rand(2, 5, 4, 32, 32), 'red_gain': torch.full((2,), 2.0), 'blue_gain': torch.full((2,), 1.7),
-            'rgb_gain': torch.ones(2), 'cam2rgb': torch.eye(3).expand(2, 3, 3), 'positions': torch.tensor([[0, 4], [8, 16]])}
+            'clean': rand(2, 5, 4, 32, 32), 'positions': torch.tensor([[0, 4], [8, 16]]),
+            'camera': Camera(torch.ones(2), torch.full((2,), 2.0), torch.full((2,), 1.7), torch.eye(3).expand(2, 3, 3))}
 
 
 def _steps(model, count=1, batch=None):
@@ -226,8 +226,8 @@ def test_the_toolboxs_perceptual_loss_sees_developed_pictures(options):
     seen = []
     model.cri_perceptual.register_forward_pre_hook(lambda module, images: seen.extend(images))
     model.perceptual_losses(model.gt, model.gt)
-    camera = {key: model.batch[key] for key in ('red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb')}
-    torch.testing.assert_close(seen[1].clamp(0, 1), tone_map(process(model.gt, **camera)), rtol=0, atol=0.05)
+    developed = model.batch['camera'].develop(model.gt, tone_curve=True)
+    torch.testing.assert_close(seen[1].clamp(0, 1), developed, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize(('change', 'message'), [

@@ -4,9 +4,10 @@ import torch
 from jddb_plugin.checks import ShapeError
 from jddb_plugin.data.images import to_float
 from jddb_plugin.data.photographs import photograph
+from jddb_plugin.noise_option import TEST_LEVELS
 from jddb_plugin.ops.bayer import mosaic_rgb
-from jddb_plugin.ops.isp import reference_camera, unprocess
-from jddb_plugin.ops.noise import TEST_LEVELS, add_noise, noise_std
+from jddb_plugin.ops.camera import reference_camera
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.ops.noise_estimate import estimate_noise
 
 LEVELS = [(1e-4, 1e-3), (1e-3, 5e-3), TEST_LEVELS['low'], TEST_LEVELS['high'], (1e-2, 10 ** -1.5)]
@@ -21,16 +22,16 @@ def raw_photograph(name):
     if image is None:
         pytest.skip(f'this version of scikit-image does not carry {name}')
     height, width = (size // 2 * 2 for size in image.shape[:2])
-    return mosaic_rgb(unprocess(to_float(image[:height, :width]), reference_camera()))
+    return mosaic_rgb(reference_camera().unprocess(to_float(image[:height, :width])))
 
 
 def error(clean, shot, read, at, *, frames=3):
     """Largest error of the estimated standard deviation at signal ``at``, relative to the true one."""
-    burst = torch.stack([add_noise(clean, shot, read) for _ in range(frames)])
+    burst = torch.stack([NoiseModel.of(shot, read).sample(clean) for _ in range(frames)])
     estimate = estimate_noise(burst)
     assert all(value.shape == (4,) and value.isfinite().all() and (value >= 0).all() for value in estimate)
     at = torch.full((4,), at)
-    return float((noise_std(at, *estimate) / noise_std(at, shot, read) - 1).abs().max())
+    return float((NoiseModel.of(*estimate).std(at) / NoiseModel.of(shot, read).std(at) - 1).abs().max())
 
 
 @pytest.mark.parametrize(('shot', 'read'), LEVELS)
@@ -60,15 +61,15 @@ def test_motion_and_highlights_do_not_matter():
     clean = raw_photograph('coffee.png').clone()
     clean[:, 20:80, 30:120] = 1.2  # saturated
     clean[:, 100:140, 30:120] = 0  # black
-    burst = torch.stack([add_noise(clean.roll((7 * k, 11 * k), dims=(1, 2)), 2.5e-3, 1e-2) for k in range(5)])
+    burst = torch.stack([NoiseModel.of(2.5e-3, 1e-2).sample(clean.roll((7 * k, 11 * k), dims=(1, 2))) for k in range(5)])
     at = torch.full((4,), 0.3)
-    ratio = noise_std(at, *estimate_noise(burst)) / noise_std(at, 2.5e-3, 1e-2)
+    ratio = NoiseModel.of(*estimate_noise(burst)).std(at) / NoiseModel.of(2.5e-3, 1e-2).std(at)
     assert (ratio - 1).abs().max() < 0.2
 
 
 def test_planes_are_told_apart():
     shot, read = torch.tensor([1e-3, 2e-3, 4e-3, 8e-3]), torch.tensor([1e-2, 5e-3, 2e-2, 1e-2])
-    noisy = add_noise(ramp(0, 1)[None].repeat(3, 1, 1, 1), shot[:, None, None], read[:, None, None])
+    noisy = NoiseModel.of(shot[:, None, None], read[:, None, None]).sample(ramp(0, 1)[None].repeat(3, 1, 1, 1))
     estimated_shot, estimated_read = estimate_noise(noisy)
     torch.testing.assert_close(estimated_shot, shot, rtol=0.12, atol=0)
     torch.testing.assert_close(estimated_read, read, rtol=0.3, atol=0)
@@ -78,12 +79,12 @@ def test_noise_below_black_needs_no_mending():
     clean = ramp(0, 0.1)[None].repeat(3, 1, 1, 1)
     at = torch.full((4,), 0.05)
     estimate = estimate_noise(clean + 0.02 * torch.randn(clean.shape))  # not clamped
-    torch.testing.assert_close(noise_std(at, *estimate), torch.full((4,), 0.02), rtol=0.08, atol=0)
+    torch.testing.assert_close(NoiseModel.of(*estimate).std(at), torch.full((4,), 0.02), rtol=0.08, atol=0)
 
 
 def test_a_single_grey_gives_its_variance():
     burst = 0.4 + 0.02 * torch.randn(3, 4, 96, 128)
-    std = noise_std(torch.full((4,), 0.4), *estimate_noise(burst))
+    std = NoiseModel.of(*estimate_noise(burst)).std(torch.full((4,), 0.4))
     torch.testing.assert_close(std, torch.full((4,), 0.02), rtol=0.08, atol=0)
 
 
@@ -95,15 +96,15 @@ def test_constants_have_no_noise(value):
 
 def test_clipped_frames_give_finite_answers():
     for level in (0.0, 1.0):
-        estimate = estimate_noise(add_noise(torch.full((2, 4, 64, 64), level), 6.4e-3, 2e-2))
+        estimate = estimate_noise(NoiseModel.of(6.4e-3, 2e-2).sample(torch.full((2, 4, 64, 64), level)))
         assert all(value.isfinite().all() and (value >= 0).all() for value in estimate)
 
 
 def test_one_broken_sample_costs_one_block():
-    burst = add_noise(ramp(0, 1)[None].repeat(2, 1, 1, 1), 2.5e-3, 1e-2)
+    burst = NoiseModel.of(2.5e-3, 1e-2).sample(ramp(0, 1)[None].repeat(2, 1, 1, 1))
     burst[0, :, 5, 5] = float('nan')
     at = torch.full((4,), 0.5)
-    assert (noise_std(at, *estimate_noise(burst)) / noise_std(at, 2.5e-3, 1e-2) - 1).abs().max() < 0.1
+    assert (NoiseModel.of(*estimate_noise(burst)).std(at) / NoiseModel.of(2.5e-3, 1e-2).std(at) - 1).abs().max() < 0.1
 
 
 def test_the_smallest_frames_and_other_types():

@@ -5,7 +5,7 @@ import torch
 
 from jddb_plugin.checks import ShapeError
 from jddb_plugin.ops.bayer import mosaic_rgb
-from jddb_plugin.ops.noise import add_noise, noise_std
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.ops.optical_flow import PatchMotion, align_burst, estimate_motion, match_patches, shrink
 from jddb_plugin.ops.stabilization import Stabilizer
 
@@ -29,8 +29,8 @@ def _burst(shifts, size=(384, 448), noisy=True):
         frame = cv2.warpAffine(scene, matrix, size[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
         clean.append(mosaic_rgb(torch.from_numpy(frame.clip(0, 1)).permute(2, 0, 1)))
     clean = torch.stack(clean)
-    raw = add_noise(clean, SHOT, READ, generator=torch.Generator().manual_seed(0)) if noisy else clean
-    return torch.cat((raw, noise_std(raw, SHOT, READ)), dim=1)[None], clean
+    raw = NoiseModel.of(SHOT, READ).sample(clean, generator=torch.Generator().manual_seed(0)) if noisy else clean
+    return torch.cat((raw, NoiseModel.of(SHOT, READ).std(raw)), dim=1)[None], clean
 
 
 def _stabilizer():
@@ -65,7 +65,7 @@ def test_aligned_frames_show_the_reference():
         after = (aligned[0, k, :4] - clean[1])[inner].square().mean().sqrt()
         assert after < 0.08 < 0.1 < before
         # Noise maps go with their samples.
-        torch.testing.assert_close(aligned[0, k, 4:], noise_std(aligned[0, k, :4], SHOT, READ))
+        torch.testing.assert_close(aligned[0, k, 4:], NoiseModel.of(SHOT, READ).std(aligned[0, k, :4]))
 
 
 def test_samples_are_aligned_one_by_one():

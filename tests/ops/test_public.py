@@ -11,14 +11,13 @@ from jddb_plugin import ops
 
 #: A copy: a name that is renamed or lost is a change for everybody who uses it, and belongs into the CHANGELOG.
 PUBLIC = [
-    'CFA_PATTERNS', 'Camera', 'Match', 'MotionField', 'RawBurst', 'Search', 'SearchWindow', 'Stabilizer',
-    'TEST_LEVELS', 'TileGrid', 'add_noise', 'add_test_noise', 'align_burst', 'available_backends', 'blend_tiles',
+    'CFA_PATTERNS', 'TEST_LEVELS', 'Camera', 'Match', 'MotionField', 'NoiseModel', 'RawBurst', 'Search', 'SearchWindow',
+    'Stabilizer', 'TileGrid', 'align_burst', 'available_backends', 'blend_tiles',
     'camera_matrix', 'cell_to_rggb', 'deform_conv2d', 'demosaic_bilinear', 'distances_along', 'estimate_motion',
     'estimate_noise', 'extract_tiles', 'flip_mosaic', 'gather_mosaic', 'half_size_rgb', 'high_frequency_mask', 'inverse_tone_map',
-    'make_grid', 'match_entropy', 'match_tiles', 'mosaic_rgb', 'noise_levels', 'noise_std', 'normalise', 'orient',
-    'pack', 'parse_noise', 'patch_distances', 'process', 'red_position', 'reference_camera', 'refine_offsets',
-    'replace_outliers', 'restore_frame', 'sample_camera', 'sample_noise_level', 'synthesise', 'synthesise_batch',
-    'to_linear_srgb', 'to_rggb', 'tone_map', 'undo_orient', 'unpack', 'unprocess',
+    'linearize', 'make_grid', 'match_entropy', 'match_tiles', 'mosaic_rgb', 'noise_levels', 'normalize', 'orient',
+    'pack', 'patch_distances', 'red_position', 'reference_camera', 'refine_offsets',
+    'replace_outliers', 'restore_frame', 'sample_camera', 'synthesize', 'to_rggb', 'tone_map', 'unpack',
 ]
 MODULES = ['jddb_plugin.ops', *(module.name for module in pkgutil.iter_modules(ops.__path__, 'jddb_plugin.ops.'))]
 

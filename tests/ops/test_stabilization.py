@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from jddb_plugin.ops.noise import noise_std
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.ops.stabilization import Stabilizer, noise_levels
 
 LEVELS = [(2.5e-3, 1e-2), (6.4e-3, 2e-2), (1e-2, 3.16e-2), (1e-4, 1e-3)]
@@ -29,7 +29,7 @@ def test_it_is_the_root_of_the_variance_scaled_to_keep_0_and_1(shot, read):
 def test_noise_has_the_stated_deviation_everywhere(shot, read, value):
     generator = torch.Generator().manual_seed(0)
     normal = torch.randn(200_000, generator=generator, dtype=torch.float64)
-    y = value + normal * noise_std(torch.tensor(value), shot, read)
+    y = value + normal * NoiseModel.of(shot, read).std(torch.tensor(value))
     stabilizer = _stabilizer(shot, read)
     assert stabilizer.apply(y).std().item() == pytest.approx(stabilizer.sigma.item(), rel=0.04)
 
@@ -54,7 +54,7 @@ def test_levels_are_read_off_the_noise_map_plane_by_plane():
     raw = torch.rand(2, 4, 12, 16)
     shot = torch.tensor([1e-3, 2e-3, 3e-3, 4e-3])[:, None, None]
     read = torch.tensor([0.01, 0.02, 0.03, 0.005])[:, None, None]
-    found_shot, found_read = noise_levels(raw, noise_std(raw, shot, read))
+    found_shot, found_read = noise_levels(raw, NoiseModel.of(shot, read).std(raw))
     torch.testing.assert_close(found_shot, shot.expand(2, 4, 1, 1), rtol=1e-3, atol=1e-7)
     torch.testing.assert_close(found_read, read.square().expand(2, 4, 1, 1), rtol=1e-3, atol=1e-7)
 
@@ -62,7 +62,7 @@ def test_levels_are_read_off_the_noise_map_plane_by_plane():
 def test_a_plane_without_spread_takes_the_line_of_all():
     raw = torch.rand(4, 12, 16)
     raw[3] = 1.0
-    shot, read = noise_levels(raw, noise_std(raw, 3e-3, 2e-2))
+    shot, read = noise_levels(raw, NoiseModel.of(3e-3, 2e-2).std(raw))
     torch.testing.assert_close(shot, torch.full_like(shot, 3e-3), rtol=1e-2, atol=0)
     torch.testing.assert_close(read, torch.full_like(read, 4e-4), rtol=1e-2, atol=0)
 

@@ -77,7 +77,7 @@ def test_folders_in_a_folder_of_frames(tmp_path):
     assert burst.name == 'burst' and len(burst.frames) == 3
     write_tiffs(tmp_path / 'many' / 'one', size=(20, 24))
     _write_pngs(tmp_path / 'many')
-    with pytest.raises(DataError, match='many: holds pictures, and folders of raw files'):
+    with pytest.raises(DataError, match='many: holds frames .* and clips'):
         find_bursts(tmp_path / 'many')
 
 
@@ -89,7 +89,7 @@ def test_files_are_one_burst_in_the_order_given(tmp_path):
     assert np.array_equal(burst.read(0).mosaic, make_mosaics(3, (20, 24))[2])
     pictures = _write_pngs(tmp_path / 'y')
     for wrong, message in (([files[0], pictures / '0.png'], '0.png is a picture, other files are raw'),
-                           ([tmp_path / 'a.mp4'], 'a video; build a burst LMDB'), ([tmp_path / 'a.txt'], 'not a frame')):
+                           ([tmp_path / 'a.mp4'], 'is a video; build a burst LMDB'), ([tmp_path / 'a.txt'], 'is not a frame')):
         with pytest.raises(DataError, match=message):
             burst_of_files(wrong)
 
@@ -123,7 +123,7 @@ def test_videos_become_noisy_raw(tmp_path, kind):
     assert frame.mosaic.shape == (40, 48) and np.array_equal(frame.mosaic, again.mosaic)
     assert not np.array_equal(frame.mosaic, other.mosaic)
     assert frame.metadata.noise_shot == (2.5e-3,) * 4 and frame.metadata.noise_read == (1e-2,) * 4
-    message = 'a JPEG: it is demosaicked' if kind == 'jpgs' else 'a video frame, not raw; give --noise'
+    message = 'is a JPEG, already demosaicked' if kind == 'jpgs' else 'is a picture, not raw; give --noise'
     with pytest.raises(OptionError, match=message):
         find_bursts(path)[0].read(0)
 
@@ -131,11 +131,12 @@ def test_videos_become_noisy_raw(tmp_path, kind):
 def test_noise_of_a_video_is_that_of_the_published_protocol(tmp_path):
     from jddb_plugin.data.images import decode_srgb, to_float
     from jddb_plugin.ops.bayer import mosaic_rgb, unpack
-    from jddb_plugin.ops.isp import reference_camera, unprocess
-    from jddb_plugin.ops.noise import add_test_noise
+    from jddb_plugin.ops.camera import reference_camera
+    from jddb_plugin.ops.noise import NoiseModel
     folder = _write_pngs(tmp_path / 'x')
     image = decode_srgb((folder / '2.png').read_bytes(), 'x')
-    expected = unpack(add_test_noise(mosaic_rgb(unprocess(to_float(image), reference_camera())), *_NOISE, frame_number=3))
+    clean = mosaic_rgb(reference_camera().unprocess(to_float(image)))
+    expected = unpack(NoiseModel.of(*_NOISE).sample_test_frame(clean, frame_number=3))
     found = find_bursts(folder, noise=_NOISE)[0].read(2)
     assert np.abs(found.mosaic / 65535 - expected.numpy()).max() < 1e-5 and found.metadata.cfa == 'rggb'
 
@@ -148,7 +149,7 @@ def test_a_video_of_odd_size(tmp_path):
 def test_nothing_to_restore(tmp_path):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'file').touch()
-    for name, message in (('empty', 'holds no raw files'), ('file', 'a file; expected a folder'), ('nowhere', 'nothing there')):
+    for name, message in (('empty', 'holds no frames'), ('file', 'a file; expected a folder'), ('nowhere', 'no such folder')):
         with pytest.raises(DataError, match=message):
             find_bursts(tmp_path / name)
     (tmp_path / 'x.lmdb').mkdir()

@@ -13,14 +13,15 @@ import torch
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.data.images import decode_srgb
 from jddb_plugin.data.raw_reader import read_raw
-from jddb_plugin.ops.isp import to_linear_srgb
+from jddb_plugin.ops.camera import Camera
 from jddb_plugin.restoration.bursts import burst_of_files, find_bursts, noisy_frame
+from jddb_plugin.restoration.developing import Developer, noisy_rows
 from jddb_plugin.restoration.export_burst import export_burst, photograph_burst
 from jddb_plugin.restoration.frames import load_frames
 from jddb_plugin.restoration.geometry import final_picture, final_size
 from jddb_plugin.restoration.inputs import bursts_of
 from jddb_plugin.restoration.picture import FORMATS
-from jddb_plugin.restoration.restorer import Restorer, Settings, _Developer, noisy_rows
+from jddb_plugin.restoration.restorer import Restorer, Settings
 from jddb_plugin.restoration.rows import Rows
 from tests.data.raw_files import MATRIX_A, write_dng, write_nested_dng
 from tests.data.test_dng_opcodes import GAIN_MAP, gain_map, opcodes
@@ -101,9 +102,10 @@ def test_clipped_white_is_white_whatever_the_gains(tmp_path, weights):
         write_dng(folder / f'{k}.dng', mosaic, NoiseProfile=(1e-3, 1e-5), AsShotNeutral=(1.0, 0.8, 0.32))
     frames = load_frames(find_bursts(folder)[0], reference=1, count=None, noise='metadata')
     for gain in (1.0, 0.5):
-        rows = _Developer(frames, gain, FORMATS['linear32']).rgb(noisy_rows(frames, 0, frames.packed_size[0]))
+        rows = Developer(frames, gain, FORMATS['linear32']).rgb(noisy_rows(frames, 0, frames.packed_size[0]))
         assert np.allclose(rows[28:36, 28:52], gain, atol=1e-4)
-    assert np.allclose(to_linear_srgb(torch.ones(3, 1, 1), red_gain=3.0, blue_gain=0.5, cam2rgb=torch.eye(3)), 1)
+    camera = Camera.of(red_gain=3.0, blue_gain=0.5, cam2rgb=torch.eye(3))
+    assert np.allclose(camera.develop_linear(torch.ones(3, 1, 1)), 1)
 
 
 def _chromaticity(picture):
@@ -121,7 +123,7 @@ def _libraw(path):
 def _developed(path):
     """The reference as the restore command develops it, without the network."""
     frames = load_frames(burst_of_files([path, path]), reference=0, count=None, noise=_NOISE)
-    return _chromaticity(_Developer(frames, 1.0, FORMATS['linear32']).rgb(noisy_rows(frames, 0, frames.packed_size[0])))
+    return _chromaticity(Developer(frames, 1.0, FORMATS['linear32']).rgb(noisy_rows(frames, 0, frames.packed_size[0])))
 
 
 @pytest.mark.parametrize('tags', [
@@ -155,7 +157,7 @@ def test_a_restored_dng_is_what_the_picture_is(tmp_path, weights):
         assert np.array(raw.camera_whitebalance[:3]) == pytest.approx((2, 1, 1.6), rel=1e-4)
         samples = raw.raw_image_visible[..., :3] / 65535
     frames = load_frames(find_bursts(folder)[0], reference='sharpest', count=None, noise='metadata')
-    developed = _Developer(frames, 1.0, FORMATS['linear32']).rgb(torch.from_numpy(samples).float().permute(2, 0, 1))
+    developed = Developer(frames, 1.0, FORMATS['linear32']).rgb(torch.from_numpy(samples).float().permute(2, 0, 1))
     assert np.abs(developed - linear).max() < 2e-4
     assert _libraw(tmp_path / 'a.dng') == pytest.approx(_chromaticity(linear), rel=0.02)
 
@@ -205,7 +207,7 @@ def test_lens_shading_maps_are_used_when_asked_for(tmp_path, weights):
     assert (ratio[plain[8:-8, 8:-8] > 5000] > 1.0).all()
     assert np.abs(shaded[0, 0, 0] / max(plain[0, 0, 0], 1) - factors[0, 0, 0]) < 0.02 or plain[0, 0, 0] < 500
     (folder / 'lens_shading_map_N001.tiff').unlink()
-    with pytest.raises(DataError, match='payload_N001.dng: no lens shading map beside it'):
+    with pytest.raises(DataError, match='payload_N001.dng: has no lens shading map beside it'):
         load_frames(bursts_of([folder], lens_shading=True)[0], reference=1, count=None, noise='metadata')
     tifffile.imwrite(folder / 'lens_shading_map_N001.tiff', factors[..., 0])
     with pytest.raises(DataError, match='lens_shading_map_N001.tiff: expected positive factors'):

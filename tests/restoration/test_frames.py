@@ -48,29 +48,29 @@ def _changed(index, change):
 
 _MATRIX = ((0.9, -0.2, -0.1), (-0.5, 1.5, 0.1), (-0.1, 0.3, 0.6))
 _REFUSED = {
-    'no frame': (list, {}, DataError, 'here: a burst of no frame; expected at least 2'),
-    'no frame of one': (list, {'least': 1}, DataError, 'here: a burst of no frame; expected at least 1'),
-    'one frame': (lambda: _pairs(1), {}, DataError, 'here: a burst of one frame; expected at least 2 of the same scene'),
+    'no frame': (list, {}, DataError, 'here: is a burst of no frame; expected at least 2'),
+    'no frame of one': (list, {'least': 1}, DataError, 'here: is a burst of no frame; expected at least 1'),
+    'one frame': (lambda: _pairs(1), {}, DataError, 'here: is a burst of one frame; expected at least 2 of the same scene'),
     'sizes': (_changed(2, lambda m: m[:-2]), {}, DataError, r'here: f2: 32 x 22 samples, but f0 has 32 x 24'),
     'patterns': (lambda: _other(_pairs(), 1, cfa='bggr'), {}, DataError, r'here: f1: pattern bggr .* of f0 \(rggb\)'),
-    'cameras': (lambda: _other(_pairs(), 1, color_matrix=_MATRIX), {}, DataError, 'f1: .* a burst has frames of one camera'),
-    'darker': (_changed(0, lambda m: (m - 60) // 3 + 60), {}, DataError, r'f0: of another exposure, .* the reference f1'),
-    'brighter': (_changed(2, lambda m: m * 2), {}, DataError, r'f2: of another exposure, .* the reference f1'),
-    'black': (_changed(0, lambda m: m * 0), {}, DataError, 'f0: a black frame'),
-    'below black': (_changed(0, lambda m: m * 0 + 60), {}, DataError, 'f0: a black frame'),
-    'white': (_changed(2, lambda m: m * 0 + 4095), {}, DataError, 'f2: over-exposed'),
+    'cameras': (lambda: _other(_pairs(), 1, color_matrix=_MATRIX), {}, DataError, 'f1: .* must be of one camera'),
+    'darker': (_changed(0, lambda m: (m - 60) // 3 + 60), {}, DataError, r'f0: has another exposure: .* the reference f1'),
+    'brighter': (_changed(2, lambda m: m * 2), {}, DataError, r'f2: has another exposure: .* the reference f1'),
+    'black': (_changed(0, lambda m: m * 0), {}, DataError, 'f0: is a black frame'),
+    'below black': (_changed(0, lambda m: m * 0 + 60), {}, DataError, 'f0: is a black frame'),
+    'white': (_changed(2, lambda m: m * 0 + 4095), {}, DataError, 'f2: is over-exposed'),
     'no noise profile': (lambda: _other(_pairs(), 1, noise_shot=None, noise_read=None), {}, DataError,
                          'f1: states no noise profile; give --noise'),
     'nothing to estimate': (lambda: [(m * 0 + 2000, c) for m, c in _pairs(2)], {'noise': 'estimate'}, DataError,
-                            'here: no noise can be estimated'),
+                            'here: its noise cannot be estimated'),
     'too small to estimate': (lambda: _pairs(2, (12, 40)), {'noise': 'estimate'}, DataError, 'too small to estimate'),
     'reference too large': (_pairs, {'reference': 3}, OptionError, r'here: --reference 3: the burst has frames 0 .. 2'),
     'reference negative': (_pairs, {'reference': -1}, OptionError, '--reference -1'),
     'too many': (_pairs, {'count': 4}, OptionError, r'--frames 4: expected 2 .. 3'),
     'too few': (_pairs, {'count': 1}, OptionError, r'--frames 1: expected 2 .. 3'),
-    'a line': (lambda: [(m[:1], c) for m, c in _pairs()], {}, DataError, 'f0: too small'),
-    'no cell left': (lambda: [(m[:2], c) for m, c in _pairs(cfa='bggr')], {}, DataError, 'f0: too small'),
-    'empty': (lambda: [(m[:0], c) for m, c in _pairs()], {}, DataError, 'f0: too small'),
+    'a line': (lambda: [(m[:1], c) for m, c in _pairs()], {}, DataError, 'f0: is too small'),
+    'no cell left': (lambda: [(m[:2], c) for m, c in _pairs(cfa='bggr')], {}, DataError, 'f0: is too small'),
+    'empty': (lambda: [(m[:0], c) for m, c in _pairs()], {}, DataError, 'f0: is too small'),
 }
 
 
@@ -89,7 +89,7 @@ def test_frames_that_are_not_chosen_may_be_of_another_exposure():
     pairs = _pairs(5)
     pairs[0] = ((pairs[0][0] - 60) // 4 + 60, CAMERA)
     assert _load(pairs, count=3).names == ('f1', 'f2', 'f3')
-    with pytest.raises(DataError, match='f0: of another exposure'):
+    with pytest.raises(DataError, match='f0: has another exposure'):
         _load(pairs)
 
 
@@ -153,7 +153,7 @@ def test_noise_is_estimated_in_the_order_of_the_planes(pattern):
     mosaics = [(mosaic_of(rgb, camera) + rng.normal(0, 1, std.shape) * std).clip(0, 65535).astype(np.uint16)
                for rgb in scenes(2, (256, 256))]
     frames = _load([(mosaic, camera) for mosaic in mosaics], noise='estimate')
-    found = frames.noise_map(torch.full((2, 4, 1, 1), 0.3))[0, :, 0, 0]
+    found = frames.noise.planes().std(torch.full((2, 4, 1, 1), 0.3))[0, :, 0, 0]
     assert found.tolist() == pytest.approx([0.01, 0.02, 0.02, 0.04], rel=0.25)
 
 
@@ -162,7 +162,7 @@ def test_mosaics_go_to_files_when_memory_does_not_suffice(tmp_path):
     small = load_frames(burst, reference=1, count=None, noise='metadata', in_memory=1000, spool=tmp_path)
     large = load_frames(burst, reference=1, count=None, noise='metadata')
     assert [m.bytes_in_memory for m in small.mosaics] == [0] * 3 and not list(tmp_path.iterdir())
-    assert all(torch.equal(small.light(index, 3, 9), large.light(index, 3, 9)) for index in range(3))
+    assert all(torch.equal(small.raw(index, 3, 9), large.raw(index, 3, 9)) for index in range(3))
     small.close()
 
 
@@ -185,7 +185,7 @@ def test_pixels_stay_in_place_and_colours_are_not_swapped(passthrough, size, pat
     class Watch:
         def start(self, frames, gain):
             self.frames = frames
-            packed = frames.light(frames.ref_idx, 0, frames.packed_size[0])
+            packed = frames.raw(frames.ref_idx, 0, frames.packed_size[0])
             self.expected = demosaic_bilinear(packed[None])[0]
 
         def watch(self, first, linear):
@@ -204,9 +204,7 @@ def test_pixels_stay_in_place_and_colours_are_not_swapped(passthrough, size, pat
     top, left = divmod(pattern.index('r'), 2)
     bottom, right = top + linear.shape[1], left + linear.shape[2]
     picture = result.picture
-    from jddb_plugin.data.raw_burst_dataset import colours
-    from jddb_plugin.ops.isp import to_linear_srgb
-    inside = to_linear_srgb(linear, **{**colours(camera), 'rgb_gain': 1.0}).permute(1, 2, 0).numpy()
+    inside = camera.camera().develop_linear(linear).permute(1, 2, 0).numpy()
     assert np.abs(picture[top:bottom, left:right] - inside).max() < 1e-6
     padded = np.pad(inside, ((top, size[0] - bottom), (left, size[1] - right), (0, 0)), mode='edge')
     assert np.abs(picture - padded).max() < 1e-6 and size[0] - bottom in (0, 1) and size[1] - right in (0, 1)

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from jddb_plugin.checks import JDDBError
 from jddb_plugin.data.raw_reader import CAMERA_SUFFIXES, read_raw
-from jddb_plugin.restoration.exif import _KEPT, _KEPT_OF_SHOT, facts, read_exif, tiff_tags
+from jddb_plugin.restoration.exif import _KEPT, _KEPT_OF_SHOT, exif_summary, read_exif, tiff_tags
 from jddb_plugin.restoration.picture import FORMATS, write_picture
 from jddb_plugin.restoration.rows import Rows
 from jddb_plugin.restore import main
@@ -24,7 +24,7 @@ import faulthandler, signal, sys, traceback, time
 from pathlib import Path
 from jddb_plugin.checks import JDDBError
 from jddb_plugin.data.raw_reader import read_raw
-from jddb_plugin.restoration.exif import facts, read_exif, tiff_tags
+from jddb_plugin.restoration.exif import exif_summary, read_exif, tiff_tags
 for line in sys.stdin:
     path = Path(line.rstrip("\\n"))
     print(path.name, end=" ", flush=True)
@@ -40,7 +40,7 @@ for line in sys.stdin:
     except BaseException:
         told = traceback.format_exc().replace("\\n", "|")
     exif = read_exif(path)
-    tiff_tags(exif), facts(exif)
+    tiff_tags(exif), exif_summary(exif)
     signal.alarm(0)
     print(told, flush=True)
 '''
@@ -199,7 +199,7 @@ def test_hostile_exif(tmp_path):
         (tmp_path / 'a.dng').write_bytes(damaged[:rng.choice([len(damaged), rng.randrange(len(damaged))])])
         found = read_exif(tmp_path / 'a.dng')
         kept.add(len(tiff_tags(found)))
-        shown = facts(found)
+        shown = exif_summary(found)
         for suffix in ('png', 'tiff'):  # and a file can be written of it
             rows = Rows((1, 1, 3), np.uint8)
             write_picture(tmp_path / f'a.{suffix}', rows, FORMATS[suffix], orientation=1, exif=found, description=shown)

@@ -48,21 +48,22 @@ def test_what_out_may_be(tmp_path, weights, burst, out, arguments, kind):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['-o', 'a.png', '--format', 'tiff16'], 'a.png: the suffix of format tiff16 is .tif'),
-    (['-o', 'a.jpg'], 'a.jpg: the suffix of'),
+    (['-o', 'a.png', '--format', 'tiff16'], 'a.png: has the wrong suffix; format tiff16 needs .tif'),
+    (['-o', 'a.jpg'], 'a.jpg: has the wrong suffix'),
     (['--reference', 'first'], '--reference: expected'), (['--reference', '\xb2'], '--reference: expected'),
     (['--reference', '9' * 5000], '--reference: expected'), (['--noise', '1,2,3'], '--noise: expected'),
-    (['--noise', 'nan,0'], '--noise: shot and read must lie'), (['--noise', 'estimated'], '--noise: expected'),
+    (['--noise', 'nan,0'], '--noise: shot and read must be'), (['--noise', 'estimated'], '--noise: expected'),
     (['--gain', '0'], '--gain'), (['--gain', 'nan'], '--gain'), (['--gain', 'inf'], '--gain'), (['--memory', '0'], '--memory'),
-    (['--memory', '1M'], '--memory: 1 MB are less'), (['--tile', '0'], '--tile: expected a multiple of 4 in 4 .. 4096'),
+    (['--memory', '1M'], '--memory: 1 MB is less'), (['--tile', '0'], '--tile: expected a multiple of 4 in 4 .. 4096'),
     (['--tile', '18'], '--tile'), (['--tile', '4000000000'], '--tile'), (['--overlap', '3'], '--overlap'),
     (['--overlap', '-4'], '--overlap'),
     (['--radius', '-1'], '--radius: expected a number in 0'), (['--radius', '1000000'], '--radius'),
     (['--frames', 'many'], "--frames: expected an integer, got 'many'"), (['--frames', '0'], '--frames: expected at least 1'),
     (['--coarse', 'dpmb'], "did you mean 'dpbm'"), (['--device', 'gpu'], "--device: unknown device 'gpu'"),
-    (['--device', 'cuda:200'], '--device'), (['--device', 'cuda:7'], '--device: there is no'), (['--device', ''], '--device'),
+    (['--device', 'cuda:200'], '--device'), (['--device', 'cuda:7'], "--device: 'cuda:7' does not exist"),
+    (['--device', ''], '--device'),
     (['--device', 'meta'], "'meta' is not supported"), (['--report', 'a.pdf'], 'ends in .html'),
-    (['--clip', 'x'], "no burst 'x'"),
+    (['--clip', 'x'], "burst 'x' does not exist"),
     (['--weights', 'nowhere.pth'], 'no such checkpoint'), (['--weights', '.'], 'neither a file nor the name of weights'),
     (['--weights', 'smal'], "did you mean 'small'")])
 def test_wrong_options_are_told_before_anything_is_written(tmp_path, monkeypatch, weights, burst, capfd, arguments, message):
@@ -83,7 +84,7 @@ def test_usage_is_told_with_status_2(arguments, capfd):
 
 def test_a_missing_output_is_told(tmp_path, capfd):
     assert main([str(tmp_path)]) == 2
-    assert '--output: is missing; give a folder' in error_line(capfd)
+    assert '--output is missing; give a folder' in error_line(capfd)
 
 
 def test_options_reach_the_picture(tmp_path, weights, capfd):
@@ -117,7 +118,7 @@ def test_a_batch_goes_on_and_reports(tmp_path, weights, capfd):
     captured = capfd.readouterr()
     errors = [line for line in captured.err.splitlines() if line.startswith('error: ')]
     assert status == 1 and len(errors) == 2 and '2 of 4 bursts failed' in captured.err and 'Traceback' not in captured.err
-    assert 'nowhere: nothing there' in errors[0] and 'b/1.tif: not a readable TIFF' in errors[1]
+    assert 'nowhere: no such folder' in errors[0] and 'b/1.tif: not a readable TIFF' in errors[1]
     assert [*listing(tmp_path / 'out')] == ['a.png', 'c.png'] and [*listing(tmp_path / 'r')] == ['page.html']
     page = (tmp_path / 'r' / 'page.html').read_text()
     assert '2 restored, 2 failed' in page and 'not a readable TIFF' in page and page.count('<section class="burst"') == 2
@@ -143,7 +144,7 @@ def test_a_batch_restored_into_its_own_folder_can_be_repeated(tmp_path, weights)
 def test_nothing_to_restore_is_status_2(tmp_path, weights, capfd):
     (tmp_path / 'empty').mkdir()
     assert run_restore(tmp_path / 'empty', '-o', tmp_path / 'out', '--clip', 'x', weights=weights) == 2
-    assert 'holds no raw files' in error_line(capfd)
+    assert 'holds no frames' in error_line(capfd)
     assert run_restore(tmp_path / 'empty', tmp_path / ('x' * 300), '-o', tmp_path / 'out', weights=weights) == 2
     error_line(capfd)
     assert not (tmp_path / 'out').exists()
@@ -152,7 +153,7 @@ def test_nothing_to_restore_is_status_2(tmp_path, weights, capfd):
 def test_where_the_picture_cannot_go(tmp_path, weights, capfd):
     folder = _batch(tmp_path)
     assert run_restore(folder, '-o', tmp_path / 'x.png', weights=weights) == 2
-    assert 'x.png: one file, but there are 3 bursts; give a folder' in error_line(capfd)
+    assert 'x.png: is one file, but there are 3 bursts; give a folder' in error_line(capfd)
     (tmp_path / 'file').write_text('mine')
     for out in ('file', 'file/x.png', 'file/deep', 'x' * 300):
         assert run_restore(folder / 'a', '-o', tmp_path / out, weights=weights) == 2
@@ -173,7 +174,7 @@ def test_an_input_is_never_written_over(tmp_path, weights, capfd, kind):
     options = ['--noise', 'low', '--format', 'tiff' if kind == 'raw' else 'png']
     for out in (folder / name, folder / '..' / '0' / name, tmp_path / f'link{name[1:]}', folder):  # in the last: 0.tif of burst 0
         assert run_restore(folder, '-o', out, *options, weights=weights) == 2, out
-        assert f'{name[1:]}: is a frame of the burst; choose another --output' in error_line(capfd)
+        assert f'{name[1:]}: is a frame of the burst and would be overwritten; choose another --output' in error_line(capfd)
     assert listing(tmp_path) == before
 
 
@@ -228,7 +229,7 @@ def test_videos_use_five_frames_around_the_middle(tmp_path, weights, capfd):
     assert run_restore(write_pngs(tmp_path / 'v'), '-o', tmp_path / 'a.png', '--noise', 'high', weights=weights) == 0
     assert 'a.png: 5 of 7 frames, reference 3.png' in capfd.readouterr().out
     assert run_restore(tmp_path / 'v', '-o', tmp_path / 'b.png', weights=weights) == 1
-    assert 'a video frame, not raw; give --noise' in capfd.readouterr().err and not (tmp_path / 'b.png').exists()
+    assert 'is a picture, not raw; give --noise' in capfd.readouterr().err and not (tmp_path / 'b.png').exists()
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -250,7 +251,7 @@ def test_an_interruption_leaves_whole_pictures_only(tmp_path, weights, number):
         _, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130 and stderr.endswith('interrupted; pictures that were written are whole\n'), stderr
+    assert process.returncode == 130 and stderr.endswith('interrupted; all pictures that exist are complete\n'), stderr
     assert 'Traceback' not in stderr
     assert listing(tmp_path).keys() == before.keys() | {'out/a.png'}
     assert cv2.imread(str(tmp_path / 'out' / 'a.png')).shape == (40, 48, 3)
@@ -266,7 +267,7 @@ def test_an_interruption_while_writing_leaves_nothing(tmp_path, monkeypatch, wei
     monkeypatch.setattr('os.fsync', interrupt)
     assert run_restore(burst, '-o', tmp_path / 'out', weights=weights) == 130
     assert not listing(tmp_path / 'out') and signal.getsignal(signal.SIGTERM) == before
-    assert capfd.readouterr().err == 'interrupted; pictures that were written are whole\n'
+    assert capfd.readouterr().err == 'interrupted; all pictures that exist are complete\n'
 
 
 def test_three_lines_of_python(tmp_path, weights, burst):
@@ -277,10 +278,10 @@ def test_three_lines_of_python(tmp_path, weights, burst):
     again = restorer.restore(Burst.from_arrays(make_mosaics(), CAMERA), progress=False)
     assert np.array_equal(again.picture, cv2.imread(str(tmp_path / 'x.png'))[..., ::-1])
     for wrong, error, message in ((tmp_path / 'nowhere', DataError, 'nowhere'), (burst / '0.tif', DataError, 'one frame'),
-                                  (tmp_path, DataError, 'holds pictures')):
+                                  (tmp_path, DataError, 'holds frames')):
         with pytest.raises(error, match=message):
             restorer.restore(wrong, tmp_path / 'y.png', progress=False)
-    with pytest.raises(OptionError, match='the suffix of format png is .png'):
+    with pytest.raises(OptionError, match='has the wrong suffix; format png needs .png'):
         restorer.restore(burst, tmp_path / 'y.jpg')
     with pytest.raises(CheckpointError):
         Restorer(burst / '0.tif')

@@ -70,7 +70,7 @@ def test_more_parts_than_bursts(tmp_path, capsys):
 
 
 def test_wrong_accounts_are_named(tmp_path):
-    with pytest.raises(DataError, match='no part of a batch has been restored there'):
+    with pytest.raises(DataError, match='holds no records of parts'):
         summarize(tmp_path)
     Shard(1, 3).report(tmp_path, 1, {})
     Shard(3, 3).report(tmp_path, 1, {'x\n': 'bad\x1b[0m'})
@@ -78,11 +78,11 @@ def test_wrong_accounts_are_named(tmp_path):
     assert not complete and text.splitlines()[1] == 'not finished: --array=2'
     assert len(text.splitlines()) == 3 and '\x1b' not in text
     (tmp_path / 'shards' / '00002-of-00003.json').write_text('{"done": 1')
-    with pytest.raises(DataError, match='00002-of-00003.json: not the report of a part'):
+    with pytest.raises(DataError, match='00002-of-00003.json: is not the record of a part'):
         summarize(tmp_path)
     (tmp_path / 'shards' / '00002-of-00003.json').write_text(json.dumps({'done': 1, 'failed': {}}))
     Shard(1, 4).report(tmp_path, 1, {})
-    with pytest.raises(DataError, match=r'parts of several divisions \(into 3, 4\)'):
+    with pytest.raises(DataError, match=r'records of several divisions \(into 3, 4\)'):
         summarize(tmp_path)
     (tmp_path / 'file').write_text('')
     with pytest.raises(DataError, match='cannot be written'):

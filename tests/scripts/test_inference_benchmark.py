@@ -93,7 +93,7 @@ def test_restore_memory_on_a_small_burst(script, tmp_path, monkeypatch, capsys):
     assert module.main(['--megapixels', '0.1', '--frames', '2', '--memory', '3G', '100M', '--json', str(report)]) == 0
     done, refused = json.loads(report.read_text())['rows']
     assert done['within'] == 'yes' and done['status'] == 0 and 3e8 < done['peak_bytes'] < done['limit_bytes'] == 3 << 30
-    assert refused['within'] == 'refused' and '--memory: 100 MB are less' in refused['message']
+    assert refused['within'] == 'refused' and '--memory: 100 MB is less' in refused['message']
     output = capsys.readouterr().out
     assert 'a small network of 8 features with random weights, whole frames' in output
     assert re.search(r'\| megapixels +\| frame +\| --memory +\| that is +\| peak memory +\| seconds +\| within', output)

@@ -16,7 +16,6 @@ from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.checks import DataError
 from jddb_plugin.data.frame_source import FrameSource
 from jddb_plugin.ops.bayer import demosaic_bilinear
-from jddb_plugin.ops.isp import process
 from jddb_plugin.tables import baseline, clips, command, cost, paper, report, study_report
 from jddb_plugin.tables.planning import Evaluation, Training, keep_options
 from jddb_plugin.tables.systems import ROWS, SYSTEMS, make_study
@@ -161,8 +160,7 @@ def test_bilinear_scores_by_hand(texture_lmdb, workplace):
     by_clip = {'a': [], 'b': []}
     for k in range(len(dataset)):
         sample = dataset[k]
-        camera = {key: sample[key][None] for key in ('red_gain', 'blue_gain', 'rgb_gain', 'cam2rgb')}
-        noisy, truth = (process(x, **camera) for x in (demosaic_bilinear(sample['lq'][2:3, :4]), sample['gt'][None]))
+        noisy, truth = (sample['camera'].develop(x) for x in (demosaic_bilinear(sample['lq'][2:3, :4]), sample['gt'][None]))
         by_clip[sample['folder']].append(float(-10 * (noisy - truth).double().square().mean().log10()))
     for clip, values in by_clip.items():
         assert found[clip]['all'] == pytest.approx(np.mean(values), abs=1e-3)
