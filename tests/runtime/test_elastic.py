@@ -42,8 +42,9 @@ class Agent:
         self.log_file = folder / f'{name}.log'
         with open(self.log_file, 'w') as log:
             self.run = subprocess.Popen(
-                [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '1', *launch, '-m', 'jddb_plugin.train',
-                 '-opt', options, '--launcher', 'pytorch', *flags], cwd=folder, stdout=log, stderr=log,
+                [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '1', '--log_dir', str(folder / 'logs'),
+                 *launch, '-m', 'jddb_plugin.train', '-opt', options, '--launcher', 'pytorch', *flags],
+                cwd=folder, stdout=log, stderr=log,
                 env=environment(PYTHONUNBUFFERED='1', NAME=name, TORCH_DISABLE_SHARE_RDZV_TCP_STORE='1'))
         self.name = name
 

@@ -100,8 +100,9 @@ def test_all_processes_stop_when_one_is_told_to(texture_lmdb, tmp_path, monkeypa
     """torchrun hides the exit status, but the state is saved once, whole, and resumed by another number of processes."""
     options = write_options(tmp_path, texture_lmdb, train={'total_iter': 1000}, logger={
         'print_freq': 1, 'use_tb_logger': False, 'save_checkpoint_freq': 100000})
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', '-m', 'jddb_plugin.train',
-               '-opt', options, '--launcher', 'pytorch', '--set', 'datasets.train.batch_size_per_gpu=1']
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
+               '--log_dir', str(tmp_path / 'logs'), '-m', 'jddb_plugin.train', '-opt', options,
+               '--launcher', 'pytorch', '--set', 'datasets.train.batch_size_per_gpu=1']
     run = subprocess.Popen(command, cwd=tmp_path, env=environment(PYTHONUNBUFFERED='1'), text=True, stdout=subprocess.PIPE,
                            stderr=subprocess.STDOUT)
     output = []
