@@ -20,8 +20,8 @@ from jddb_plugin.data.sampling import SampleRandom
 from jddb_plugin.noise_option import Noise, parse_noise
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.camera import Camera, sample_camera
+from jddb_plugin.ops.curves import linearize
 from jddb_plugin.ops.gathering import gather_mosaic
-from jddb_plugin.ops.isp import linearize
 from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.options import HOST_KEYS, Options
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from jddb_plugin.checks import OptionError, check_choice
 from jddb_plugin.losses.jddb_loss import charbonnier
 from jddb_plugin.ops.camera import Camera
-from jddb_plugin.ops.isp import tone_map_softly
+from jddb_plugin.ops.curves import tone_map_softly
 
 
 @LOSS_REGISTRY.register()

@@ -20,10 +20,11 @@ from jddb_plugin.ops.cfa import (
     restore_frame,
     to_rggb,
 )
+from jddb_plugin.ops.curves import inverse_tone_map, linearize, tone_map
 from jddb_plugin.ops.deform_conv import available_backends, deform_conv2d
 from jddb_plugin.ops.edges import high_frequency_mask
 from jddb_plugin.ops.gathering import gather_mosaic
-from jddb_plugin.ops.isp import inverse_tone_map, linearize, tone_map
+from jddb_plugin.ops.isp import to_linear_srgb, to_srgb
 from jddb_plugin.ops.motion_field import MotionField, refine_offsets, replace_outliers
 from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.ops.noise_estimate import estimate_noise
@@ -42,5 +43,6 @@ __all__ = [
     'estimate_noise', 'extract_tiles', 'flip_mosaic', 'gather_mosaic', 'half_size_rgb', 'high_frequency_mask', 'inverse_tone_map',
     'linearize', 'make_grid', 'match_entropy', 'match_tiles', 'mosaic_rgb', 'noise_levels', 'normalize', 'orient',
     'pack', 'patch_distances', 'red_position', 'reference_camera', 'refine_offsets',
-    'replace_outliers', 'restore_frame', 'sample_camera', 'synthesize', 'to_rggb', 'tone_map', 'unpack',
+    'replace_outliers', 'restore_frame', 'sample_camera', 'synthesize', 'to_linear_srgb',
+    'to_rggb', 'to_srgb', 'tone_map', 'unpack',
 ]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Union
 import torch
 from torch import Tensor
 
-from jddb_plugin.ops.isp import clamp_softly, compress, compress_softly, linearize, tone_map, tone_map_softly
+from jddb_plugin.ops.curves import clamp_softly, compress, compress_softly, linearize, tone_map, tone_map_softly
 
 _RGB_TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
 _XYZ_TO_CAM = (

@@ -1,92 +1,43 @@
-"""Curves of a simple camera pipeline: gamma, tone curve, their inverses, and smooth stand-ins for losses.
-
-:class:`jddb_plugin.ops.camera.Camera` puts them together with the values of a camera. The tone curve (smoothstep) belongs to
-pictures that are looked at, not to losses and metrics.
-
-Every function returns a new tensor: none writes into its input.
-"""
+"""The camera pipeline as functions of single values, for callers that have no :class:`jddb_plugin.ops.camera.Camera`."""
 from __future__ import annotations
+
+from typing import Union
 
 from torch import Tensor
 
-_GAMMA = 2.2
-_FLOOR = 1e-8
-#: Slope of the soft clamps, and where the straight piece of the soft gamma ends.
-_SOFT_SLOPE = 0.02
-_SOFT_KNEE = 5e-4
+from jddb_plugin.ops.camera import Camera, camera_matrix
+
+__all__ = ['camera_matrix', 'to_linear_srgb', 'to_srgb']
 
 
-def compress(linear: Tensor) -> Tensor:
-    """Gamma 1 / 2.2 of linear values in [0, 1].
+def to_linear_srgb(linear: Tensor, *, red_gain: Union[float, Tensor], blue_gain: Union[float, Tensor], cam2rgb: Tensor,
+                   rgb_gain: Union[float, Tensor] = 1.0) -> Tensor:
+    """Linear camera RGB to linear sRGB in [0, 1]: :meth:`Camera.develop_linear`.
 
-    Examples:
-        >>> compress(torch.tensor([1.0]))
-        tensor([1.])
-    """
-    return linear.clamp(min=_FLOOR).pow(1 / _GAMMA)
-
-
-def compress_softly(linear: Tensor) -> Tensor:
-    """:func:`compress` for losses: below 5e-4 it continues as its tangent, so that no gradient is infinite.
+    Args:
+        linear: [..., 3, H, W], nominally in [0, 1].
+        red_gain, blue_gain: white balance gains relative to green, numbers or [...].
+        cam2rgb: [..., 3, 3], e.g. of :func:`camera_matrix`.
+        rgb_gain: brightness gain, a number or [...].
 
     Examples:
-        >>> bool(compress_softly(torch.tensor([-1.0])) < 0)
-        True
+        >>> import torch
+        >>> to_linear_srgb(torch.full((3, 1, 1), 0.25), red_gain=1.0, blue_gain=1.0, cam2rgb=torch.eye(3)).flatten().tolist()
+        [0.25, 0.25, 0.25]
     """
-    curved = linear.clamp(min=_SOFT_KNEE).pow(1 / _GAMMA)
-    # A clamp of its own: one for both would round the gradient differently, and resumed trainings would not be bit-equal.
-    return curved + (linear - linear.clamp(min=_SOFT_KNEE)) * (_SOFT_KNEE ** (1 / _GAMMA - 1) / _GAMMA)
+    return Camera.of(red_gain=red_gain, blue_gain=blue_gain, cam2rgb=cam2rgb, rgb_gain=rgb_gain).develop_linear(linear)
 
 
-def clamp_softly(x: Tensor) -> Tensor:
-    """Values in [0, 1] as they are; outside, they continue with a slope of 2 %.
+def to_srgb(linear: Tensor, *, red_gain: Union[float, Tensor], blue_gain: Union[float, Tensor], cam2rgb: Tensor,
+            rgb_gain: Union[float, Tensor] = 1.0, tone_curve: bool = False) -> Tensor:
+    """Linear camera RGB to gamma-compressed sRGB in [0, 1], the operator Gamma of eq. (8): :meth:`Camera.develop`.
+
+    Arguments as of :func:`to_linear_srgb`; ``tone_curve`` for pictures that are looked at.
 
     Examples:
-        >>> clamp_softly(torch.tensor([0.5, 2.0]))
-        tensor([0.5000, 1.0200])
+        >>> import torch
+        >>> to_srgb(torch.ones(3, 1, 1), red_gain=2.0, blue_gain=1.5, cam2rgb=torch.eye(3)).flatten().tolist()
+        [1.0, 1.0, 1.0]
     """
-    inside = x.clamp(0, 1)
-    return inside + _SOFT_SLOPE * (x - inside)
-
-
-def tone_map(image: Tensor) -> Tensor:
-    """Smoothstep tone curve 3 x^2 - 2 x^3 of values clamped to [0, 1].
-
-    Examples:
-        >>> tone_map(torch.tensor([0.0, 0.5, 1.0])).tolist()
-        [0.0, 0.5, 1.0]
-    """
-    image = image.clamp(0, 1)
-    return image * image * (3 - 2 * image)
-
-
-def tone_map_softly(image: Tensor) -> Tensor:
-    """:func:`tone_map` for losses, with a slope of 2 % outside [0, 1].
-
-    Examples:
-        >>> tone_map_softly(torch.tensor([0.0, 0.5, 1.0, 2.0]))
-        tensor([0.0000, 0.5000, 1.0000, 1.0200])
-    """
-    inside = image.clamp(0, 1)
-    return inside * inside * (3 - 2 * inside) + _SOFT_SLOPE * (image - inside)
-
-
-def inverse_tone_map(image: Tensor) -> Tensor:
-    """Inverse of :func:`tone_map` on [0, 1].
-
-    Examples:
-        >>> x = torch.rand(5)
-        >>> torch.allclose(inverse_tone_map(tone_map(x)), x, atol=1e-3)
-        True
-    """
-    return 0.5 - (1 - 2 * image.clamp(0, 1)).asin().div(3).sin()
-
-
-def linearize(srgb: Tensor) -> Tensor:
-    """sRGB with tone curve in [0, 1] -> linear sRGB in [0, 1]: inverse tone curve, then gamma 2.2.
-
-    Examples:
-        >>> linearize(torch.tensor([1.0]))
-        tensor([1.])
-    """
-    return inverse_tone_map(srgb).clamp(min=_FLOOR).pow(_GAMMA)
+    camera = Camera.of(red_gain=red_gain, blue_gain=blue_gain, cam2rgb=cam2rgb, rgb_gain=rgb_gain)
+    return camera.develop(linear, tone_curve=tone_curve)

@@ -24,7 +24,7 @@ from jddb_plugin.data.images import decode_srgb
 from jddb_plugin.data.unprocessed_burst_dataset import UnprocessedBurstTestDataset
 from jddb_plugin.inference.engine import restore_frame
 from jddb_plugin.ops.bayer import demosaic_bilinear
-from jddb_plugin.ops.isp import tone_map
+from jddb_plugin.ops.curves import tone_map
 from jddb_plugin.visual.comparison import compare
 from jddb_plugin.weights import load_weights
 

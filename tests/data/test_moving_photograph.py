@@ -9,7 +9,7 @@ from jddb_plugin.data.moving_photograph_dataset import MovingPhotographDataset
 from jddb_plugin.data.sampling import SampleRandom
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.camera import sample_camera
-from jddb_plugin.ops.isp import linearize
+from jddb_plugin.ops.curves import linearize
 from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.runtime.data_position import EpochIndex
 

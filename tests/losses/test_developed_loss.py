@@ -5,7 +5,7 @@ from basicsr.losses import build_loss
 from jddb_plugin.checks import OptionError
 from jddb_plugin.losses.developed_loss import DevelopedLoss
 from jddb_plugin.ops.camera import Camera
-from jddb_plugin.ops.isp import tone_map, tone_map_softly
+from jddb_plugin.ops.curves import tone_map, tone_map_softly
 
 
 def _camera(batch, rgb_gain=1.0):

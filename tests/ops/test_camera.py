@@ -3,8 +3,8 @@ import torch
 from torch.utils.data import default_collate
 
 from jddb_plugin.ops.camera import Camera, exposure_stride, reference_camera, sample_camera
+from jddb_plugin.ops.curves import inverse_tone_map, tone_map
 from jddb_plugin.ops.edges import high_frequency_mask
-from jddb_plugin.ops.isp import inverse_tone_map, tone_map
 from jddb_plugin.ops.noise import NoiseModel
 
 

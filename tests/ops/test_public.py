@@ -17,7 +17,8 @@ PUBLIC = [
     'estimate_noise', 'extract_tiles', 'flip_mosaic', 'gather_mosaic', 'half_size_rgb', 'high_frequency_mask', 'inverse_tone_map',
     'linearize', 'make_grid', 'match_entropy', 'match_tiles', 'mosaic_rgb', 'noise_levels', 'normalize', 'orient',
     'pack', 'patch_distances', 'red_position', 'reference_camera', 'refine_offsets',
-    'replace_outliers', 'restore_frame', 'sample_camera', 'synthesize', 'to_rggb', 'tone_map', 'unpack',
+    'replace_outliers', 'restore_frame', 'sample_camera', 'synthesize', 'to_linear_srgb',
+    'to_rggb', 'to_srgb', 'tone_map', 'unpack',
 ]
 MODULES = ['jddb_plugin.ops', *(module.name for module in pkgutil.iter_modules(ops.__path__, 'jddb_plugin.ops.'))]
 
