@@ -52,13 +52,13 @@ endif
 TYPES = if $(BIN)/python -c 'import sys; sys.exit("$(TORCH)" != "torch torchvision" or sys.version_info < (3, 11))'; then \
 	$(BIN)/python -m mypy; fi
 
-# All but the tests that are marked slow (exports to ONNX, benchmarks, the wheel), which test-all runs, too.
+# All but the tests that are marked slow (exports to ONNX, benchmarks), which test-all runs, too.
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(TYPES)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(TESTS)
 
-# Tests that take minutes: exports, benchmarks, the wheel, Slurm with all its troubles, nodes that come and go.
+# Tests that take minutes: exports, benchmarks, Slurm with all its troubles, nodes that come and go.
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(TESTS)
 

@@ -14,7 +14,7 @@ from tests.restoration.samples import save_net, write_tiffs
 
 from .conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == 'win32', reason='paths of a venv on Unix')]
+pytestmark = pytest.mark.skipif(sys.platform == 'win32', reason='paths of a venv on Unix')
 
 
 def _check(command, **options):
@@ -66,11 +66,11 @@ def test_it_holds_what_is_not_python(wheel):
 def test_a_training_by_the_name_of_a_shipped_file(jddb, texture_folder, tmp_path):
     jddb('lmdb', 'build', texture_folder, 'datasets/demo/train.lmdb', '--workers', 0, cwd=tmp_path)
     assert 'sound' in jddb('lmdb', 'verify', 'datasets/demo/train.lmdb', '--workers', 1, cwd=tmp_path)
-    jddb('train', '-opt', 'demo', '--set', 'train.total_iter=2', 'num_gpu=0', 'network_g.num_feat=8',
+    jddb('train', '-opt', 'demo_two_stage', '--set', 'train.total_iter=2', 'num_gpu=0', 'network_g.num_feat=8',
          'network_g.deformable_groups=2', 'datasets.train.gt_size=48', 'datasets.train.num_worker_per_gpu=0',
          'logger.print_freq=1', 'logger.use_tb_logger=false', cwd=tmp_path)
-    assert (tmp_path / 'experiments' / 'demo' / 'models' / 'net_g_latest.pth').is_file()
-    jddb('plot', 'experiments/demo', '-o', 'curves.png', cwd=tmp_path)
+    assert (tmp_path / 'experiments' / 'demo_two_stage' / 'models' / 'net_g_latest.pth').is_file()
+    jddb('plot', 'experiments/demo_two_stage', '-o', 'curves.png', cwd=tmp_path)
     assert (tmp_path / 'curves.png').is_file()
 
 
