@@ -1,10 +1,14 @@
 """The step that builds basicsr where its own build fails."""
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from jddb_plugin import install_toolbox
 
@@ -57,3 +61,24 @@ def test_nothing_is_done_twice_and_failures_are_said(monkeypatch, capsys):
 def test_the_version_is_that_of_the_workarounds():
     import basicsr
     assert basicsr.__version__ == install_toolbox.VERSION
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which('nvcc') is None or torch.version.cuda is None, reason='no nvcc, or a torch without CUDA')
+def test_the_toolboxs_cuda_extension_compiles(tmp_path):
+    """For one architecture; it is not run here."""
+    compiler = subprocess.run(['nvcc', '--version'], capture_output=True, text=True, check=True).stdout
+    if f'release {torch.version.cuda.split(".")[0]}.' not in compiler:
+        pytest.skip(f'nvcc is of another CUDA than {torch.version.cuda}, that of torch')
+    packages = Path(sysconfig.get_paths()['purelib']) / 'nvidia' / f'cu{torch.version.cuda.split(".")[0]}'
+    for library in (packages / 'lib').glob('libcudart.so.*'):
+        (tmp_path / 'libcudart.so').symlink_to(library)
+    environment = {**os.environ, 'BASICSR_EXT': 'True', 'FORCE_CUDA': '1', 'TORCH_CUDA_ARCH_LIST': '8.0',
+                   'CPATH': str(packages / 'include'), 'LIBRARY_PATH': str(tmp_path)}
+    (tmp_path / 'sitecustomize.py').write_text(install_toolbox._SITECUSTOMIZE)
+    environment['PYTHONPATH'] = str(tmp_path)
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '--no-cache-dir', '-w', tmp_path,
+                    f'basicsr=={install_toolbox.VERSION}'], env=environment, check=True)
+    wheel, = tmp_path.glob('*.whl')
+    extensions = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith('.so')]
+    assert sorted(name.split('/')[2] for name in extensions) == ['dcn', 'fused_act', 'upfirdn2d']
