@@ -17,6 +17,12 @@ from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('JDDB_SHARED', ROOT.parent / 'shared'))
+#: Files that take longest: they begin first, so that no process is left with one of them at the end.
+LONGEST = ('test_other_systems.py', 'test_wheel.py', 'test_real_slurm.py')
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)
