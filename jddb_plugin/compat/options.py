@@ -189,7 +189,7 @@ def _check_datasets(opt: dict[str, Any], *, is_train: bool) -> None:
         train = datasets.get('train')
         if train is None:
             raise OptionError("datasets: 'train' is missing.")
-        if train.get('synthesis') == 'device' and not hasattr(MODEL_REGISTRY.get(opt['model_type']), 'synthesises'):
+        if train.get('synthesis') == 'device' and not hasattr(MODEL_REGISTRY.get(opt['model_type']), 'synthesizes'):
             raise OptionError(f"datasets.train.synthesis: model_type '{opt['model_type']}' makes no raw bursts; use "
                               'synthesis: worker.')
         for key in ('batch_size_per_gpu', 'num_worker_per_gpu'):

@@ -33,7 +33,7 @@ class TrainedModel(EvaluatedModel):
     """The step that all models of burst networks share; subclasses say what the network returns, and add loss terms."""
 
     #: Takes batches of data sets with ``synthesis: device``.
-    synthesises = True
+    synthesizes = True
     #: Loss terms of ``train`` beside ``pixel_opt``.
     extra_losses: tuple[str, ...] = ()
     #: Further keys of ``train``.

@@ -122,7 +122,7 @@ class EvaluatedModel(VideoBaseModel):
         """Restore every frame of the data set; PSNR and SSIM after the ISP, in floating point (section 4.2).
 
         A clip's score is the mean over its frames ("all"), and over those that have real neighbors on both sides
-        ("centre"). Clips count equally. Frames are distributed among the ranks, of which some may have none.
+        ("center"). Clips count equally. Frames are distributed among the ranks, of which some may have none.
         """
         dataset = dataloader.dataset
         name = dataset.opt['name']
@@ -188,7 +188,7 @@ class EvaluatedModel(VideoBaseModel):
             tb_logger.add_image(f"restored/{dataset.opt['name']}/{folder}", picture, current_iter)
 
     def _report(self, results: Mapping[str, Tensor], dataset: Any, current_iter: Any, tb_logger: Any) -> None:
-        """Log "all" and "centre" per clip and over clips, keep the best, and write a file when testing."""
+        """Log "all" and "center" per clip and over clips, keep the best, and write a file when testing."""
         name = dataset.opt['name']
         border = np.array(dataset.data_info['border'], dtype=bool)
         folders = np.array(dataset.data_info['folder'])
@@ -198,10 +198,10 @@ class EvaluatedModel(VideoBaseModel):
             for folder, values in results.items():
                 by_frame = values[:, k].cpu().numpy()
                 center = by_frame[~border[folders == folder]]
-                per_clip[folder] = {'all': float(by_frame.mean()), 'centre': float(center.mean()) if len(center) else None,
+                per_clip[folder] = {'all': float(by_frame.mean()), 'center': float(center.mean()) if len(center) else None,
                                     'frames': by_frame.tolist()}
             means: dict[str, Optional[float]] = {}
-            for kind in ('all', 'centre'):
+            for kind in ('all', 'center'):
                 known = [clip[kind] for clip in per_clip.values() if clip[kind] is not None]
                 means[kind] = float(np.mean(known)) if known else None
             table[metric] = {'average': means, **per_clip}
@@ -209,15 +209,15 @@ class EvaluatedModel(VideoBaseModel):
         lines = [f'Validation {name}']
         for metric, clips in table.items():
             for clip, scores in clips.items():
-                center = 'none' if scores['centre'] is None else f"{scores['centre']:.4f}"
-                lines.append(f"\t # {metric} {clip}: all {scores['all']:.4f}, centre {center}")
+                center = 'none' if scores['center'] is None else f"{scores['center']:.4f}"
+                lines.append(f"\t # {metric} {clip}: all {scores['all']:.4f}, center {center}")
             best = self.best_metric_results[name][metric]
             lines.append(f"\t # {metric} best: {best['val']:.4f} @ {best['iter']} iter")
         get_root_logger().info('\n'.join(lines))
         if tb_logger:
             for metric, clips in table.items():
                 for clip, scores in clips.items():
-                    for kind in ('all', 'centre'):
+                    for kind in ('all', 'center'):
                         if scores[kind] is not None:
                             tb_logger.add_scalar(f'metrics/{name}/{metric}_{kind}/{clip}', scores[kind], current_iter)
         if not self.is_train:

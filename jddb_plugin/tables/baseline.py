@@ -15,7 +15,7 @@ from jddb_plugin.ops.bayer import demosaic_bilinear
 
 
 def bilinear_scores(section: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Scores of a test set in the layout of a test's metrics file: metric -> clip -> 'all' and 'centre'.
+    """Scores of a test set in the layout of a test's metrics file: metric -> clip -> 'all' and 'center'.
 
     Args:
         section: of the test set in an option file.
@@ -39,9 +39,9 @@ def bilinear_scores(section: Mapping[str, Any], metrics: Mapping[str, Any]) -> d
         for clip in dict.fromkeys(folders):
             own = folders == clip
             table[name][str(clip)] = {'all': float(scores[own].mean()),
-                                      'centre': float(scores[own & ~border].mean()) if (own & ~border).any() else None}
+                                      'center': float(scores[own & ~border].mean()) if (own & ~border).any() else None}
         clips = list(table[name].values())
-        table[name]['average'] = {kind: _mean([clip[kind] for clip in clips]) for kind in ('all', 'centre')}
+        table[name]['average'] = {kind: _mean([clip[kind] for clip in clips]) for kind in ('all', 'center')}
     return table
 
 

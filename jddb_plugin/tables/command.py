@@ -161,7 +161,7 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
             command.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='for the trainings')
             command.add_argument('--set-test', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='for the tests')
         if name == 'print':
-            command.add_argument('--score', choices=('all', 'centre'), help="frames that count (default: the study's)")
+            command.add_argument('--score', choices=('all', 'center'), help="frames that count (default: the study's)")
     command = commands.add_parser('cost')
     command.set_defaults(function=_cost)
     command.add_argument('--systems', nargs='+', metavar='ROW', help='default: all of ' + ', '.join(ROWS[3]))

@@ -31,7 +31,7 @@ def clip_scores(tests: Sequence[Evaluation], kind: str) -> dict[str, dict[str, l
 
     Args:
         tests: one for each seed; those that are not complete are left out.
-        kind: 'all' frames, or those in the 'centre', which have real neighbors on both sides.
+        kind: 'all' frames, or those in the 'center', which have real neighbors on both sides.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for test in tests:

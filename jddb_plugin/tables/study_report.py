@@ -76,7 +76,7 @@ def small(study: Study, seeds: dict[str, list[int]], kind: str) -> str:
     Args:
         study: 'small'.
         seeds: of each row.
-        kind: 'all' or 'centre'.
+        kind: 'all' or 'center'.
     """
     bilinear = _bilinear(study, kind)
     names = list(bilinear)

@@ -70,7 +70,7 @@ class Study:
         train: folder of one training file for each part.
         tests: test files.
         rows: keys of its systems.
-        score: frames that count by default, 'all' or 'centre': those with real neighbors on both sides.
+        score: frames that count by default, 'all' or 'center': those with real neighbors on both sides.
         timed: the length of its trainings is given in CPU seconds, from which their iterations follow.
         seconds: these, for trainings that are not planned yet.
         start: for some parts, another whose weights they start from, as far as these fit.
@@ -118,8 +118,8 @@ def make_study(name: str, *, tables: Sequence[int] = (1, 2, 4), seconds: Optiona
         rows = dict.fromkeys(key for table in tables for key in ROWS.get(table, ROWS[1]))
         return Study(name, train, tuple(tests), tuple(rows))
     if name == 'small':
-        return Study(name, train / name, (test / 'small.yml',), ROWS[1], 'centre', True, seconds)
+        return Study(name, train / name, (test / 'small.yml',), ROWS[1], 'center', True, seconds)
     if name == 'mixing':
-        return Study(name, train / name, (test / 'small.yml',), MIXED, 'centre', True, seconds)
+        return Study(name, train / name, (test / 'small.yml',), MIXED, 'center', True, seconds)
     start = tuple((part, 'start') for part in ROWS[4])
-    return Study(name, train / name, (test / 'claims.yml',), ROWS[4], 'centre', True, seconds, start)
+    return Study(name, train / name, (test / 'claims.yml',), ROWS[4], 'center', True, seconds, start)

@@ -97,7 +97,7 @@ def test_raw_bursts(channels):
     assert full.shape == (1, 3, 128, 144)
     inner = (..., slice(52, 76), slice(52, 92))
     error = (full - demosaic_bilinear(frames[:, 1, :4]))[inner].abs()
-    # The outermost pixels of a tile are demosaicked with fewer neighbours, and count little in the blend.
+    # The outermost pixels of a tile are demosaicked with fewer neighbors, and count little in the blend.
     assert (error < 1e-5).float().mean() > 0.9 and error.max() < 0.05
 
 

@@ -46,9 +46,9 @@ def cell_means(tags):
     return [float(total / count) for total, count in zip(sums, counts)]
 
 
-def _lobe(value, centre, below, above):
-    width = below if value < centre else above
-    return math.exp(-0.5 * ((value - centre) / width) ** 2)
+def _lobe(value, center, below, above):
+    width = below if value < center else above
+    return math.exp(-0.5 * ((value - center) / width) ** 2)
 
 
 def _observer(nm):

@@ -26,7 +26,7 @@ def gain_map(area, gains, *, pitch=(1, 1), plane=0, planes=1, origin=(0.0, 0.0),
 
 
 def slow_gain(gains, y, x, size, origin, spacing):
-    """Bilinear between points, at the centre of a sample."""
+    """Bilinear between points, at the center of a sample."""
     result = []
     for place, side, start, step, count in zip((y, x), size, origin, spacing, np.shape(gains)):
         position = min(max(((place + 0.5) / side - start) / step, 0), count - 1) if count > 1 else 0
@@ -94,7 +94,7 @@ def test_what_is_clipped_stays_so(tmp_path):
 
 
 @pytest.mark.parametrize('cfa', ['rggb', 'grbg'])
-def test_bad_pixels_get_the_mean_of_their_neighbours(tmp_path, cfa):
+def test_bad_pixels_get_the_mean_of_their_neighbors(tmp_path, cfa):
     mosaic = random_mosaic()
     mosaic[10, 20] = mosaic[11, 20] = 0
     write_dng(tmp_path / 'a.dng', mosaic, cfa=cfa, OpcodeList1=opcodes((CONSTANT, struct.pack('>2I', 0, 1))))

@@ -28,12 +28,12 @@ def _zooming(size=(320, 384), *, noise=20.0):
     rng = np.random.default_rng(0)
     scene = cv2.GaussianBlur(rng.random((*size, 3)).astype(np.float32), (0, 0), 3.0)
     scene = 0.05 + 0.7 * (scene - scene.min()) / (scene.max() - scene.min())
-    centre = size[1] / 2 + 0.5, size[0] / 2 + 0.5
+    center = size[1] / 2 + 0.5, size[0] / 2 + 0.5
     y, x = np.meshgrid(np.arange(size[0] // 2), np.arange(size[1] // 2), indexing='ij')
     place = np.stack((2 * x + 0.5, 2 * y + 0.5, np.ones_like(x)), axis=-1)  # of a packed pixel in samples
     frames, motion = [], []
     for step in (-1, 0, 1):
-        matrix = cv2.getRotationMatrix2D(centre, 0.6 * step, 1 + 0.05 * step)
+        matrix = cv2.getRotationMatrix2D(center, 0.6 * step, 1 + 0.05 * step)
         matrix[:, 2] += (6 * step, -10 * step)
         rgb = cv2.warpAffine(scene, matrix, size[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT).clip(0, 1)
         frames.append(np.clip(mosaic_of(rgb) + rng.normal(0, noise, size).round(), 0, 4095).astype(np.uint16))

@@ -73,7 +73,7 @@ def test_bands_of_tiles_are_the_whole_frame(coarse, window, layout, count, refer
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_deformable_offsets_and_neighbouring_tiles_matter_here():
+def test_deformable_offsets_and_neighboring_tiles_matter_here():
     # Else the comparison above would not notice much.
     net = make_net()
     frames = load_frames(make_burst(), reference=1, count=None, noise='metadata')

@@ -28,7 +28,7 @@ def test_the_demo_trains_saves_resumes_and_tests(texture_lmdb):
     log = read_log()
     for term in ('l_pix', 'l_interpolation', 'l_one_hot', 'l_bm', 'l_total', 'temperature', 'weight_bm'):
         assert re.search(rf'{term}: \d', log)
-    assert re.search(r'psnr a: all \d+\.\d+, centre \d+\.\d+', log)
+    assert re.search(r'psnr a: all \d+\.\d+, center \d+\.\d+', log)
     assert len(list(Path('experiments/demo_two_stage/visualization/clips/a').glob('*_2.png'))) == 7
     # What the host read lies in the experiment's folder, resolved.
     kept = yaml.safe_load(Path('experiments/demo_two_stage/demo_two_stage.yml').read_text())

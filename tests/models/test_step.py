@@ -262,7 +262,7 @@ def test_the_log_and_tensorboard_tell_how_it_goes(texture_lmdb, tmp_path):
     scalars = {'losses/l_pix', 'losses/l_interpolation', 'losses/l_one_hot', 'losses/l_bm', 'losses/l_total', 'grad_norm',
                'dcn_offset_l1', 'dcn_offset_l2', 'dcn_offset_l3', 'match_entropy', 'match_entropy_fine', 'temperature',
                'weight_bm', 'iterations_per_second', 'samples_per_second', 'data_wait', 'peak_memory_gb',
-               'metrics/clips/psnr_all/average', 'metrics/again/psnr_centre/b'}
+               'metrics/clips/psnr_all/average', 'metrics/again/psnr_center/b'}
     assert scalars <= set(tags['scalars'])
     assert {event.step for event in events.Scalars('metrics/clips/psnr_all/average')} == {2}
     speed = events.Scalars('samples_per_second')[-1].value / events.Scalars('iterations_per_second')[-1].value

@@ -10,13 +10,13 @@ def steps(first, last, step):
     return [(dy, dx) for dy in range(first, last + 1, step) for dx in range(first, last + 1, step)]
 
 
-def search(frame, tile, centre, candidates, margin, temperature):
+def search(frame, tile, center, candidates, margin, temperature):
     """One search; returns (best position, distances, weights) with None for invalid candidates."""
     _, height, width = frame.shape
     size_y, size_x = tile.shape[1:]
     raw = []
     for dy, dx in candidates:
-        y, x = centre[0] + dy, centre[1] + dx
+        y, x = center[0] + dy, center[1] + dx
         if y < 0 or x < 0 or y + size_y > height - margin or x + size_x > width - margin:
             raw.append(None)
             continue
@@ -37,7 +37,7 @@ def search(frame, tile, centre, candidates, margin, temperature):
     best, best_key = None, (math.inf,)
     for index, ((dy, dx), d) in enumerate(zip(candidates, raw)):
         if d is not None and (d.item(), dy * dy + dx * dx, index) < best_key:
-            best, best_key = (centre[0] + dy, centre[1] + dx), (d.item(), dy * dy + dx * dx, index)
+            best, best_key = (center[0] + dy, center[1] + dx), (d.item(), dy * dy + dx * dx, index)
     return best, distance, weight
 
 
@@ -48,15 +48,15 @@ def match(features, positions, size, ref_idx, window: SearchWindow, temperature)
         for t, (py, px) in enumerate(positions[b].tolist()):
             tile = features[b, ref_idx, :, py:py + size[0], px:px + size[1]]
             for direction in (-1, 1):
-                centre = (py, px)
+                center = (py, px)
                 frame = ref_idx + direction
                 while 0 <= frame < features.shape[1]:
                     found = []
                     for axis in (window.coarse, window.fine):
                         candidates = steps(*axis)
-                        best, distance, weight = search(features[b, frame], tile, centre, candidates, window.margin, temperature)
-                        found.append((centre, distance, weight))
-                        centre = best
-                    result[b, t, frame] = ((centre[0] - py, centre[1] - px), *found)
+                        best, distance, weight = search(features[b, frame], tile, center, candidates, window.margin, temperature)
+                        found.append((center, distance, weight))
+                        center = best
+                    result[b, t, frame] = ((center[0] - py, center[1] - px), *found)
                     frame += direction
     return result

@@ -38,8 +38,8 @@ def test_agrees_with_nested_loops(case, temperature):
     for (b, t, frame), (offset, *searches) in expected.items():
         f = others.index(frame)
         assert tuple(match.offset[b, t, frame].tolist()) == offset
-        for search, (centre, distance, weight) in zip((match.coarse, match.fine), searches):
-            assert tuple(search.center[b, t, f].tolist()) == centre
+        for search, (center, distance, weight) in zip((match.coarse, match.fine), searches):
+            assert tuple(search.center[b, t, f].tolist()) == center
             assert search.valid[b, t, f].tolist() == [d is not None for d in distance]
             flat = torch.stack([torch.zeros((), dtype=torch.float64) if d is None else d for d in distance])
             torch.testing.assert_close(search.distance[b, t, f], flat, rtol=1e-10, atol=1e-12)
@@ -139,7 +139,7 @@ def test_gradients_agree_with_the_nested_loops():
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
 
 
-def test_equal_distances_choose_the_candidate_nearest_to_the_centre():
+def test_equal_distances_choose_the_candidate_nearest_to_the_center():
     features = torch.ones(1, 3, 2, 20, 20)
     match = match_tiles(features, torch.tensor([[[8, 8]]]), (4, 4), ref_idx=1, window=SearchWindow(4, 2), temperature=1e-3)
     assert (match.offset == 0).all()

@@ -55,11 +55,11 @@ def test_a_flat_picture_moves_by_finite_numbers_and_not_far():
 
 def _slow(field, frame, y, x):
     """Motion of one pixel by the definition."""
-    def around(centres, place):
-        place = min(max(place, float(centres[0])), float(centres[-1]))
-        for k in range(len(centres) - 1):
-            if centres[k] <= place <= centres[k + 1]:
-                part = (place - float(centres[k])) / float(centres[k + 1] - centres[k])
+    def around(centers, place):
+        place = min(max(place, float(centers[0])), float(centers[-1]))
+        for k in range(len(centers) - 1):
+            if centers[k] <= place <= centers[k + 1]:
+                part = (place - float(centers[k])) / float(centers[k + 1] - centers[k])
                 return [(k, 1 - part), (k + 1, part)]
         return [(0, 1.0)]
 

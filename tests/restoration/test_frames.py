@@ -195,7 +195,7 @@ def test_pixels_stay_in_place_and_colours_are_not_swapped(passthrough, size, pat
     settings = Settings(**{**TILES, 'overlap': 8}, coarse='none', format='linear32', reference=0, device='cpu')
     result = Restorer(passthrough, settings).restore(burst, watch=watch, progress=False)
     linear = torch.cat(shown, dim=1)
-    # The network as it was made is nearest neighbours and a little noise: ramps come out alike.
+    # The network as it was made is nearest neighbors and a little noise: ramps come out alike.
     for channel in range(3):
         a, b = linear[channel].flatten(), watch.expected[channel].flatten()
         assert float(torch.corrcoef(torch.stack((a, b)))[0, 1]) > 0.9, channel

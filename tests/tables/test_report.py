@@ -33,8 +33,8 @@ def complete(study, key, seed, scores):
         Evaluation(study, SYSTEMS[key], seed, file).metrics())))
     for name, file in test.metrics().items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        psnr = {clip: {'all': value, 'centre': value + 1} for clip, value in scores[name].items()}
-        psnr['average'] = {kind: statistics.mean(clip[kind] for clip in psnr.values()) for kind in ('all', 'centre')}
+        psnr = {clip: {'all': value, 'center': value + 1} for clip, value in scores[name].items()}
+        psnr['average'] = {kind: statistics.mean(clip[kind] for clip in psnr.values()) for kind in ('all', 'center')}
         ssim = {clip: {kind: value / 100 for kind, value in values.items()} for clip, values in psnr.items()}
         file.write_text(json.dumps({'psnr': psnr, 'ssim': ssim}))
     test.marker.touch()
@@ -82,7 +82,7 @@ def test_own_scores_stand_beside_the_papers(workplace):
         complete(study, 'gcp_net', seed, {'REDS4_high': {'000': psnr, '011': psnr, '015': psnr, '020': psnr}})
     line = [row for row in report.table1(study, [0, 1], 'all').splitlines() if row.startswith('| high  | 000')][0]
     assert '31.50/0.3150 ± 0.71 (32.57/0.9147)' in line and line.count('missing') == 6
-    assert '32.50/0.3250' in report.table1(study, [0, 1], 'centre')
+    assert '32.50/0.3250' in report.table1(study, [0, 1], 'center')
     assert '31.00/0.3100 (32.57/0.9147)' in report.table1(study, [0], 'all'), 'one seed has no spread'
 
 
@@ -121,14 +121,14 @@ def test_whether_a_row_learns(workplace, monkeypatch):
         (folder / 'validation.jsonl').write_text(''.join(
             json.dumps({'iter': k, 'set': 'x', 'metric': 'psnr', 'value': 20.0 + k}) + '\n' for k in (1, 2)))
         kept.append(folder)
-    text = study_report.small(study, {key: [0] for key in study.rows}, 'centre')
+    text = study_report.small(study, {key: [0] for key in study.rows}, 'center')
     rows = {line.split('|')[1].strip(): line for line in text.splitlines() if line.startswith('|')}
     assert '| +5.50' in rows['EDVR*'] and '21.00 to 22.00' in rows['EDVR*'] and rows['EDVR*'].rstrip(' |').endswith('yes')
     assert '| +3.50' in rows['GCP-Net'] and rows['GCP-Net'].rstrip(' |').endswith('NO')
     assert rows['KPN+DMN'].count('missing') == 4
     (kept[0] / 'validation.jsonl').write_text(''.join(
         json.dumps({'iter': k, 'set': 'x', 'metric': 'psnr', 'value': 20.0 - k}) + '\n' for k in (1, 2)))
-    text = study_report.small(study, {key: [0] for key in study.rows}, 'centre')
+    text = study_report.small(study, {key: [0] for key in study.rows}, 'center')
     assert next(line for line in text.splitlines() if line.startswith('| EDVR*')).rstrip(' |').endswith('NO')
 
 
@@ -141,7 +141,7 @@ def test_claims_are_paired_by_scene(workplace):
         for key, gain in (('two_stage', 0.5), ('w_ra', 0.0)):
             complete(study, key, seed, {name: {clip: value + gain + 0.01 * rng.normal() for clip, value in base.items()}
                                         for name in sets})
-    text = study_report.claims(study, {key: [0, 1] for key in study.rows}, 'centre')
+    text = study_report.claims(study, {key: [0, 1] for key in study.rows}, 'center')
     line = next(line for line in text.splitlines() if line.startswith('| full > w/ RA'))
     assert [cell.strip() for cell in line.split('|')[2:-1]] == ['large shift', '+0.50', '9 of 9', '0.004']
     assert 'missing' in next(line for line in text.splitlines() if line.startswith('| w/ CA > w/o Align'))
@@ -164,7 +164,7 @@ def test_bilinear_scores_by_hand(texture_lmdb, workplace):
         by_clip[sample['folder']].append(float(-10 * (noisy - truth).double().square().mean().log10()))
     for clip, values in by_clip.items():
         assert found[clip]['all'] == pytest.approx(np.mean(values), abs=1e-3)
-        assert found[clip]['centre'] == pytest.approx(np.mean(values[2:5]), abs=1e-3)
+        assert found[clip]['center'] == pytest.approx(np.mean(values[2:5]), abs=1e-3)
     assert found['average']['all'] == pytest.approx(np.mean([np.mean(v) for v in by_clip.values()]), abs=1e-3)
     assert baseline.kept_scores(workplace / 'bilinear.json', {'name': 'gone'}, metrics)['psnr'] == found
 

@@ -31,7 +31,7 @@ if wanted == 'wait':
 Path('experiments', name, 'models').mkdir(parents=True, exist_ok=True)
 if phase == 'test' and not wanted:
     for section in opt['datasets'].values():
-        table = {metric: {clip: {'all': 20.0, 'centre': 30.0} for clip in ('average', 'a')} for metric in ('psnr', 'ssim')}
+        table = {metric: {clip: {'all': 20.0, 'center': 30.0} for clip in ('average', 'a')} for metric in ('psnr', 'ssim')}
         Path('results', name).mkdir(parents=True, exist_ok=True)
         Path('results', name, f"metrics_{section['name']}.json").write_text(json.dumps(table))
 print('first word')
