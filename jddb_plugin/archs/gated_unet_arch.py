@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from jddb_plugin.archs.blocks import bias_of
 from jddb_plugin.archs.burst_network import BurstNetwork
+from jddb_plugin.archs.state_shapes import blocks_of
 from jddb_plugin.checks import CheckpointError, OptionError
 from jddb_plugin.ops.stabilization import Stabilizer, noise_levels
 
@@ -127,8 +128,7 @@ class GatedUNet(BurstNetwork):
     @classmethod
     def options_of(cls, state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         """See :meth:`BurstNetwork.options_of`."""
-        blocks = [len({key.split('.')[1] for key in state if key.startswith(f'{name}.')})
-                  for name in ('down1', 'down2', 'middle')]
+        blocks = [blocks_of(state, name) for name in ('down1', 'down2', 'middle')]
         channels = [state[f'{name}.weight'].shape[0] if state[f'{name}.weight'].ndim else 0 for name in ('head', 'to2', 'to3')]
         if not all(1 <= count <= _MOST_CHANNELS for count in channels):
             raise CheckpointError(f'{where}: GatedUNet of {channels} channels; expected 1 .. {_MOST_CHANNELS}.')
@@ -175,11 +175,9 @@ class GatedUNet(BurstNetwork):
                    for gate, scale in zip(self.gates, scales)]
         coarsest = scales[-1].factor
         vetoes = [(2 * weight).clamp(max=1) for weight in weights[-1]]  # half of the weight is enough
-        for scale, own in zip(scales[:-1], weights):
-            size = coarsest // scale.factor
-            own[:] = [weight * F.interpolate(veto, scale_factor=size, mode='bilinear', align_corners=False)
-                      for weight, veto in zip(own, vetoes)]
-        return weights
+        vetoed = [[weight * F.interpolate(veto, scale_factor=coarsest // scale.factor, mode='bilinear', align_corners=False)
+                   for weight, veto in zip(own, vetoes)] for scale, own in zip(scales[:-1], weights)]
+        return [*vetoed, weights[-1]]
 
     @staticmethod
     def _full_resolution(scale: _Scale, weights: list[Tensor], sigma: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from jddb_plugin.runtime import preemption, processes
 from jddb_plugin.train import main
@@ -18,14 +17,6 @@ from jddb_plugin.train import main
 from ..small_run import environment, equal, weights, write_options
 
 pytestmark = pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='finds processes by /proc')
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

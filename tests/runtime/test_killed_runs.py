@@ -9,22 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 from jddb_plugin.runtime import preemption
 from jddb_plugin.train import main
 
 from ..small_run import environment, equal, start, validation, weights, write_options
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """As in the other processes, so that sums are added up in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _undisturbed(tmp_path, monkeypatch, options, **overrides):
