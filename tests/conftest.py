@@ -44,8 +44,12 @@ def on_device(device, request):
         return
     if request.node.get_closest_marker('cpu_only'):
         pytest.skip('compares draws of a generator on the CPU, or with a library that works there')
-    with device:
-        yield device
+    torch.set_default_tensor_type(torch.cuda.FloatTensor)  # the toolbox writes torch.Tensor(...), which no context reaches
+    try:
+        with device:
+            yield device
+    finally:
+        torch.set_default_tensor_type(torch.FloatTensor)
 
 
 @pytest.fixture(scope='session')

@@ -16,11 +16,15 @@ _PACKAGES = ('torch', 'torchvision', 'basicsr', 'mmengine', 'lmdb', 'opencv-pyth
 _OPTIONAL = {'mmcv-lite': 'videos', 'rawpy': 'raw files', 'h5py': 'MATLAB files', 'onnx': 'export to ONNX',
              'onnxscript': 'export to ONNX', 'onnxruntime': 'export to ONNX', 'shtab': 'tab completion'}
 
+#: Other distributions that hold the same modules.
+_SAME = {'mmcv-lite': ('mmcv',), 'opencv-python': ('opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')}
+
 
 def _versions() -> str:
-    versions = {name: _version(name) for name in (*_PACKAGES, *_OPTIONAL)}
-    if versions['mmcv-lite'] is None:
-        versions['mmcv-lite'] = _version('mmcv')  # holds the same and more
+    versions = {}
+    for name in (*_PACKAGES, *_OPTIONAL):
+        found = (_version(same) for same in (name, *_SAME.get(name, ())))
+        versions[name] = next((version for version in found if version is not None), None)
     text = f'Python {platform.python_version()}, ' + ', '.join(
         f'{name} {version}' for name, version in versions.items() if version is not None)
     missing = [name for name in _PACKAGES if versions[name] is None]

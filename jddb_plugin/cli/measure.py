@@ -127,6 +127,8 @@ def _train(device: torch.device, size: str, precision: str) -> dict[str, Any]:
         overrides['datasets.train.dataroot_gt'] = str(lmdb)
         arguments = [f'{key}={json.dumps(value)}' for key, value in overrides.items()]
         messages = Path(folder) / 'messages.txt'
+        if device.type == 'cuda':
+            torch.cuda.reset_peak_memory_stats(device)
         with _quietly_in(folder), open(messages, 'w') as errors, contextlib.redirect_stderr(errors):
             status = main(['train', '-opt', 'jddb_reds', '--set', *arguments])
         if status:

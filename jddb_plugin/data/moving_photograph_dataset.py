@@ -23,6 +23,8 @@ from jddb_plugin.ops.camera import Camera, sample_camera
 from jddb_plugin.ops.curves import linearize
 from jddb_plugin.ops.gathering import gather_mosaic
 from jddb_plugin.ops.noise import NoiseModel
+from jddb_plugin.ops.optical_flow import SHRINK, gray_bytes, gray_images, refine_motion
+from jddb_plugin.ops.stabilization import Stabilizer
 from jddb_plugin.options import HOST_KEYS, Options
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
@@ -43,6 +45,7 @@ class MovingPhotographOptions(Options):
     ref_idx: Optional[int] = None
     gt_size: int = 96
     aligned: bool = True
+    flow_share: float = 0.0
     speed: float = 60.0
     noise: Union[str, list[float]] = 'random'
     bursts_per_photograph: int = 64
@@ -67,6 +70,10 @@ class MovingPhotographOptions(Options):
         for name, least in (('bursts_per_photograph', 1), ('cache_mb', 0), ('speed', 0)):
             if getattr(self, name) < least:
                 raise OptionError(f'must be at least {least}, got {getattr(self, name)}.', field=name)
+        if not 0 <= self.flow_share <= 1:
+            raise OptionError(f'expected 0 .. 1, got {self.flow_share}.', field='flow_share')
+        if self.flow_share and not self.aligned:
+            raise OptionError('flow aligns frames; it needs aligned: true.', field='flow_share')
         parse_noise(self.noise, 'random')
 
 
@@ -86,6 +93,8 @@ class MovingPhotographDataset(Dataset):
             gt_size (int): side of the RGB patch, a multiple of 8. Default: 96.
             aligned (bool): frames are moved onto the reference by an estimate of the motion with random errors, for networks
                 that expect aligned frames. Otherwise they are not moved. Default: true.
+            flow_share (float): share of the aligned bursts whose motion is estimated from the noisy frames, by the optical flow
+                of ``--align flow``, in place of known motion with random errors. Default: 0.
             speed (float): fastest pan of unaligned bursts in RGB px a frame. Default: 60.
             noise (str | list[float]): 'random', 'low', 'high' or [shot, read]. Default: 'random'.
             bursts_per_photograph (int): bursts of each photograph in an epoch. Default: 64.
@@ -195,7 +204,7 @@ class MovingPhotographDataset(Dataset):
         normal = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
         noisy = (clean + normal * noise.planes().std(clean)).clamp(0, 1)
         if options.aligned:
-            noisy = self._align(noisy, motions, rng)
+            noisy = self._align(noisy, motions, noise, rng)
             gt = gt[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
         return {
             'lq': noise.planes().with_map(noisy),
@@ -209,14 +218,32 @@ class MovingPhotographDataset(Dataset):
         scene = self._scene(rng, int(rng.integers(len(self.files))), 0, camera)
         return scene[:self.side, :self.side]
 
-    def _align(self, noisy: Tensor, motions: list[FrameMotion], rng: np.random.Generator) -> Tensor:
+    def _align(self, noisy: Tensor, motions: list[FrameMotion], noise: NoiseModel, rng: np.random.Generator) -> Tensor:
         """The patch of each frame [N, 4, h, w], moved onto the reference by an estimate of its motion."""
-        reference, cells, first = self.options.reference, self.patch // 2, _MARGIN // 2
-        estimates = []
-        for k, motion in enumerate(motions):
-            error = draw_estimation_error(rng, cells)
-            estimates.append(motion_between(motions[reference], motion, first, cells) + error * (k != reference))
-        return gather_mosaic(noisy[:, None], torch.from_numpy(np.stack(estimates)), (first, first))[:, 0]
+        cells, first = self.patch // 2, _MARGIN // 2
+        if self.options.flow_share and rng.random() < self.options.flow_share:
+            estimates = self._flow(noisy, motions, noise)[:, first:first + cells, first:first + cells]
+        else:
+            errors = [draw_estimation_error(rng, cells) for _ in motions]
+            errors[self.options.reference] *= 0
+            estimates = self._known_motion(motions, first, cells) + np.stack(errors)
+        return gather_mosaic(noisy[:, None], torch.from_numpy(estimates), (first, first))[:, 0]
+
+    def _known_motion(self, motions: list[FrameMotion], first: int, cells: int) -> np.ndarray:
+        """Motion from the reference to each frame, [N, cells, cells, 2] in RGB px."""
+        reference = motions[self.options.reference]
+        return np.stack([motion_between(reference, motion, first, cells) for motion in motions])
+
+    def _flow(self, noisy: Tensor, motions: list[FrameMotion], noise: NoiseModel) -> np.ndarray:
+        """The same, estimated from the noisy frames; it begins where block matching, exact to a few pixels, would."""
+        planes = noise.planes()
+        gray = gray_bytes(gray_images(noisy, Stabilizer.from_levels(planes.shot, planes.read.square())))
+        reference, step = self.options.reference, 2 * SHRINK
+        motion = np.round(self._known_motion(motions, 0, self.side // 2) / step) * SHRINK
+        for k, image in enumerate(gray):
+            if k != reference:
+                motion[k] = refine_motion(gray[reference], image, motion[k].astype(np.float32))
+        return 2 * motion
 
 
 def _detail(image: np.ndarray) -> float:

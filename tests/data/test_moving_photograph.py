@@ -75,6 +75,24 @@ def test_frames_lie_on_the_reference_where_the_estimate_is_right(photographs, mo
     assert np.mean(errors) < 0.01
 
 
+def test_flow_finds_the_motion_of_noisy_frames(photographs, monkeypatch):
+    """Frames that flow has aligned lie on the reference, also where known motion would have been given errors of ten pixels."""
+    monkeypatch.setattr('jddb_plugin.data.moving_photograph_dataset._failed_frames', lambda *_: [])
+    monkeypatch.setattr('jddb_plugin.data.moving_photograph_dataset.draw_estimation_error',
+                        lambda rng, size: np.full((size, size, 2), 10, np.float32))
+
+    def difference(**options):
+        errors = []
+        for index in range(12):
+            lq = _dataset(photographs, gt_size=64, noise=[1e-3, 5e-3], **options)[index]['lq'][:, :4, 4:-4, 4:-4]
+            errors.append((lq - lq[2]).abs().mean().item())
+        return np.median(errors)
+
+    assert difference(flow_share=1.0) < 0.5 * difference()
+    first, second = (_dataset(photographs, flow_share=share)[5]['gt'] for share in (0.0, 1.0))
+    assert torch.equal(first, second)
+
+
 def test_motion_between_frames_is_that_of_the_matrices():
     rng = np.random.default_rng(3)
     motions = draw_motion(rng, 5, 2, 64, speed=10.0)
@@ -114,5 +132,9 @@ def test_bad_input_is_told(photographs, tmp_path):
         _dataset(photographs, gt_size=50)
     with pytest.raises(OptionError, match='ref_idx: expected 0 .. 2'):
         _dataset(photographs, num_frame=3, ref_idx=3)
+    with pytest.raises(OptionError, match='flow_share: expected 0 .. 1, got 2'):
+        _dataset(photographs, flow_share=2)
+    with pytest.raises(OptionError, match='flow_share: flow aligns frames; it needs aligned: true'):
+        _dataset(photographs, flow_share=0.5, aligned=False)
     with pytest.raises(OptionError, match="did you mean 'speed'"):
         _dataset(photographs, sped=3)

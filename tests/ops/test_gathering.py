@@ -25,7 +25,7 @@ def _colors(plane):
 
 @pytest.mark.parametrize('seed', range(3))
 def test_every_sample_is_the_nearest_of_its_color(seed):
-    motion = torch.randn(HEIGHT, WIDTH, 2, generator=torch.Generator().manual_seed(seed)) * 2.5
+    motion = torch.randn(HEIGHT, WIDTH, 2, generator=torch.Generator(torch.get_default_device()).manual_seed(seed)) * 2.5
     rows, columns = gather_mosaic(_coordinates(), motion)
     checked = 0
     for plane in range(4):

@@ -11,6 +11,10 @@ def _picture(side=96, *, seed=0, smooth=2.0):
     return cv2.GaussianBlur(picture, (0, 0), smooth) * 8
 
 
+def _tensor(picture):
+    return torch.from_numpy(picture).to(torch.get_default_device())
+
+
 def _moved(picture, y, x):
     """What lies at (r, c) of the result lies at (r - y, c - x) of the picture."""
     matrix = np.array([[1, 0, x], [0, 1, y]], np.float64)
@@ -23,14 +27,14 @@ def test_fractions_of_a_pixel_are_found(y, x, noise):
     rng = np.random.default_rng(1)
     reference = _picture()
     frame = _moved(reference, 8 + y, -4 + x)
-    reference, frame = (torch.from_numpy(image + rng.normal(0, noise, image.shape)) for image in (reference, frame))
+    reference, frame = (_tensor(image + rng.normal(0, noise, image.shape)) for image in (reference, frame))
     corners = torch.tensor([[20, 20], [40, 30], [24, 44]])
     found = refine_offsets(reference, frame, corners, torch.tensor([[8, -4]]).expand(3, 2), (32, 32))
     assert (found - torch.tensor([8 + y, -4 + x])).abs().max() < 0.2
 
 
 def test_the_best_whole_pixel_is_that_of_nested_loops():
-    reference, frame = (torch.from_numpy(_picture(40, seed=seed)) for seed in (0, 1))
+    reference, frame = (_tensor(_picture(40, seed=seed)) for seed in (0, 1))
     corners, offsets, size = torch.tensor([[10, 12], [14, 9]]), torch.tensor([[1, -2], [0, 3]]), (7, 9)
     found = refine_offsets(reference, frame, corners, offsets, size)
     for k, (corner, offset) in enumerate(zip(corners.tolist(), offsets.tolist())):

@@ -38,12 +38,14 @@ def test_a_level_by_name_by_numbers_and_by_estimate():
     torch.testing.assert_close(found.std(at), NoiseModel.parse('high').std(at), rtol=0.1, atol=0)
 
 
+@pytest.mark.cpu_only
 def test_test_noise_has_the_variance_of_its_map():
     clean = torch.full((4, 200, 200), 0.5)
     error = NoiseModel.of(6.4e-3, 2e-2).sample_test_frame(clean, frame_number=3) - clean
     assert error.var().item() == pytest.approx(6.4e-3 * 0.5 + 4e-4, rel=4 * math.sqrt(2 / clean.numel()))
 
 
+@pytest.mark.cpu_only
 def test_test_noise_is_reproducible_and_differs_between_frames():
     clean = torch.rand(4, 8, 8)
     first = NoiseModel.of(1e-3, 1e-2).sample_test_frame(clean, frame_number=1)

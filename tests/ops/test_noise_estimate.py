@@ -22,7 +22,7 @@ def raw_photograph(name):
     if image is None:
         pytest.skip(f'this version of scikit-image does not carry {name}')
     height, width = (size // 2 * 2 for size in image.shape[:2])
-    return mosaic_rgb(reference_camera().unprocess(to_float(image[:height, :width])))
+    return mosaic_rgb(reference_camera().unprocess(to_float(image[:height, :width]).to(torch.get_default_device())))
 
 
 def error(clean, shot, read, at, *, frames=3):
@@ -67,6 +67,7 @@ def test_motion_and_highlights_do_not_matter():
     assert (ratio - 1).abs().max() < 0.2
 
 
+@pytest.mark.cpu_only
 def test_planes_are_told_apart():
     shot, read = torch.tensor([1e-3, 2e-3, 4e-3, 8e-3]), torch.tensor([1e-2, 5e-3, 2e-2, 1e-2])
     noisy = NoiseModel.of(shot[:, None, None], read[:, None, None]).sample(ramp(0, 1)[None].repeat(3, 1, 1, 1))

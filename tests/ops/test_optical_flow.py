@@ -28,8 +28,9 @@ def _burst(shifts, size=(384, 448), noisy=True):
         matrix = np.float32([[1, 0, 200 + x], [0, 1, 200 + y]])
         frame = cv2.warpAffine(scene, matrix, size[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
         clean.append(mosaic_rgb(torch.from_numpy(frame.clip(0, 1)).permute(2, 0, 1)))
-    clean = torch.stack(clean)
-    raw = NoiseModel.of(SHOT, READ).sample(clean, generator=torch.Generator().manual_seed(0)) if noisy else clean
+    device = torch.get_default_device()
+    clean = torch.stack(clean).to(device)
+    raw = NoiseModel.of(SHOT, READ).sample(clean, generator=torch.Generator(device).manual_seed(0)) if noisy else clean
     return torch.cat((raw, NoiseModel.of(SHOT, READ).std(raw)), dim=1)[None], clean
 
 
@@ -91,7 +92,7 @@ def test_a_frame_alone_and_frames_that_are_black_are_no_error():
 
 
 def test_patches_are_matched():
-    gray = torch.from_numpy(_scene(640)[..., 1])
+    gray = torch.from_numpy(_scene(640)[..., 1]).to(torch.get_default_device())
     frames = torch.stack((gray[100:400, 100:420], gray[124:424, 84:404]))
     patches = match_patches(shrink(frames), 0)
     motion = patches.at(1, 100, 200, 320)

@@ -65,6 +65,7 @@ def test_rectangles_repeat_the_border():
     assert part[0, :, :, 0].tolist() == [[2, 3, 3], [2, 3, 3], [6, 7, 7]]
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize('temperature', [None, 1e-2])
 def test_compiles_without_graph_breaks(temperature):
     features = torch.rand(1, 3, 4, 16, 18, dtype=torch.float64)

@@ -36,6 +36,7 @@ def test_every_public_function_has_an_example():
     assert not without
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize('name', MODULES)
 def test_examples_run(name):
     result = doctest.testmod(importlib.import_module(name), extraglobs={'torch': torch})

@@ -24,6 +24,7 @@ def test_it_is_the_root_of_the_variance_scaled_to_keep_0_and_1(shot, read):
     torch.testing.assert_close(_stabilizer(shot, read).invert(t), y)
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize(('shot', 'read'), LEVELS[:3])
 @pytest.mark.parametrize('value', [0.2, 0.5, 0.9])
 def test_noise_has_the_stated_deviation_everywhere(shot, read, value):
