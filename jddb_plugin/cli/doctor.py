@@ -17,7 +17,8 @@ _OPTIONAL = {'mmcv-lite': 'videos', 'rawpy': 'raw files', 'h5py': 'MATLAB files'
              'onnxscript': 'export to ONNX', 'onnxruntime': 'export to ONNX', 'shtab': 'tab completion'}
 
 #: Other distributions that hold the same modules.
-_SAME = {'mmcv-lite': ('mmcv',), 'opencv-python': ('opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')}
+_SAME = {'mmcv-lite': ('mmcv',),
+         'opencv-python': ('opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')}
 
 
 def _versions() -> str:
