@@ -1,7 +1,8 @@
 """Sums of absolute differences between a tile and the candidates of a square search window.
 
 The candidates of one search overlap: they are views of one region, and no stack of them is ever made. What takes
-memory are differences, and those are computed in chunks of :data:`CHUNK_BYTES`, in the backward pass too.
+memory are differences, and those are computed in chunks of :data:`CHUNK_BYTES`, in the backward pass too. On a GPU where
+Triton runs, fused kernels add them up as they are computed (:mod:`jddb_plugin.ops.patch_distance_triton`).
 
 Convention:
     Images are channels last here, [L, H, W, C]. A search has an image (its index into L), a reference tile and a
@@ -9,7 +10,10 @@ Convention:
 """
 from __future__ import annotations
 
+import importlib.util
+import warnings
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Optional
 
 import torch
@@ -30,6 +34,26 @@ def slices(total: int, item_bytes: int, device: torch.device) -> Iterator[slice]
     length = max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES['cpu']) // item_bytes)
     for start in range(0, total, length):
         yield slice(start, min(start + length, total))
+
+
+@cache
+def available(device: torch.device) -> bool:
+    """Whether the fused kernels run on a device: a GPU, Triton, and the C compiler that Triton needs. Tried once.
+
+    Examples:
+        >>> available(torch.device('cpu'))
+        False
+    """
+    if device.type != 'cuda' or importlib.util.find_spec('triton') is None:
+        return False
+    try:
+        from jddb_plugin.ops.patch_distance_triton import sums
+        one = torch.zeros(1, 1, 1, 1, device=device)
+        sums(one, one, step=1, count=1)
+    except Exception as error:
+        warnings.warn(f'Triton does not run on {device}, block matching is slower without: {error}', stacklevel=2)
+        return False
+    return True
 
 
 def _indices(images: Tensor, index: Tensor, corner: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,7 +89,8 @@ def patch_distances(images: Tensor, index: Tensor, corner: Tensor, reference: Te
                     axis: tuple[int, int, int]) -> Tensor:
     """Mean absolute difference between a tile and every candidate of its search.
 
-    Compiled, it is one expression that the compiler fuses; else it works in chunks of :data:`CHUNK_BYTES`.
+    Compiled, it is one expression that the compiler fuses; else it runs by the fused kernels where they are
+    :func:`available`, or in chunks of :data:`CHUNK_BYTES`.
 
     Args:
         images: [L, H, W, C], float32 or float64.
@@ -110,6 +135,10 @@ def _fused(images: Tensor, index: Tensor, corner: Tensor, reference: Tensor, axi
     return (candidates - reference.flatten(2)[:, None, None]).abs().sum(dim=(-2, -1)).flatten(1)
 
 
+def _has_kernels(images: Tensor, reference: Tensor) -> bool:
+    return images.dtype == reference.dtype in (torch.float32, torch.float64) and available(images.device)
+
+
 class _Chunked(torch.autograd.Function):
     """Sums of absolute differences [S, M]; keeps no differences for the backward pass but computes them again."""
 
@@ -127,9 +156,14 @@ class _Chunked(torch.autograd.Function):
         region_bytes = (size[0] + last - first) * (size[1] + last - first) * images.shape[3] * item_bytes
         line_bytes = count * reference[0].numel() * item_bytes
         for part in slices(len(index), region_bytes, images.device):
-            candidates = _candidates(_region(images, index[part], corner[part], size, axis), size, axis)
-            tiles = reference[part].flatten(2)[:, None, None]
+            region = _region(images, index[part], corner[part], size, axis)
             sums = result[part]
+            if _has_kernels(images, reference):
+                from jddb_plugin.ops import patch_distance_triton
+                sums.copy_(patch_distance_triton.sums(region, reference[part], step, count).view_as(sums))
+                continue
+            candidates = _candidates(region, size, axis)
+            tiles = reference[part].flatten(2)[:, None, None]
             # Whole searches at once where they fit, else some lines of candidates of one search.
             for searches in slices(len(sums), count * line_bytes, images.device):
                 for lines in slices(count, (searches.stop - searches.start) * line_bytes, images.device):
@@ -152,13 +186,17 @@ class _Chunked(torch.autograd.Function):
         region_bytes = region_size[0] * region_size[1] * images.shape[3] * images.element_size()
         for part in slices(len(index), region_bytes, images.device):
             region = _region(images, index[part], corner[part], size, ctx.axis)
-            grad_region = torch.zeros_like(region)
-            for k in range(count * count):
-                y, x = k // count * step, k % count * step
-                slope = region[:, y:y + height, x:x + width] - reference[part]
-                slope = slope.sign_().mul_(grad[part, k, None, None, None])
-                grad_region[:, y:y + height, x:x + width] += slope
-                grad_reference[part] -= slope
+            if _has_kernels(images, reference):
+                from jddb_plugin.ops.patch_distance_triton import gradients
+                grad_region, grad_reference[part] = gradients(region, reference[part], grad[part], step, count)
+            else:
+                grad_region = torch.zeros_like(region)
+                for k in range(count * count):
+                    y, x = k // count * step, k % count * step
+                    slope = region[:, y:y + height, x:x + width] - reference[part]
+                    slope = slope.sign_().mul_(grad[part, k, None, None, None])
+                    grad_region[:, y:y + height, x:x + width] += slope
+                    grad_reference[part] -= slope
             where = _indices(images, index[part], corner[part] + first, region_size)
             grad_images.index_put_(where, grad_region, accumulate=True)
         return grad_images, None, None, grad_reference, None
