@@ -24,10 +24,11 @@ def main(arguments: Optional[list[str]] = None) -> int:
     parser.add_argument('checkpoint', help='net_g_*.pth')
     parser.add_argument('--name', required=True)
     parser.add_argument('--version', required=True)
+    parser.add_argument('--half', action='store_true', help='store float16: half the size')
     parser.add_argument('--folder', type=Path, default=FOLDER, help='default: the package')
     parser.add_argument('--coarse', help='of TwoStageJDDB without matching features: block_matching or none')
     args = parser.parse_args(arguments)
-    path = pack_weights(args.checkpoint, args.name, args.version, args.folder, coarse=args.coarse)
+    path = pack_weights(args.checkpoint, args.name, args.version, args.folder, half=args.half, coarse=args.coarse)
     sys.stdout.write(f'{path}: {path.stat().st_size / 1e6:.1f} MB\n')
     return 0
 

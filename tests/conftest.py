@@ -45,10 +45,13 @@ def on_device(device, request):
     if request.node.get_closest_marker('cpu_only'):
         pytest.skip('compares draws of a generator on the CPU, or with a library that works there')
     torch.set_default_tensor_type(torch.cuda.FloatTensor)  # the toolbox writes torch.Tensor(...), which no context reaches
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False  # equal to 1e-5 is meant
     try:
         with device:
             yield device
     finally:
+        torch.backends.cudnn.allow_tf32 = tf32
         torch.set_default_tensor_type(torch.FloatTensor)
 
 

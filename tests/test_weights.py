@@ -41,6 +41,16 @@ def test_packed_weights_are_loaded_by_their_name(folder, tmp_path, net, options)
     assert weights.available() == ['little', 'more']
 
 
+def test_half_of_the_size_is_the_same_to_float16(folder, tmp_path):
+    net = GatedUNet([8, 12, 16], [1, 0, 2])
+    source = _save(tmp_path / 'x.pth', net)
+    files = [pack_weights(source, name, '1', folder, half=name == 'half') for name in ('whole', 'half')]
+    sizes = [file.stat().st_size for file in files]
+    loaded = load_weights('half')
+    assert sizes[1] < 0.8 * sizes[0] and {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert all(torch.equal(value.half().float(), loaded.state_dict()[key]) for key, value in net.state_dict().items())
+
+
 def test_a_networks_options_go_along(folder, tmp_path):
     pack_weights(_save(tmp_path / 'x.pth', make_net()), 'two', '1', folder, dpbm={'radius': 3, 'stride': 1})
     assert load_weights('two').coarse.window.radius == 3

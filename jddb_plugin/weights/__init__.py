@@ -73,7 +73,8 @@ def load_weights(name_or_path: Union[str, Path], **options: Any) -> BurstNetwork
     return build(read_weights(name_or_path), os.fspath(name_or_path), **options)
 
 
-def pack_weights(checkpoint: str, name: str, version: str, folder: Path = FOLDER, **options: Any) -> Path:
+def pack_weights(checkpoint: str, name: str, version: str, folder: Path = FOLDER, *, half: bool = False,
+                 **options: Any) -> Path:
     """Write ``NAME.pth`` and its line of the index, from a checkpoint of a training.
 
     Args:
@@ -81,6 +82,7 @@ def pack_weights(checkpoint: str, name: str, version: str, folder: Path = FOLDER
         name: what the weights are to be called.
         version: of the weights.
         folder: where they go.
+        half: store float16, which halves the file; networks are loaded in float32 all the same.
         options: arguments of the network that its tensors do not show.
 
     Returns:
@@ -101,7 +103,7 @@ def pack_weights(checkpoint: str, name: str, version: str, folder: Path = FOLDER
     options = {**known, **{key: value for key, value in options.items() if value is not None}}
     net = build(Checkpoint(content.state, arch, options), checkpoint)
     path = folder / f'{name}.pth'
-    state = {key: value.detach().clone() for key, value in net.state_dict().items()}
+    state = {key: value.detach().half() if half else value.detach().clone() for key, value in net.state_dict().items()}
     save_atomically({'params': state, 'name': name, 'version': version, 'arch': arch, 'options': options}, str(path))
     index = {**_index(folder), name: {'sha256': _digest(path), 'version': version, 'arch': arch}}
     with atomic_write(folder / _INDEX) as file:

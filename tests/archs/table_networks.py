@@ -1,4 +1,5 @@
 """The systems of the paper's tables, small."""
+import torch
 from basicsr.archs import build_network
 from torch import nn
 
@@ -22,7 +23,10 @@ FIXED = [name for name in CASES if name not in ('DemosaicNet', 'BasicVSRBurst')]
 
 
 def build(name):
-    return build_network(dict(CASES[name])).eval()
+    """Weights are drawn on the CPU: with so few channels, other draws may leave all of a layer silent."""
+    with torch.device('cpu'):
+        network = build_network(dict(CASES[name]))
+    return network.eval().to(torch.get_default_device())
 
 
 def count(network):

@@ -169,7 +169,8 @@ def test_deform_conv_is_interchangeable_with_the_toolbox():
     torch.testing.assert_close(ours(x, feat)[0], original, rtol=1e-4, atol=1e-5)
     patched = theirs(x, feat)
     torch.testing.assert_close(patched, original, rtol=1e-4, atol=1e-5)
-    assert not torch.equal(patched, original)  # another kernel, so other last digits
+    if x.device.type == 'cpu':
+        assert not torch.equal(patched, original)  # another kernel, so other last digits
 
 
 def test_wrong_input_is_named():

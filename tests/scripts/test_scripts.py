@@ -5,9 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from jddb_plugin import GatedUNet
 from jddb_plugin.data.frame_source import FrameSource
 from jddb_plugin.data.moving_photograph_dataset import MovingPhotographDataset
+from jddb_plugin.weights import load_weights
 
 from ..conftest import ROOT
 
@@ -80,3 +83,21 @@ def test_benchmarks_start_in_a_process_of_their_own(script):
     result = subprocess.run([sys.executable, str(ROOT / 'scripts' / 'benchmark' / script), '--help'], capture_output=True,
                             text=True, env=environment)
     assert result.returncode == 0 and 'usage' in result.stdout, result.stderr
+
+
+def test_deeper_weights_compute_the_same(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location('deepen', ROOT / 'scripts' / 'deepen_weights.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    net = GatedUNet([8, 12, 16], [1, 0, 2]).eval()
+    torch.save({'params': net.state_dict()}, tmp_path / 'x.pth')
+    command = [str(tmp_path / 'x.pth'), '-o', str(tmp_path / 'y.pth'), '--blocks']
+    assert module.main([*command, '2', '1', '2']) == 0
+    deeper, tiles = load_weights(tmp_path / 'y.pth'), torch.rand(1, 3, 8, 16, 16)
+    assert len(deeper.down1) == 2 and len(deeper.up2) == 1
+    with torch.no_grad():
+        assert torch.equal(deeper.restore(tiles, 1), net.restore(tiles, 1))
+    deeper.requires_grad_().restore(tiles, 1).sum().backward()
+    assert deeper.down1[1].second.weight.grad.any()  # the new blocks learn
+    assert module.main([*command, '1', '0', '1']) == 2
+    assert 'expected at least [1, 0, 2]' in capsys.readouterr().err
