@@ -17,7 +17,8 @@ def _net():
 
 
 def _tiles(frames=5, size=(24, 32), batch=1):
-    raw = torch.rand(batch, frames, 4, *size)
+    """Noisy frames of one scene."""
+    raw = NoiseModel.of(SHOT, READ).sample(torch.rand(batch, 1, 4, *size).expand(-1, frames, -1, -1, -1))
     return torch.cat((raw, NoiseModel.of(SHOT, READ).std(raw)), dim=2)
 
 
@@ -49,6 +50,20 @@ def test_frames_that_show_something_else_change_nothing():
     alone = net.restore(tiles[:, 1:2], 0)
     assert (net.restore(other, 1) - alone).abs().max() < 0.02
     assert (net.restore(tiles[:, 1:2].expand(-1, 3, -1, -1, -1), 1) - alone).abs().max() > 0.001
+
+
+def test_a_frame_that_shows_the_scene_in_few_places_counts_nowhere():
+    net = _net()
+    tiles, foreign = _tiles(2, (64, 64)), _tiles(1, (64, 64))[:, 0]
+    alone = net.restore(tiles[:, :1], 0)
+
+    def change(columns):
+        other = tiles.clone()
+        other[:, 1, ..., :columns] = foreign[..., :columns]
+        return (net.restore(other, 0) - alone)[..., 112:].abs().max()
+
+    assert change(56) == 0
+    assert change(16) > 1e-3
 
 
 def test_gates_open_for_noise_and_close_for_differences():
