@@ -1,13 +1,13 @@
 """Peak memory of the restore command on large frames, beside what --memory allows.
 
-python scripts/benchmark/restore_memory.py [--megapixels 12 24 100] [--memory 1500M 2G 4G] [--json FILE]
+python scripts/benchmark/restore_memory.py [--weights small] [--megapixels 12 24 100] [--memory 1500M 2G 4G] [--json FILE]
 
 For each size a burst of TIFF mosaics, a photograph that moves with noise, is written into a temporary folder. For each
 --memory, jddb restore then restores it, whole, in a process of its own, whose peak resident memory the
 system reports when it ends. "refused" is a run that said beforehand that the memory is not enough, and how much is.
 
-The network is small (--features) and has random weights: the paper's takes hours for 100 megapixels on a CPU. What a tile
-takes grows with the features, all else is as with the paper's network, and is planned from the same formula. The largest size
+Without --weights the network is a small TwoStageJDDB (--features) of random weights: the paper's takes hours for 100 megapixels
+on a CPU. What a tile takes grows with the features, all else is as with the paper's network. The largest size
 needs some 3 GB of disk in the folder of temporary files (TMPDIR). Exit status 1: a run took more than it was given, or failed.
 """
 from __future__ import annotations
@@ -57,9 +57,9 @@ def write_network(path: Path, features: int) -> None:
     torch.save({'params': net.state_dict()}, path)
 
 
-def run(folder: Path, picture: Path, weights: Path, memory: str) -> dict[str, Any]:
+def run(folder: Path, picture: Path, weights: str, memory: str) -> dict[str, Any]:
     """One restoration."""
-    command = [sys.executable, '-m', 'jddb_plugin.restore', str(folder), '-o', str(picture), '--weights', str(weights),
+    command = [sys.executable, '-m', 'jddb_plugin.restore', str(folder), '-o', str(picture), '--weights', weights,
                '--memory', memory, '--device', 'cpu']
     # -I -S: the small process stays small, whatever the environment would have it import.
     done = subprocess.run([sys.executable, '-I', '-S', '-c', RUNNER, *command], capture_output=True, text=True, check=True)
@@ -77,6 +77,11 @@ def run(folder: Path, picture: Path, weights: Path, memory: str) -> dict[str, An
             'message': message if status else None}
 
 
+def _network(args: argparse.Namespace) -> str:
+    random = f'a network of {args.features} features with random weights'
+    return f'weights {args.weights}' if args.weights else random
+
+
 @one_line_errors
 def main(arguments: Optional[list[str]] = None) -> int:
     """Run and print; returns the exit status."""
@@ -84,6 +89,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     parser.add_argument('--megapixels', type=float, nargs='+', default=[12, 24, 100])
     parser.add_argument('--memory', nargs='+', default=['1500M', '2G', '4G'], metavar='SIZE')
     parser.add_argument('--frames', type=int, default=5)
+    parser.add_argument('--weights', help='name of shipped weights, or a checkpoint (default: a network of random weights)')
     parser.add_argument('--features', type=int, default=8, help="of the network; the paper's has 64")
     parser.add_argument('--json', type=Path, metavar='FILE')
     args = parser.parse_args(arguments)
@@ -95,26 +101,25 @@ def main(arguments: Optional[list[str]] = None) -> int:
     rows = []
     with tempfile.TemporaryDirectory() as root, tqdm(total=len(args.megapixels) * len(args.memory), unit='run') as bar:
         weights = Path(root) / 'random.pth'
-        write_network(weights, args.features)
+        if args.weights is None:
+            write_network(weights, args.features)
         for megapixels in args.megapixels:
             height, width = frame_size(megapixels)
             with tempfile.TemporaryDirectory(dir=root) as folder:
                 write_burst(Path(folder) / 'burst', (height, width), args.frames)
                 for memory in args.memory:
-                    row = run(Path(folder) / 'burst', Path(folder) / 'picture.png', weights, memory)
+                    row = run(Path(folder) / 'burst', Path(folder) / 'picture.png', args.weights or str(weights), memory)
                     rows.append({'megapixels': megapixels, 'width': width, 'height': height, **row})
                     bar.update()
     sys.stdout.write(
-        f'\nThe restore command, {args.frames} frames, a small network of {args.features} features with random weights, whole '
-        'frames\n\n' + table(
+        f'\nThe restore command, {args.frames} frames, {_network(args)}, whole frames\n\n' + table(
             ['megapixels', 'frame', '--memory', 'that is', 'peak memory', 'seconds', 'within'],
             [[f"{row['megapixels']:g}", f"{row['width']} x {row['height']}", row['memory'], megabytes(row['limit_bytes']),
               megabytes(row['peak_bytes']), f"{row['seconds']:.1f}", row['within']] for row in rows]))
     for row in rows:
         if row['message']:
             sys.stdout.write(f"\n{row['megapixels']:g} megapixels, --memory {row['memory']}: {row['message']}\n")
-    write_json(args.json, {'machine': machine(torch.device('cpu')), 'frames': args.frames, 'features': args.features,
-                           'rows': rows})
+    write_json(args.json, {'machine': machine(torch.device('cpu')), 'frames': args.frames, 'network': _network(args), 'rows': rows})
     return 0 if all(row['within'] in ('yes', 'refused') for row in rows) else 1
 
 

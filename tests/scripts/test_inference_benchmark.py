@@ -95,7 +95,7 @@ def test_restore_memory_on_a_small_burst(script, tmp_path, monkeypatch, capsys):
     assert done['within'] == 'yes' and done['status'] == 0 and 3e8 < done['peak_bytes'] < done['limit_bytes'] == 3 << 30
     assert refused['within'] == 'refused' and '--memory: 100 MB is less' in refused['message']
     output = capsys.readouterr().out
-    assert 'a small network of 8 features with random weights, whole frames' in output
+    assert 'a network of 8 features with random weights, whole frames' in output
     assert re.search(r'\| megapixels +\| frame +\| --memory +\| that is +\| peak memory +\| seconds +\| within', output)
     assert not list(tmp_path.glob('*.tif'))
 
