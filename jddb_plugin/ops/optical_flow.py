@@ -28,8 +28,8 @@ _PATCH = 16
 _RADIUS = 10
 #: Pixels that the optical flow may add to the motion of patches; what it finds beyond is wrong.
 _FLOW_REACH = 32
-#: Iterations of the flow's variational refinement and the weight of its smoothness. OpenCV's preset has 5 and 20; these gain 0.09 dB
-#: on aligned bursts at two noise levels, for a quarter more time.
+#: Iterations of the flow's variational refinement and the weight of its smoothness. OpenCV's preset has 5 and 20; these gain
+#: 0.09 dB on moving photographs and clips at two noise levels, for a quarter more time.
 _REFINEMENTS = 20
 _SMOOTHNESS = 40.0
 #: Smallest side in packed px of frames whose flow is estimated; smaller ones are too small for the pyramid.
