@@ -119,7 +119,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
     for row in rows:
         if row['message']:
             sys.stdout.write(f"\n{row['megapixels']:g} megapixels, --memory {row['memory']}: {row['message']}\n")
-    write_json(args.json, {'machine': machine(torch.device('cpu')), 'frames': args.frames, 'network': _network(args), 'rows': rows})
+    about = {'machine': machine(torch.device('cpu')), 'frames': args.frames, 'network': _network(args)}
+    write_json(args.json, {**about, 'rows': rows})
     return 0 if all(row['within'] in ('yes', 'refused') for row in rows) else 1
 
 
