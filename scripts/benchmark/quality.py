@@ -92,7 +92,7 @@ def methods_of(weights: list[str]) -> dict[str, tuple[Method, bool]]:
     """All that is compared: networks by name or checkpoint, and alternatives whose packages are installed."""
     found = {name: (network(load_weights(name).eval()), True) for name in weights}
     for name, entry in ALTERNATIVES.items():
-        if name == 'Menon' and importlib.util.find_spec('color_demosaicing') is None:
+        if name == 'Menon' and importlib.util.find_spec('colour_demosaicing') is None:
             sys.stderr.write('Menon: the package colour-demosaicing is not installed; left out.\n')
             continue
         found[name] = entry

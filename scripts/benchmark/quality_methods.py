@@ -37,7 +37,7 @@ def bilinear(lq: Tensor, noise: tuple[float, float]) -> Tensor:
 
 def _menon(packed: Tensor) -> Tensor:
     """Menon's demosaicking (2007) of packed raw [4, h, w] by the package colour-demosaicing."""
-    from color_demosaicing import demosaicing_CFA_Bayer_Menon2007 as menon
+    from colour_demosaicing import demosaicing_CFA_Bayer_Menon2007 as menon
 
     rgb = menon(unpack(packed).double().numpy(), 'RGGB')
     return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))).float()
