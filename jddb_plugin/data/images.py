@@ -45,9 +45,12 @@ def decode_srgb(content: Optional[bytes], where: str, *, size: Optional[tuple[in
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION  # not turned by EXIF
     image = _imdecode(content, flags)
     if image is None:
-        raise DataError(f'{where}: not a readable image; remove or replace it.')
+        image = _imdecode(content, cv2.IMREAD_UNCHANGED)  # reads floating point of one channel, too, which cannot become RGB
+        if image is None or image.dtype in (np.uint8, np.uint16):
+            raise DataError(f'{where}: not a readable image; remove or replace it.')
     if image.dtype not in (np.uint8, np.uint16):
-        raise DataError(f'{where}: expected 8 or 16 bits per channel, got {image.dtype}.')
+        raise DataError(f'{where}: expected 8 or 16 bits per channel, got {image.dtype}. A Bayer mosaic must be stored as 16 bits, '
+                        'with a metadata.json beside it.')
     return cv2.cvtColor(_part(image, where, size, window), cv2.COLOR_BGR2RGB)
 
 

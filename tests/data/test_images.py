@@ -56,3 +56,9 @@ def test_a_part_of_a_frame_is_that_part():
     assert np.array_equal(part, image[1:5, 2:8])
     with pytest.raises(DataError, match='x: is 12 x 9, expected 12 x 8'):
         decode_srgb(content, 'x', size=(8, 12))
+
+
+def test_a_mosaic_in_floating_point_is_told_from_a_damaged_file():
+    content = cv2.imencode('.tiff', np.zeros((8, 8), np.float32))[1].tobytes()
+    with pytest.raises(DataError, match='x: expected 8 or 16 bits per channel, got float32. A Bayer mosaic must be stored'):
+        decode_srgb(content, 'x')
