@@ -49,8 +49,8 @@ def decode_srgb(content: Optional[bytes], where: str, *, size: Optional[tuple[in
         if image is None or image.dtype in (np.uint8, np.uint16):
             raise DataError(f'{where}: not a readable image; remove or replace it.')
     if image.dtype not in (np.uint8, np.uint16):
-        raise DataError(f'{where}: expected 8 or 16 bits per channel, got {image.dtype}. A Bayer mosaic must be stored as 16 bits, '
-                        'with a metadata.json beside it.')
+        raise DataError(f'{where}: expected 8 or 16 bits per channel, got {image.dtype}. A Bayer mosaic must be stored as 16 '
+                        'bits, with a metadata.json beside it.')
     return cv2.cvtColor(_part(image, where, size, window), cv2.COLOR_BGR2RGB)
 
 
