@@ -156,7 +156,8 @@ def write_refined(net: TwoStageJDDB, path: str, *, frames: int, size: tuple[int,
         except OSError:
             raise
         except Exception as error:  # the exporters raise many types
-            raise ExportError(f'{path}: torch {torch.__version__} cannot export the network ({_first_line(error)}).') from error
+            raise ExportError(f'{path}: torch {torch.__version__} cannot export the network ({_first_line(error)}); '
+                              'torch 2.8 and later can.') from error
 
 
 def _forget_paths(program: torch.fx.GraphModule) -> None:

@@ -13,6 +13,7 @@ from ..small_run import environment
 COST = '''
 import json, os, sys
 import torch, torchvision
+known = set(sys.modules)
 before = os.times()
 import jddb_plugin
 import basicsr
@@ -21,7 +22,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTR
 names = ['TwoStageJDDB', 'EDVR'], ['RawBurstDataset', 'REDSDataset'], ['OneHotLoss', 'L1Loss'], ['JDDBModel', 'SRModel']
 print(json.dumps({
     'seconds': after.user + after.system - before.user - before.system,
-    'late': [name for name in ('scipy', 'setuptools', 'matplotlib', 'skimage', 'tensorboard', 'mmcv') if name in sys.modules],
+    'late': sorted({'scipy', 'setuptools', 'matplotlib', 'skimage', 'tensorboard', 'mmcv'} & sys.modules.keys() - known),
     'registered': all(name in registry for registry, group in zip(
         (ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY), names) for name in group)}))
 '''
