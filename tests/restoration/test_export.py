@@ -199,7 +199,8 @@ def test_the_exporters_errors_become_one_line(tmp_path, monkeypatch):
         raise RuntimeError('it is\na long story')
 
     monkeypatch.setattr(torch.export, 'export', fail)
-    with pytest.raises(ExportError, match=r'refined\.pt2: torch .* cannot export the network \(it is\); torch 2\.8 and later can\.$'):
+    message = r'refined\.pt2: torch .* cannot export the network \(it is\); torch 2\.8 and later can\.$'
+    with pytest.raises(ExportError, match=message):
         export_refined(_net(refined='none'), str(tmp_path / 'refined.pt2'), size=_SIZE)
     path = tmp_path / 'torn.pt2'
     path.write_bytes(b'PK')
