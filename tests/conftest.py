@@ -18,7 +18,8 @@ from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('JDDB_SHARED', ROOT.parent / 'shared'))
 #: Files that take longest: they begin first, so that no process is left with one of them at the end.
-LONGEST = ('test_other_systems.py', 'test_wheel.py', 'test_real_slurm.py')
+LONGEST = ('test_killed_runs.py', 'test_export.py', 'test_memory.py', 'test_distributed.py', 'test_elastic.py',
+           'test_real_slurm.py', 'test_other_systems.py', 'test_wheel.py')
 
 
 def pytest_collection_modifyitems(items):

@@ -120,10 +120,11 @@ def test_equal_candidates_have_equal_sums_and_matches_are_those_of_the_chunks(ke
 def test_interpreted_on_a_cpu():
     """In a process of its own, as Triton reads when it is imported whether it shall interpret; without a GPU there."""
     environment = {**os.environ, 'TRITON_INTERPRET': '1', 'CUDA_VISIBLE_DEVICES': '', 'PYTHONPATH': str(ROOT)}
-    result = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', '-p', 'no:cacheprovider', __file__],
+    result = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:xdist', '-p', 'no:cacheprovider', __file__,
+                             '-k', 'dtype0 or several or equal_candidates'],
                             capture_output=True, text=True, cwd=ROOT, env=environment)
-    # Twelve cases and the matching; what is not about interpreted kernels is left out there.
-    assert result.returncode == 0 and '13 passed' in result.stdout, result.stdout + result.stderr
+    # All cases in float32, one in float64, and the matching.
+    assert result.returncode == 0 and '8 passed' in result.stdout, result.stdout + result.stderr
 
 
 @pytest.mark.skipif(INTERPRETED, reason='tested without an interpreter')

@@ -61,7 +61,7 @@ _CASES = {
 
 
 @pytest.mark.parametrize('case', [
-    pytest.param(name, marks=() if name in ('deform_conv', 'torch, deform_conv') else pytest.mark.slow) for name in _CASES])
+    pytest.param(name, marks=() if name == 'torch, deform_conv' else pytest.mark.slow) for name in _CASES])
 def test_an_export_computes_what_the_network_does(tmp_path, case):
     suffix, form, options, frames, open_size = _CASES[case]
     if suffix == 'onnx' and _MISSING:
