@@ -135,8 +135,12 @@ def _fused(images: Tensor, index: Tensor, corner: Tensor, reference: Tensor, axi
     return (candidates - reference.flatten(2)[:, None, None]).abs().sum(dim=(-2, -1)).flatten(1)
 
 
-def _has_kernels(images: Tensor, reference: Tensor) -> bool:
-    return images.dtype == reference.dtype in (torch.float32, torch.float64) and available(images.device)
+def _kernels(images: Tensor, reference: Tensor) -> Any:
+    """The module of the fused kernels where they run on these tensors, else None."""
+    if images.dtype != reference.dtype or images.dtype not in (torch.float32, torch.float64) or not available(images.device):
+        return None
+    from jddb_plugin.ops import patch_distance_triton
+    return patch_distance_triton
 
 
 class _Chunked(torch.autograd.Function):
@@ -155,12 +159,12 @@ class _Chunked(torch.autograd.Function):
         buffer = reference.new_empty(0)
         region_bytes = (size[0] + last - first) * (size[1] + last - first) * images.shape[3] * item_bytes
         line_bytes = count * reference[0].numel() * item_bytes
+        fused = _kernels(images, reference)
         for part in slices(len(index), region_bytes, images.device):
             region = _region(images, index[part], corner[part], size, axis)
             sums = result[part]
-            if _has_kernels(images, reference):
-                from jddb_plugin.ops import patch_distance_triton
-                sums.copy_(patch_distance_triton.sums(region, reference[part], step, count).view_as(sums))
+            if fused is not None:
+                sums.copy_(fused.sums(region, reference[part], step, count).view_as(sums))
                 continue
             candidates = _candidates(region, size, axis)
             tiles = reference[part].flatten(2)[:, None, None]
@@ -184,11 +188,11 @@ class _Chunked(torch.autograd.Function):
         grad_images, grad_reference = torch.zeros_like(images), torch.zeros_like(reference)
         region_size = (height + last - first, width + last - first)
         region_bytes = region_size[0] * region_size[1] * images.shape[3] * images.element_size()
+        fused = _kernels(images, reference)
         for part in slices(len(index), region_bytes, images.device):
             region = _region(images, index[part], corner[part], size, ctx.axis)
-            if _has_kernels(images, reference):
-                from jddb_plugin.ops.patch_distance_triton import gradients
-                grad_region, grad_reference[part] = gradients(region, reference[part], grad[part], step, count)
+            if fused is not None:
+                grad_region, grad_reference[part] = fused.gradients(region, reference[part], grad[part], step, count)
             else:
                 grad_region = torch.zeros_like(region)
                 for k in range(count * count):

@@ -31,6 +31,8 @@ from jddb_plugin.files import atomic_write
 OPSET = 20
 #: Largest difference to the network that an export may have.
 TOLERANCE = 1e-4
+#: Oldest torch whose exporters are known to take the network; those of 2.4 do not.
+LEAST_TORCH = (2, 8)
 #: Forms of the deformable convolution in the file, and the backend that is traced for each.
 FORMS = {'grid_sample': 'grid_sample', 'deform_conv': 'torchvision'}
 SUFFIXES = ('.onnx', '.pt2')
@@ -156,8 +158,14 @@ def write_refined(net: TwoStageJDDB, path: str, *, frames: int, size: tuple[int,
         except OSError:
             raise
         except Exception as error:  # the exporters raise many types
-            raise ExportError(f'{path}: torch {torch.__version__} cannot export the network ({_first_line(error)}); '
-                              'torch 2.8 and later can.') from error
+            older = '' if is_new_enough() else '; torch {}.{} and later can'.format(*LEAST_TORCH)
+            message = f'{path}: torch {torch.__version__} cannot export the network ({_first_line(error)}){older}.'
+            raise ExportError(message) from error
+
+
+def is_new_enough() -> bool:
+    """Whether this torch is one that exports the network."""
+    return tuple(int(part) for part in torch.__version__.split('.')[:2]) >= LEAST_TORCH
 
 
 def _forget_paths(program: torch.fx.GraphModule) -> None:

@@ -15,12 +15,12 @@ from jddb_plugin.checks import DataError, ExportError, OptionError
 from jddb_plugin.cli.main import main
 from jddb_plugin.ops import deform_conv
 from jddb_plugin.ops.tiling import make_grid
-from jddb_plugin.restoration.export import TOLERANCE, compare_refined, export_refined, open_refined
+from jddb_plugin.restoration.export import TOLERANCE, compare_refined, export_refined, is_new_enough, open_refined
 
 from ..conftest import ROOT
 
-if tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 8):
-    pytest.skip(f'torch {torch.__version__} cannot export the network; 2.4 could not, 2.8 can', allow_module_level=True)
+if not is_new_enough():
+    pytest.skip(f'torch {torch.__version__} cannot export the network', allow_module_level=True)
 _MISSING = [name for name in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(name) is None]
 _REASON = f'not installed: {", ".join(_MISSING)} (pip install "jddb_plugin[export]")'
 needs_onnx = pytest.mark.skipif(bool(_MISSING), reason=_REASON)
@@ -199,9 +199,13 @@ def test_the_exporters_errors_become_one_line(tmp_path, monkeypatch):
         raise RuntimeError('it is\na long story')
 
     monkeypatch.setattr(torch.export, 'export', fail)
-    message = r'refined\.pt2: torch .* cannot export the network \(it is\); torch 2\.8 and later can\.$'
+    with pytest.raises(ExportError, match=r'refined\.pt2: torch .* cannot export the network \(it is\)\.$'):
+        export_refined(_net(refined='none'), str(tmp_path / 'refined.pt2'), size=_SIZE)
+    monkeypatch.setattr(torch, '__version__', '2.4.0+cpu')
+    message = r'torch 2\.4\.0\+cpu cannot export the network \(it is\); torch 2\.8 and later can\.$'
     with pytest.raises(ExportError, match=message):
         export_refined(_net(refined='none'), str(tmp_path / 'refined.pt2'), size=_SIZE)
+    monkeypatch.undo()
     path = tmp_path / 'torn.pt2'
     path.write_bytes(b'PK')
     with pytest.raises(ExportError, match='cannot run it'):
