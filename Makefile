@@ -8,9 +8,11 @@ TORCH ?= torch torchvision
 FRAMES ?=
 # What the demo trains: tiny (GatedUNet), or two_stage (the paper's network with 16 features).
 NETWORK ?= tiny
-# Arguments of pytest, e.g. TESTS="tests/ops -x"; processes that run the tests.
+# Arguments of pytest, e.g. TESTS="tests/ops -x"; processes that run the tests: one more than two cores, as some tests wait.
 TESTS ?=
-JOBS ?= 2
+JOBS ?= 3
+# Whole files go to the processes, in the order that tests/conftest.py gives them.
+DIST := --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow test-all doctor install docs wheel clean
 
@@ -48,23 +50,18 @@ endif
 	$(BIN)/jddb restore datasets/demo/test.lmdb -o results/$(DEMO)/restored.png --report results/$(DEMO)/report.html \
 		--weights experiments/$(DEMO)/models/net_g_latest.pth --noise 0.01,0.0316
 
-# Types are checked against today's torch and numpy, which older Pythons do not get.
-TYPES = if $(BIN)/python -c 'import sys; sys.exit("$(TORCH)" != "torch torchvision" or sys.version_info < (3, 11))'; then \
-	$(BIN)/python -m mypy; fi
-
 # All but the tests that are marked slow (exports to ONNX, benchmarks), which test-all runs, too.
 test: $(STAMP)
 	$(BIN)/ruff check .
-	$(TYPES)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) $(DIST) -m "not slow" $(TESTS)
 
 # Tests that take minutes: exports, benchmarks, Slurm with all its troubles, nodes that come and go.
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) $(DIST) -m slow $(TESTS)
 
 test-all: $(STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) $(DIST) $(TESTS)
 
 doctor: $(STAMP)
 	$(BIN)/jddb doctor

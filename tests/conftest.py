@@ -17,13 +17,17 @@ from jddb_plugin.data.burst_lmdb import BurstLmdbWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('JDDB_SHARED', ROOT.parent / 'shared'))
-#: Files that take longest: they begin first, so that no process is left with one of them at the end.
-LONGEST = ('test_killed_runs.py', 'test_export.py', 'test_memory.py', 'test_distributed.py', 'test_elastic.py',
-           'test_real_slurm.py', 'test_other_systems.py', 'test_wheel.py')
+#: Files that take longest, the longest first: no process is left with one of them at the end.
+LONGEST = (
+    'test_killed_runs.py', 'test_real_slurm.py', 'test_export.py', 'test_memory.py', 'test_distributed.py', 'test_elastic.py',
+    'test_structure.py', 'test_types.py', 'test_import.py', 'test_restore_command.py', 'test_wheel.py', 'test_other_systems.py',
+    'test_step.py', 'test_final.py', 'test_pipelines.py', 'test_engine.py',
+)
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(autouse=True)

@@ -84,7 +84,7 @@ def test_the_downsampler_learns_from_the_picture_alone():
 
 @pytest.mark.parametrize('variant', VARIANTS.values(), ids=VARIANTS.keys())
 def test_passthrough_starts_as_the_demosaicked_reference(variant):
-    """A still, noise-free burst comes out as itself, in its colours, before any training."""
+    """A still, noise-free burst comes out as itself, in its colors, before any training."""
     rgb = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), scale_factor=8, mode='bicubic').clamp(0.05, 0.6)
     burst = torch.cat((mosaic_rgb(rgb), torch.full((1, 4, 32, 32), 0.02)), dim=1)[:, None].expand(1, 5, 8, 32, 32)
     options = dict(num_feat=16, deformable_groups=2, **variant)

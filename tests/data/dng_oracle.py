@@ -1,6 +1,6 @@
 """A slow and plain reading of what a DNG's tags mean (specification 1.7.1), from the tags themselves, sample by sample.
 
-It shares nothing with the reader: fractions in place of arrays, and colour temperature by search along Planck's law in place of
+It shares nothing with the reader: fractions in place of arrays, and color temperature by search along Planck's law in place of
 Robertson's table.
 """
 import math
@@ -52,7 +52,7 @@ def _lobe(value, center, below, above):
 
 
 def _observer(nm):
-    """CIE 1931 colour matching functions, the fit of Wyman, Sloan and Shirley (2013)."""
+    """CIE 1931 color matching functions, the fit of Wyman, Sloan and Shirley (2013)."""
     x = 1.056 * _lobe(nm, 599.8, 37.9, 31.0) + 0.362 * _lobe(nm, 442.0, 16.0, 26.7) - 0.065 * _lobe(nm, 501.1, 20.4, 26.2)
     y = 0.821 * _lobe(nm, 568.8, 46.9, 40.5) + 0.286 * _lobe(nm, 530.9, 16.3, 31.1)
     z = 1.217 * _lobe(nm, 437.0, 11.8, 36.0) + 0.681 * _lobe(nm, 459.0, 26.0, 13.8)

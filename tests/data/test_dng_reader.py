@@ -1,4 +1,4 @@
-"""DNG: every tag that changes samples, colours or geometry, against a plain reading of the specification, LibRaw and exiftool."""
+"""DNG: every tag that changes samples, colors or geometry, against a plain reading of the specification, LibRaw and exiftool."""
 import json
 import shutil
 import struct

@@ -54,7 +54,7 @@ def test_dng_of_every_pattern(tmp_path, cell):
     assert frame.mosaic.dtype == np.uint16 and np.array_equal(frame.mosaic, mosaic)
     meta = frame.metadata
     assert (meta.cfa, meta.bits, meta.source, meta.orientation) == (cell, 12, 'a.dng', 1)
-    assert meta.black_level == (100, 101, 102, 103) and meta.white_level == (4000,) * 4  # by position, not by colour
+    assert meta.black_level == (100, 101, 102, 103) and meta.white_level == (4000,) * 4  # by position, not by color
     assert meta.white_balance == pytest.approx((2, 1, 1.6))
     assert np.allclose(meta.color_matrix, np.reshape(MATRIX_2, (3, 3)) / 1e4)  # that of D65
     at = ['rgb'.index(letter) for letter in cell]

@@ -20,7 +20,7 @@ def test_unpack_is_the_inverse_of_pack():
     assert torch.equal(unpack(pack(mosaic)), mosaic)
 
 
-def test_mosaic_takes_each_colour_at_its_place():
+def test_mosaic_takes_each_color_at_its_place():
     rgb = torch.rand(3, 6, 8)
     packed = mosaic_rgb(rgb)
     for i in range(3):

@@ -21,15 +21,15 @@ SIZES = list(itertools.product((6, 7), (8, 9)))
 
 
 def numbered(cfa, height, width):
-    """Mosaic [2, H, W]: in which colour (0, 1, 2) each sample was taken, and where."""
-    colours = torch.tensor(['rgb'.index(letter) for letter in cfa]).view(2, 2)
+    """Mosaic [2, H, W]: in which color (0, 1, 2) each sample was taken, and where."""
+    colors = torch.tensor(['rgb'.index(letter) for letter in cfa]).view(2, 2)
     where = torch.arange(height * width).view(height, width)
-    return torch.stack((colours.repeat(5, 5)[:height, :width], where))
+    return torch.stack((colors.repeat(5, 5)[:height, :width], where))
 
 
-def is_rggb(colours):
-    height, width = colours.shape
-    return height % 2 == 0 and width % 2 == 0 and torch.equal(colours, numbered('rggb', height, width)[0])
+def is_rggb(colors):
+    height, width = colors.shape
+    return height % 2 == 0 and width % 2 == 0 and torch.equal(colors, numbered('rggb', height, width)[0])
 
 
 @pytest.mark.parametrize('cfa', CFA_PATTERNS)

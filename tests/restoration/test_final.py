@@ -1,4 +1,4 @@
-"""Pictures of raw files: cut, stretched and turned as the camera wants, in its colours, corrected for shading, or as DNGs."""
+"""Pictures of raw files: cut, stretched and turned as the camera wants, in its colors, corrected for shading, or as DNGs."""
 import dataclasses
 import json
 import shutil
@@ -23,9 +23,11 @@ from jddb_plugin.restoration.inputs import bursts_of
 from jddb_plugin.restoration.picture import FORMATS
 from jddb_plugin.restoration.restorer import Restorer, Settings
 from jddb_plugin.restoration.rows import Rows
+from jddb_plugin.restore import main
 from tests.data.raw_files import MATRIX_A, write_dng, write_nested_dng
 from tests.data.test_dng_opcodes import GAIN_MAP, gain_map, opcodes
-from tests.restoration.samples import ARGUMENTS, CAMERA, TILES, command, save_net, scenes
+from tests.restoration.restore_run import error_line
+from tests.restoration.samples import ARGUMENTS, CAMERA, TILES, save_net, scenes
 
 _NOISE = (2.5e-3, 1e-2)
 #: The setting that says what the picture file holds.
@@ -43,7 +45,7 @@ def restore(weights, burst, output, kind='png', **options):
 
 
 def scene_mosaic(size=(64, 96), cfa='rggb', *, white=16383, black=1024, shift=0, level=1.0):
-    """A smooth scene in muted colours as a sensor sees it."""
+    """A smooth scene in muted colors as a sensor sees it."""
     rgb = scenes(1, (size[0] + 8, size[1] + 8), seed=3)[0][shift:shift + size[0], shift:shift + size[1]] * level
     rgb = 0.6 * rgb + 0.4 * rgb.mean(axis=2, keepdims=True)
     mosaic = np.empty(size)
@@ -281,20 +283,16 @@ def test_notes_are_told_once_for_a_burst(tmp_path, caplog):
     assert caplog.text.count('developed for daylight') == 1
 
 
-def test_the_command_from_an_exported_burst_to_a_dng(tmp_path, weights):
-    picture = _pictures(tmp_path / 'v') / '1.png'
-
-    def run(*arguments):
-        line, environment = command(*arguments)
-        return subprocess.run(line, capture_output=True, text=True, env=environment, cwd=tmp_path)
-
-    result = run(picture, '--noise', 'low', '--export-burst', tmp_path / 'burst')
-    assert result.returncode == 0 and len(list((tmp_path / 'burst').iterdir())) == 5, result.stderr
-    result = run(tmp_path / 'burst', '-o', tmp_path / 'a.dng', '--weights', weights, *ARGUMENTS)
-    assert result.returncode == 0, result.stderr
+def test_the_command_from_an_exported_burst_to_a_dng(tmp_path, weights, capfd):
+    picture, burst, roll = _pictures(tmp_path / 'v') / '1.png', tmp_path / 'burst', tmp_path / 'roll.dng'
+    assert main([str(picture), '--noise', 'low', '--export-burst', str(burst)]) == 0
+    assert len(list(burst.iterdir())) == 5
+    assert main([str(burst), '-o', str(tmp_path / 'a.dng'), '--weights', str(weights), *ARGUMENTS]) == 0
     assert tifffile.imread(tmp_path / 'a.dng').shape == (36, 42, 3)
-    write_nested_dng(tmp_path / 'roll.dng', [scene_mosaic(shift=k) for k in range(2)], NoiseProfile=(1e-3, 1e-5))
-    result = run(tmp_path / 'roll.dng', '-o', tmp_path / 'roll.png', '--weights', weights, *ARGUMENTS)
-    assert result.returncode == 2 and '--frames-of-file' in result.stderr and '\n' not in result.stderr.splitlines()[0]
-    result = run(tmp_path / 'roll.dng', '--frames-of-file', '-o', tmp_path / 'roll.png', '--weights', weights, *ARGUMENTS)
-    assert result.returncode == 0 and (tmp_path / 'roll.png').is_file(), result.stderr
+    capfd.readouterr()
+    write_nested_dng(roll, [scene_mosaic(shift=k) for k in range(2)], NoiseProfile=(1e-3, 1e-5))
+    arguments = [str(roll), '-o', str(tmp_path / 'roll.png'), '--weights', str(weights), *ARGUMENTS]
+    assert main(arguments) == 2
+    assert '--frames-of-file' in error_line(capfd)
+    assert main([*arguments, '--frames-of-file']) == 0
+    assert (tmp_path / 'roll.png').is_file()

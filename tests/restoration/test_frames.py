@@ -174,9 +174,9 @@ def passthrough(tmp_path_factory):
 
 @pytest.mark.parametrize(('size', 'pattern'), [((41, 53), 'rggb'), ((41, 53), 'grbg'), ((41, 53), 'gbrg'), ((41, 53), 'bggr'),
                                                ((40, 52), 'bggr'), ((40, 53), 'grbg'), ((41, 52), 'gbrg')])
-def test_pixels_stay_in_place_and_colours_are_not_swapped(passthrough, size, pattern):
+def test_pixels_stay_in_place_and_colors_are_not_swapped(passthrough, size, pattern):
     camera = dataclasses.replace(CAMERA, cfa=pattern, white_balance=(1.0,) * 3, noise_shot=(1e-6,) * 4, noise_read=(1e-3,) * 4)
-    rgb = np.empty((*size, 3), np.float32)  # a ramp of each colour in a direction of its own
+    rgb = np.empty((*size, 3), np.float32)  # a ramp of each color in a direction of its own
     y, x = np.indices(size)
     rgb[..., 0], rgb[..., 1], rgb[..., 2] = 0.1 + 0.5 * x / size[1], 0.2 + 0.4 * y / size[0], 0.6 - 0.5 * x / size[1]
     burst = Burst.from_arrays([mosaic_of(rgb, camera)] * 2, camera)

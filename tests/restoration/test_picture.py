@@ -70,7 +70,7 @@ def test_every_format_and_orientation_is_read_back(tmp_path, monkeypatch, name, 
             assert np.array_equal(file.asarray(), expected) and len(file.pages) == 1
             assert (34675 in file.pages[0].tags) != kind.linear  # a profile of sRGB
             assert file.pages[0].tags[271].value == 'Maker' and file.pages[0].tags[34855].value == 800
-    if kind.dtype is np.float32:  # Pillow does not know colours of 32 bits
+    if kind.dtype is np.float32:  # Pillow does not know colors of 32 bits
         return
     with Image.open(path) as image:
         if kind.dtype is np.uint8:

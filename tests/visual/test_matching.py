@@ -27,8 +27,8 @@ def test_the_picture_shows_what_the_matching_found(channels):
         before, after = row[:, 4 * 166 - 166:4 * 166 - 6], row[:, 4 * 166:]
         assert after[40:-40, 40:-40].mean() < 0.3 * before[40:-40, 40:-40].mean()
     # The scene moves up and to the right; the two frames lie on opposite sides of the reference.
-    colours = [row[:, 166:326].reshape(-1, 3).astype(int) for row in rows]
-    saturated = [c[(c.max(axis=1) - c.min(axis=1)) > 150] for c in colours]
+    colors = [row[:, 166:326].reshape(-1, 3).astype(int) for row in rows]
+    saturated = [c[(c.max(axis=1) - c.min(axis=1)) > 150] for c in colors]
     assert all(len(c) > 20 for c in saturated)
     assert np.abs(saturated[0].mean(axis=0) - saturated[1].mean(axis=0)).max() > 50
 
