@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any, Mapping, Optional
 
 import torch
@@ -126,6 +127,11 @@ def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:
             _logger.warning(line)
         processes.fail_together(error, '--auto_resume')
         path = processes.from_rank_0(newest) or path  # a state of another experiment serves the first start
+        if path is None and opt['rank'] == 0 and any(Path(opt['path']['models']).glob('*.pth')):
+            _logger.warning('%s: holds networks, but no training state to resume from; the training starts at iteration 0, '
+                            "and the folder is kept as '..._archived_...'. To go on from these networks, set "
+                            'path.pretrain_network_g. States are saved every logger.save_checkpoint_freq iterations.',
+                            opt['path']['models'])
     if path is None:
         return None
     opt['path']['resume_state'] = path

@@ -177,6 +177,15 @@ def test_auto_resume_does_not_start_anew_when_nothing_is_readable(texture_lmdb, 
     assert Path('experiments/demo_two_stage/models/net_g_2.pth').is_file()
 
 
+def test_auto_resume_says_that_there_is_no_state(texture_lmdb, caplog):
+    assert run_train(['-opt', DEMO, '--auto_resume', *small_options(texture_lmdb, **{'logger.save_checkpoint_freq': 1000})]) == 0
+    assert 'no training state' not in caplog.text  # the first start
+    assert run_train(['-opt', DEMO, '--auto_resume', *small_options(texture_lmdb)]) == 0
+    assert caplog.text.count('no training state to resume from; the training starts at iteration 0') == 1
+    archive, = Path('experiments').glob('demo_two_stage_archived_*')
+    assert (archive / 'models' / 'net_g_latest.pth').is_file()
+
+
 def test_an_inherited_validation_set_can_be_left_out(texture_lmdb):
     validation = small_options(texture_lmdb, **validation_options(texture_lmdb), **{'train.total_iter': 2})
     assert run_train(['-opt', DEMO, *validation, 'datasets.val=~']) == 0
