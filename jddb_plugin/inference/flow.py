@@ -22,8 +22,8 @@ from jddb_plugin.ops.stabilization import Stabilizer
 
 #: Motion is kept in whole multiples of 1 / 32 pixel, up to 1023 pixels.
 _FRACTIONS = 32
-#: Bytes per pixel that the flow of one frame takes while it is computed: 70 within OpenCV 4, as measured, and in- and outputs.
-_FLOW_BYTES = 130
+#: Bytes per pixel that the flow of one frame takes while it is computed: 220 within OpenCV 4, as measured, and in- and outputs.
+_FLOW_BYTES = 280
 #: What OpenCV keeps for itself: code that is loaded when it is first called, buffers of its threads.
 _LIBRARY_BYTES = 64 << 20
 #: Rows above and below, beyond what a frame may have moved, that the flow of a strip is computed with.

@@ -43,7 +43,7 @@ def test_motion_of_a_shifted_scene(shift):
     lq, _ = _burst([(0, 0), (shift[0] / 2, shift[1] / 2), shift])
     motion = estimate_motion(lq[0, :, :4], _stabilizer(), 0)
     assert not motion[0].any()
-    inner = motion[2, 70:-70, 70:-70]
+    inner = motion[2, 80:-80, 80:-80]  # the outermost 60 show what the reference does not
     expected = torch.tensor([-shift[0] / 2, -shift[1] / 2])  # packed px; what moves down in the picture is found higher up
     assert (inner - expected).abs().mean() < 0.25
 
