@@ -27,7 +27,7 @@ _FLOW_BYTES = 280
 #: What OpenCV keeps for itself: code that is loaded when it is first called, buffers of its threads.
 _LIBRARY_BYTES = 64 << 20
 #: Rows above and below, beyond what a frame may have moved, that the flow of a strip is computed with.
-_MARGIN = 64
+_MARGIN = 32
 
 
 class FlowAlignment(Alignment):

@@ -71,3 +71,14 @@ def test_nothing_to_measure_is_told(quality, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['quality.py'])
     assert quality.main() == 2
     assert 'give --clips or --photographs' in capsys.readouterr().err
+
+
+def test_fusion_shows_what_other_frames_give(quality, photograph, tmp_path, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, 'fusion', raising=False)
+    fusion = importlib.import_module('fusion')
+    cv2.imwrite(str(tmp_path / 'p.png'), photograph)
+    monkeypatch.setattr(sys, 'argv', ['fusion.py', 'small', '--photographs', str(tmp_path), '--scenes', '1'])
+    assert fusion.main() == 0
+    cells = capsys.readouterr().out.splitlines()[-1].strip('|').split('|')
+    static, far = float(cells[3]), float(cells[5])
+    assert static > 0.5 and far > 0.3, cells  # the shipped weights do fuse
