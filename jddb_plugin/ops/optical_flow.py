@@ -29,8 +29,8 @@ _RADIUS = 10
 #: Pixels that the optical flow may add to the motion of patches; what it finds beyond is wrong.
 _FLOW_REACH = 32
 #: Blur of the images before the flow (sigma in pixels), spacing of its patches, iterations of its variational refinement and the
-#: weight of its smoothness. The flow's finest scale is that of the images; OpenCV's preset stops at half of it. Against the
-#: preset these gain 0.17 dB on moving photographs and clips at two noise levels (docs/training.md).
+#: weight of its smoothness. The flow's finest scale is that of the images; OpenCV's preset stops at half of it. Against
+#: the best settings there these gain 0.08 dB on moving photographs and clips at two noise levels (docs/training.md).
 _BLUR = 0.4
 _STRIDE = 4
 _REFINEMENTS = 5

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.checks import one_line_errors
-from jddb_plugin.inference.engine import ALIGNMENTS, default_alignment, restore_frame
+from jddb_plugin.inference.engine import ALIGNMENTS, restore_frame
 from jddb_plugin.ops import TEST_LEVELS
 from jddb_plugin.weights import load_weights
 
@@ -57,10 +57,9 @@ def main() -> int:
     lines = ['| network | static, 5 frames | the reference 5 times | gain | far, 5 frames | gain |', '| --- |' + ' --- |' * 5]
     for name in tqdm(args.weights, unit='network'):
         net = load_weights(name, **({'coarse': args.coarse} if args.coarse else {})).eval()
-        align = default_alignment(net) if args.align is None else args.align
         static = mean_psnr(net, bursts['static'], 'none', repeated=False)
         single = mean_psnr(net, bursts['static'], 'none', repeated=True)
-        far = mean_psnr(net, bursts['far'], align, repeated=False)
+        far = mean_psnr(net, bursts['far'], args.align, repeated=False)
         lines.append(f'| {name} | {static:.2f} | {single:.2f} | {static - single:+.2f} | {far:.2f} | {far - single:+.2f} |')
     sys.stdout.write('\n'.join(lines) + '\n')
     return 0

@@ -38,12 +38,13 @@ def _stabilizer():
     return Stabilizer.from_levels(torch.tensor(SHOT), torch.tensor(READ ** 2))
 
 
-@pytest.mark.parametrize('shift', [(0, 0), (3, -2), (9, 14), (120, -110)])
-def test_motion_of_a_shifted_scene(shift):
+# The outermost 60 px of the last show what the reference does not; the flow errs some more beside them.
+@pytest.mark.parametrize(('shift', 'border'), [((0, 0), 70), ((3, -2), 70), ((9, 14), 70), ((120, -110), 76)])
+def test_motion_of_a_shifted_scene(shift, border):
     lq, _ = _burst([(0, 0), (shift[0] / 2, shift[1] / 2), shift])
     motion = estimate_motion(lq[0, :, :4], _stabilizer(), 0)
     assert not motion[0].any()
-    inner = motion[2, 80:-80, 80:-80]  # the outermost 60 show what the reference does not
+    inner = motion[2, border:-border, border:-border]
     expected = torch.tensor([-shift[0] / 2, -shift[1] / 2])  # packed px; what moves down in the picture is found higher up
     assert (inner - expected).abs().mean() < 0.25
 
