@@ -7,6 +7,7 @@ Deviations from BasicVSR:
     Only the reference is restored, so propagation ends there: backward from the last frame, forward from the first.
     SpyNet sees square roots of half-size RGB, and learns with the rest, from pretrained weights if ``spynet_path`` is given.
     BasicVSR adds the enlarged frame to its output; here that is the bilinearly demosaicked reference.
+    ``init: passthrough`` starts as EDVRBurst's does, and is for short trainings.
 """
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ from torch import Tensor, nn
 
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.archs.edvr_burst_arch import RgbHead
+from jddb_plugin.archs.passthrough import carry, carry_head, convolution
 from jddb_plugin.archs.state_shapes import blocks_of, features_of
-from jddb_plugin.checks import OptionError
+from jddb_plugin.checks import OptionError, check_choice
 from jddb_plugin.ops.bayer import demosaic_bilinear, half_size_rgb
 
 _SLOPE = 0.1
@@ -39,12 +41,15 @@ class BasicVSRBurst(BurstNetwork):
         num_feat: features C.
         num_block: residual blocks of each of the two branches.
         spynet_path: the toolbox's checkpoint of SpyNet to start from; None for random weights.
+        init: 'paper' (the toolbox's), or 'passthrough'.
     """
 
     aligned_input = False
 
-    def __init__(self, num_feat: int = 64, num_block: int = 15, spynet_path: Optional[str] = None) -> None:
+    def __init__(self, num_feat: int = 64, num_block: int = 15, spynet_path: Optional[str] = None,
+                 init: str = 'paper') -> None:
         super().__init__()
+        check_choice(init, ('paper', 'passthrough'), 'network_g.init')
         if num_feat < 1 or num_block < 0:
             raise OptionError(f'network_g: num_feat must be at least 1 and num_block at least 0, got {num_feat} and {num_block}.')
         self.num_feat = num_feat
@@ -53,6 +58,15 @@ class BasicVSRBurst(BurstNetwork):
         self.forward_trunk = ConvResidualBlocks(8 + num_feat, num_feat, num_block)
         self.fusion = nn.Conv2d(2 * num_feat, num_feat, 1)
         self.head = RgbHead(num_feat, num_feat)
+        if init == 'passthrough':
+            self._pass_through()
+
+    @torch.no_grad()
+    def _pass_through(self) -> None:
+        for trunk in (self.backward_trunk, self.forward_trunk):
+            carry(convolution(trunk, 'main.0'))  # the frame, and of the features those of the frame before
+        carry(self.fusion, first=self.num_feat)  # the forward branch comes second
+        carry_head(self.head)
 
     @classmethod
     def detect(cls, state: Mapping[str, Tensor]) -> bool:

@@ -6,6 +6,8 @@ Deviations from EDVR:
     The input has 8 channels at half of the output's resolution, so one PixelShuffle follows the trunk in place of two.
     EDVR adds the bilinearly enlarged center frame to its output; here that is the bilinearly demosaicked reference.
     The paper gives 6.28 M parameters and no depth. No integer depth gives that: 5 + 52 residual blocks have 6.257 M.
+    ``init: passthrough`` starts as the demosaicked reference, with its planes in the features up to the last layer, and is
+    for short trainings: the toolbox's initial weights make a signal smaller in every layer, until biases outweigh it.
 """
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.archs.burst_denoiser import BurstDenoiser
+from jddb_plugin.archs.passthrough import carry, carry_fusion, carry_head
 from jddb_plugin.archs.state_shapes import blocks_of, features_of, groups_of, quotient, shape_of
-from jddb_plugin.checks import OptionError
+from jddb_plugin.checks import OptionError, check_choice
 from jddb_plugin.ops.bayer import demosaic_bilinear
 
 _SLOPE = 0.1
@@ -74,13 +77,14 @@ class RgbHead(nn.Module):
         return self.output(F.leaky_relu(self.refine(x), _SLOPE))
 
 
-def check_sizes(num_feat: int, num_frame: int, deformable_groups: int, num_extract_block: int, num_reconstruct_block: int, *,
-                multiple: int = 1) -> None:
+def check_sizes(num_feat: int, num_frame: int, deformable_groups: int, num_extract_block: int, num_reconstruct_block: int,
+                init: str, *, multiple: int = 1) -> None:
     """Check the options that EDVR and RViDeNet have in common.
 
     Raises:
         OptionError: a value is out of range, or ``num_feat`` no multiple of ``deformable_groups`` and of ``multiple``.
     """
+    check_choice(init, ('paper', 'passthrough'), 'network_g.init')
     if num_feat < multiple or deformable_groups < 1 or num_feat % multiple or num_feat % deformable_groups:
         multiples = 'deformable_groups' if multiple == 1 else f'{multiple} and of deformable_groups'
         raise OptionError(f'network_g: num_feat must be a multiple of {multiples}, got {num_feat} and {deformable_groups}.')
@@ -121,14 +125,15 @@ class EDVRBurst(BurstDenoiser):
         deformable_groups: of the deformable convolutions.
         num_extract_block, num_reconstruct_block: residual blocks on each frame, and after the fusion.
         output: 'rgb', or 'raw' for the clean mosaic of the reference.
+        init: 'paper' (the toolbox's), or 'passthrough'.
     """
 
     multiple = 4
 
     def __init__(self, num_feat: int = 64, num_frame: int = 5, deformable_groups: int = 8, num_extract_block: int = 5,
-                 num_reconstruct_block: int = 52, output: str = 'rgb') -> None:
+                 num_reconstruct_block: int = 52, output: str = 'rgb', init: str = 'paper') -> None:
         super().__init__(output)
-        check_sizes(num_feat, num_frame, deformable_groups, num_extract_block, num_reconstruct_block)
+        check_sizes(num_feat, num_frame, deformable_groups, num_extract_block, num_reconstruct_block, init)
         self.num_frame = num_frame
         # Through convolutions; offsets of the deformable ones come on top.
         self.context = 2 * (num_extract_block + num_reconstruct_block) + 55
@@ -139,6 +144,17 @@ class EDVRBurst(BurstDenoiser):
         self.fuse = ReferenceFusion(num_feat, num_frame, num_frame // 2)
         self.trunk = make_layer(ResidualBlockNoBN, num_reconstruct_block, num_feat=num_feat)
         self.head = RgbHead(num_feat, num_feat) if output == 'rgb' else nn.Conv2d(num_feat, 4, 3, 1, 1)
+        if init == 'passthrough':
+            self._pass_through()
+
+    @torch.no_grad()
+    def _pass_through(self) -> None:
+        carry(self.first)
+        carry(self.align.dcn_pack['l1'], gain=2.0)  # the mask starts at one half
+        carry(self.align.feat_conv['l1'])
+        carry(self.align.cas_dcnpack, gain=2.0)
+        carry_fusion(self.fuse)
+        carry_head(self.head)
 
     @classmethod
     def detect(cls, state: Mapping[str, Tensor]) -> bool:

@@ -16,6 +16,9 @@ from torch import nn
 from jddb_plugin.archs.blocks import AttentionBlock, bias_of
 
 if TYPE_CHECKING:
+    from basicsr.archs.edvr_arch import TSAFusion
+
+    from jddb_plugin.archs.edvr_burst_arch import RgbHead
     from jddb_plugin.archs.jddb_arch import RefinedStage
     from jddb_plugin.archs.pixel_align import DeformConvPack
     from jddb_plugin.archs.reconstruction import Reconstruction
@@ -72,6 +75,33 @@ def carry_reconstruction(unet: Reconstruction, channels: int) -> None:
     for color, planes in enumerate(((0,), (1, 2), (3,))):
         for plane in planes:
             last[color, plane, 1, 1] += 1.0 / len(planes)
+
+
+def carry_fusion(fuse: TSAFusion) -> None:
+    """Let the toolbox's TSA pass the middle frame's features on: all attention at one half, nothing added."""
+    channels, total = fuse.feat_fusion.weight.shape[:2]
+    for layer in (fuse.temporal_attn1, fuse.temporal_attn2, fuse.spatial_attn5, fuse.spatial_attn_add2):
+        _quiet(layer)
+    carry(fuse.feat_fusion, first=total // channels // 2 * channels, gain=2.0)  # attention halves; the spatial one is doubled
+
+
+def carry_head(head: Union[RgbHead, nn.Conv2d]) -> None:
+    """Let a head keep the planes up to its last layer, and add nearly nothing to the demosaicked reference."""
+    if isinstance(head, nn.Conv2d):
+        _quiet(head)
+        return
+    _quiet(head.enlarge)
+    step = head.enlarge.in_channels // head.refine.in_channels  # RViDeNet's features come plane by plane
+    for channel in range(head.refine.in_channels):
+        head.enlarge.weight[4 * channel:4 * channel + 4, step * channel, 1, 1] += 1.0  # the four pixels of a packed one
+    carry(head.refine)
+    _quiet(head.output)
+
+
+def _quiet(layer: nn.Conv2d) -> None:
+    """Make a convolution's outputs small, around zero."""
+    layer.weight.mul_(_NOISE)
+    bias_of(layer).zero_()
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ Deviations:
     Each plane comes with its noise map, and so do the frames that are denoised first: RViDeNet knows no noise level.
     With ``output: rgb`` (RViDeNet*) the trunk's features are enlarged by a PixelShuffle, and the residual is added to the
     bilinearly demosaicked reference. That has 57,928,303 parameters; the paper says 57.98 M.
+    ``init: passthrough`` starts as EDVRBurst's does, and is for short trainings.
 """
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from jddb_plugin.archs.burst_denoiser import BurstDenoiser
 from jddb_plugin.archs.edvr_burst_arch import FeaturePyramid, ReferenceFusion, RgbHead, check_sizes, frame_at, fusion_options
 from jddb_plugin.archs.guided_align import GuidedAlign
 from jddb_plugin.archs.non_local import NonLocalAttention
+from jddb_plugin.archs.passthrough import carry, carry_fusion, carry_head
 from jddb_plugin.ops.bayer import demosaic_bilinear
 
 _SLOPE = 0.1
@@ -87,15 +89,16 @@ class RViDeNet(BurstDenoiser):
         deformable_groups: of the deformable convolutions.
         num_extract_block, num_reconstruct_block: residual blocks on each plane, and on the four planes together.
         output: 'rgb', or 'raw' for the clean mosaic of the reference.
+        init: 'paper' (the toolbox's), or 'passthrough'.
     """
 
     multiple = 8
     context = None
 
     def __init__(self, num_feat: int = 64, num_frame: int = 5, deformable_groups: int = 8, num_extract_block: int = 5,
-                 num_reconstruct_block: int = 40, output: str = 'rgb') -> None:
+                 num_reconstruct_block: int = 40, output: str = 'rgb', init: str = 'paper') -> None:
         super().__init__(output)
-        check_sizes(num_feat, num_frame, deformable_groups, num_extract_block, num_reconstruct_block, multiple=8)
+        check_sizes(num_feat, num_frame, deformable_groups, num_extract_block, num_reconstruct_block, init, multiple=8)
         self.num_frame = num_frame
         self.pre_denoise = PreDenoiser(num_feat)
         self.first = nn.Conv2d(2, num_feat, 3, 1, 1)
@@ -107,6 +110,20 @@ class RViDeNet(BurstDenoiser):
         self.trunk = make_layer(ResidualBlockNoBN, num_reconstruct_block, num_feat=4 * num_feat)
         self.gate = BottleneckAttention(4 * num_feat)
         self.head = RgbHead(4 * num_feat, num_feat) if output == 'rgb' else nn.Conv2d(4 * num_feat, 4, 3, 1, 1)
+        if init == 'passthrough':
+            self._pass_through()
+
+    @torch.no_grad()
+    def _pass_through(self) -> None:
+        carry(self.first)
+        finest = self.align.finest
+        carry(finest.dcn, gain=2.0)  # the mask starts at one half
+        carry(finest.join)
+        carry(self.align.cascade, gain=2.0)
+        carry_fusion(self.fuse)
+        for name in ('channel.2.bias', 'spatial.bias'):
+            self.gate.get_parameter(name).fill_(3.0)  # nearly open
+        carry_head(self.head)
 
     @classmethod
     def detect(cls, state: Mapping[str, Tensor]) -> bool:

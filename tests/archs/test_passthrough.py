@@ -1,0 +1,57 @@
+"""Initial weights for short trainings: what the networks begin as."""
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from jddb_plugin import KPN, BasicVSRBurst, EDVRBurst, GCPNet, RViDeNet
+from jddb_plugin.ops.bayer import demosaic_bilinear, mosaic_rgb
+
+
+def _scene(side):
+    return F.interpolate(torch.rand(1, 3, side // 14, side // 14), size=(side, side), mode='bicubic').clamp(0, 1)
+
+
+def test_passthrough_kernels_start_as_the_mean_of_the_frames():
+    network = KPN(4, 3, 3, init='passthrough')
+    nn.init.zeros_(network.to_kernels.weight)
+    tiles = torch.rand(1, 3, 8, 16, 16)
+    torch.testing.assert_close(network.denoise(tiles, 1), tiles[:, :, :4].mean(dim=1))
+    torch.testing.assert_close(network.train()(tiles), tiles[:, :, :4])
+
+
+def test_passthrough_gcp_net_starts_as_a_picture_of_the_reference():
+    scene = _scene(64)
+    tiles = torch.zeros(1, 3, 8, 32, 32)
+    tiles[:, 1, :4] = mosaic_rgb(scene)
+    network = GCPNet(16, 3, 2, init='passthrough')
+    with torch.no_grad():
+        result = network.restore(tiles, 1)
+    assert torch.corrcoef(torch.stack((result.flatten(), scene.flatten())))[0, 1] > 0.8
+
+
+@pytest.mark.parametrize(('architecture', 'output', 'options'), [
+    (EDVRBurst, 'rgb', {'deformable_groups': 2}),
+    (EDVRBurst, 'raw', {'deformable_groups': 2, 'output': 'raw'}),
+    (RViDeNet, 'rgb', {'deformable_groups': 2}),
+    (RViDeNet, 'raw', {'deformable_groups': 2, 'output': 'raw'}),
+    (BasicVSRBurst, 'rgb', {}),
+])
+def test_passthrough_starts_as_the_reference_and_keeps_its_planes_up_to_the_last_layer(architecture, output, options):
+    scene = _scene(128)
+    tiles = torch.zeros(1, 5, 8, 64, 64)
+    tiles[:, 2, :4] = mosaic_rgb(scene)
+    planes = tiles[0, 2, :4]
+    if output == 'rgb':
+        planes = planes.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    network = architecture(16, init='passthrough', **options)
+    seen = []
+    last = network.head.output if output == 'rgb' else network.head
+    last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0].flatten(1)))
+    with torch.no_grad():
+        result = network.restore(tiles, 2)
+    features, = seen
+    for plane in planes.flatten(1):
+        assert torch.corrcoef(torch.cat((plane[None], features)))[0, 1:].max() > 0.9
+    assert features.std(dim=1).max() > 0.5 * planes.std()
+    torch.testing.assert_close(result, demosaic_bilinear(tiles[:, 2, :4]), atol=0.15, rtol=0)
