@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -84,9 +86,27 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def console() -> None:
-    """Run as a process of its own."""
-    status = main()
+    """Run as a process of its own; without a word where the reader of its output is gone, as after ``| head``."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        status = 128 + 13  # what a shell reports of a process that SIGPIPE ended
     preemption = sys.modules.get('jddb_plugin.runtime.preemption')
     if preemption is not None:  # a training has ended: a late signal must not change its status
         preemption.ignore()
     sys.exit(status)
+
+
+def _reader_is_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads; then what is still to be written goes nowhere."""
+    if not hasattr(select, 'poll'):  # Windows
+        return False
+    output = select.poll()
+    output.register(sys.stdout.fileno(), select.POLLOUT)
+    gone = any(events & (select.POLLERR | select.POLLHUP) for _, events in output.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone

@@ -1,6 +1,8 @@
 """Alignment by optical flow of the whole frames."""
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from jddb_plugin.inference.source import STRIP_ROWS, RowSource, read_strips
 from jddb_plugin.ops.gathering import gather_mosaic
 from jddb_plugin.ops.optical_flow import (
     SHRINK,
+    PatchMotion,
     farthest_motion,
     gray_bytes,
     gray_images,
@@ -50,11 +53,18 @@ class FlowAlignment(Alignment):
 
     @property
     def steps(self) -> int:
-        """Strips of rows whose flow is computed at once."""
+        """Strips of rows whose flow is computed at once; one more stands for two whole frames at once."""
+        return self._strips + (torch.get_num_threads() > 1)  # OpenCV alone does not keep several threads busy
+
+    @property
+    def _strips(self) -> int:
         return -(-self.source.size[0] // STRIP_ROWS)
 
+    def _frames_at_once(self, step: int) -> int:
+        return 2 if step > self._strips else 1
+
     def estimate(self, step: int) -> None:
-        """Estimate the motion, of ``step`` strips at once; of all of them, that is the flow of whole frames."""
+        """Estimate the motion, of ``step`` strips at once, see :attr:`steps`."""
         source = self.source
         height, width = source.size
         stabilizer = Stabilizer.from_levels(*(level.to(self.device) for level in source.noise_levels()))
@@ -70,18 +80,23 @@ class FlowAlignment(Alignment):
                     parts.append(shrink(gray))
             small.append(torch.cat(parts, dim=1) if parts else torch.zeros(1, 0, 0, device=self.device))
         patches = match_patches(torch.cat(small), source.ref_idx)
-        for frame in range(source.count):
-            if frame == source.ref_idx:
-                continue
-            motion = self._motion[frame] = np.empty((height, width, 2), np.int16)
-            for first in range(0, height, step * STRIP_ROWS):
-                last = min(first + step * STRIP_ROWS, height)
-                begin, end = max(first - self.max_displacement - _MARGIN, 0), min(last + self.max_displacement + _MARGIN, height)
-                seed = patches.at(frame, begin, end, width).float().cpu().numpy()
-                found = refine_motion(images[source.ref_idx, begin:end], images[frame, begin:end], seed)
-                found = found[first - begin:last - begin]
-                found = found.clip(-self.max_displacement, self.max_displacement) * _FRACTIONS
-                np.rint(found, out=motion[first:last], casting='unsafe')
+        frames = [frame for frame in range(source.count) if frame != source.ref_idx]
+        with ThreadPoolExecutor(self._frames_at_once(step)) as pool:
+            motion = pool.map(lambda frame: self._flow(images[source.ref_idx], images[frame], patches, frame, step), frames)
+            self._motion = dict(zip(frames, motion))
+
+    def _flow(self, reference: np.ndarray, image: np.ndarray, patches: PatchMotion, frame: int, step: int) -> np.ndarray:
+        """Motion of one frame, [H, W, 2] int16 in fractions of a pixel, ``step`` strips at once."""
+        height, width = self.source.size
+        motion = np.empty((height, width, 2), np.int16)
+        for first in range(0, height, step * STRIP_ROWS):
+            last = min(first + step * STRIP_ROWS, height)
+            begin, end = max(first - self.max_displacement - _MARGIN, 0), min(last + self.max_displacement + _MARGIN, height)
+            seed = patches.at(frame, begin, end, width).float().cpu().numpy()
+            found = refine_motion(reference[begin:end], image[begin:end], seed)[first - begin:last - begin]
+            found = found.clip(-self.max_displacement, self.max_displacement) * _FRACTIONS
+            np.rint(found, out=motion[first:last], casting='unsafe')
+        return motion
 
     def estimation_bytes(self, step: int) -> int:
         """See :class:`Alignment`. The flow is computed by the CPU, wherever the network runs."""
@@ -89,7 +104,8 @@ class FlowAlignment(Alignment):
         images = width * height * self.source.count
         matching = int(width * height * patch_bytes(self.source.count)) + 200 * STRIP_ROWS * width
         rows = min(step * STRIP_ROWS + 2 * (self.max_displacement + _MARGIN), height)
-        return images + max(matching + _LIBRARY_BYTES, rows * width * _FLOW_BYTES + self.held_bytes())
+        flow = rows * width * _FLOW_BYTES * self._frames_at_once(step)
+        return images + max(matching + _LIBRARY_BYTES, flow + self.held_bytes())
 
     def held_bytes(self) -> int:
         """See :class:`Alignment`."""

@@ -7,6 +7,8 @@ from torch import nn
 from jddb_plugin import KPN, BasicVSRBurst, EDVRBurst, GCPNet, RViDeNet
 from jddb_plugin.ops.bayer import demosaic_bilinear, mosaic_rgb
 
+_SHALLOW = {'deformable_groups': 2, 'num_extract_block': 1, 'num_reconstruct_block': 2}
+
 
 def _scene(side):
     return F.interpolate(torch.rand(1, 3, side // 14, side // 14), size=(side, side), mode='bicubic').clamp(0, 1)
@@ -31,11 +33,11 @@ def test_passthrough_gcp_net_starts_as_a_picture_of_the_reference():
 
 
 @pytest.mark.parametrize(('architecture', 'output', 'options'), [
-    (EDVRBurst, 'rgb', {'deformable_groups': 2}),
-    (EDVRBurst, 'raw', {'deformable_groups': 2, 'output': 'raw'}),
-    (RViDeNet, 'rgb', {'deformable_groups': 2}),
-    (RViDeNet, 'raw', {'deformable_groups': 2, 'output': 'raw'}),
-    (BasicVSRBurst, 'rgb', {}),
+    (EDVRBurst, 'rgb', _SHALLOW),
+    (EDVRBurst, 'raw', {**_SHALLOW, 'output': 'raw'}),
+    (RViDeNet, 'rgb', _SHALLOW),
+    (RViDeNet, 'raw', {**_SHALLOW, 'output': 'raw'}),
+    (BasicVSRBurst, 'rgb', {'num_block': 2}),
 ])
 def test_passthrough_starts_as_the_reference_and_keeps_its_planes_up_to_the_last_layer(architecture, output, options):
     scene = _scene(128)

@@ -1,4 +1,6 @@
 """The command jddb: its help, its names, and its errors."""
+import os
+import select
 import subprocess
 import sys
 import time
@@ -103,3 +105,25 @@ def test_what_a_missing_package_means_is_said_in_one_line(monkeypatch, capsys):
     assert main(['restore', 'x', '-o', 'y', '--weights', 'z']) == 2
     assert capsys.readouterr().err == \
         "error: jddb_plugin cannot use its environment (No module named 'basicsr'); run: jddb doctor\n"
+
+
+@pytest.mark.skipif(not hasattr(select, 'poll'), reason='no poll')
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_a_reader_that_went_away_is_no_error(unbuffered):
+    """As after ``jddb ... | head``; a broken pipe of anything else stays an error."""
+    code = """
+import os, sys
+from jddb_plugin.cli import main as command
+def fail(*_):
+    raise BrokenPipeError('another pipe')
+command.main = {'output': lambda: print('x' * 10000), 'other': fail}[sys.argv[1]]
+command.console()
+"""
+    for case, status, message in (('output', 141, ''), ('other', 1, '\nBrokenPipeError: another pipe\n')):
+        reader, writer = os.pipe()
+        if case == 'output':
+            os.close(reader)
+        result = subprocess.run([sys.executable, '-c', code, case], stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+                                env={**os.environ, 'PYTHONUNBUFFERED': unbuffered})
+        os.close(writer)
+        assert result.returncode == status and result.stderr.endswith(message) and (message or not result.stderr), result.stderr

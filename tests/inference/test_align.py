@@ -8,7 +8,7 @@ from jddb_plugin.inference.align import SmoothAlignment
 from jddb_plugin.inference.engine import TiledInference, make_alignment, restore_frame
 from jddb_plugin.inference.flow import FlowAlignment
 from jddb_plugin.inference.memory import Plan
-from jddb_plugin.inference.source import TensorSource
+from jddb_plugin.inference.source import STRIP_ROWS, TensorSource
 from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.optical_flow import align_burst
 from jddb_plugin.ops.tile_extraction import extract_tiles
@@ -135,6 +135,19 @@ def test_flow_by_strips_is_that_of_whole_frames():
     assert differ < 0.04 and torch.equal(found[1], expected[1])
     green = found[0, 1:3].flatten().sort().values
     assert torch.isin(green, lq[0, 1:3].flatten()).all()  # samples are moved, never mixed
+
+
+def test_flow_of_two_frames_at_once_is_that_of_one_by_one():
+    burst, _ = _zooming((322, 262))
+    net, frames = _parts(burst)
+    one, two = _flow(net, frames), _flow(net, frames)
+    strips = -(-frames.packed_size[0] // STRIP_ROWS)
+    one.estimate(strips)
+    two.estimate(strips + 1)
+    assert two.estimation_bytes(strips + 1) > one.estimation_bytes(strips)
+    for index in (0, 2):
+        assert one.motion(index, 0, 161).any()
+        assert torch.equal(one.motion(index, 0, 161), two.motion(index, 0, 161))
 
 
 class _Averaging(TiledInference):

@@ -190,7 +190,7 @@ print(json.dumps({'memory': memory, 'peak': peak, 'held': held, 'planned': resul
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='reads /proc')
 @pytest.mark.parametrize('align', ['smooth', 'tiles', 'flow'])
 def test_the_process_stays_within_its_memory(tmp_path, align):
-    weights, picture = save_net(tmp_path / 'net.pth', num_feat=16), tmp_path / 'a.png'
+    weights, picture = save_net(tmp_path / 'net.pth'), tmp_path / 'a.png'
     _, environment = command()
     arguments = [weights, picture, 259 if align == 'flow' else 195, 1000, 800, align]
     result = subprocess.run([sys.executable, '-c', _MEASURE, *map(str, arguments)], env=environment, capture_output=True,
