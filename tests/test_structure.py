@@ -113,22 +113,22 @@ def test_one_import_registers_everything():
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
 def test_whatever_is_imported_first_registers_everything():
-    """Each in a process of its own, forked from one that has imported torch and nothing of ours."""
+    """As in a spawned worker, which unpickles a data set before anything else; forked from a process that has imported torch."""
     code = '''
 import importlib, os, traceback
 import torch, torchvision
-for first in ('archs.dpbm_arch', 'data.unprocessed_burst_dataset', 'data.raw_burst_dataset', 'models.jddb_model', 'hooks',
-              'runtime.lifecycle', 'restoration.restorer'):
+from jddb_plugin.registration import CLASSES
+others = 'jddb_plugin.hooks', 'jddb_plugin.runtime.lifecycle', 'jddb_plugin.restoration.restorer'
+for first in dict.fromkeys((*CLASSES.values(), *others)):
     if os.fork():
         print(first, os.wait()[1], flush=True)
         continue
     status = 1
     try:
-        importlib.import_module(f'jddb_plugin.{first}')
+        importlib.import_module(first)
         import jddb_plugin
         from basicsr.utils.registry import MODEL_REGISTRY
-        classes = jddb_plugin.registration.CLASSES
-        status = not ('JDDBModel' in MODEL_REGISTRY and all(getattr(jddb_plugin, n).__name__ == n for n in classes))
+        status = not ('JDDBModel' in MODEL_REGISTRY and all(getattr(jddb_plugin, n).__name__ == n for n in CLASSES))
     except BaseException:
         traceback.print_exc()
     finally:
@@ -136,7 +136,7 @@ for first in ('archs.dpbm_arch', 'data.unprocessed_burst_dataset', 'data.raw_bur
 '''
     result = _run(code)
     lines = result.stdout.splitlines()
-    assert len(lines) == 7 and all(line.endswith(' 0') for line in lines), result.stdout + result.stderr
+    assert len(lines) > 20 and all(line.endswith(' 0') for line in lines), result.stdout + result.stderr
 
 
 def test_the_toolbox_may_be_imported_before():

@@ -1,6 +1,5 @@
 """What an import costs, and that what is put off is there when it is used."""
 import json
-import os
 import subprocess
 import sys
 
@@ -69,24 +68,3 @@ deferred.import_at_once()
 assert builtins.__import__ is before
 '''
     subprocess.run([sys.executable, '-c', code], env=environment(), check=True)
-
-
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
-def test_every_registered_module_can_be_the_first_that_is_imported():
-    """As in a spawned worker, which unpickles a data set before anything else."""
-    code = '''
-import importlib, os
-import torch, torchvision
-from jddb_plugin import registration
-for module in dict.fromkeys(registration.CLASSES.values()):
-    if os.fork():
-        os.wait()
-        continue
-    try:
-        importlib.import_module(module)
-    except BaseException as error:
-        print(module, error, flush=True)
-    os._exit(0)
-'''
-    result = subprocess.run([sys.executable, '-c', code], env=environment(), capture_output=True, text=True, check=True)
-    assert result.stdout == ''

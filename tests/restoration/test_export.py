@@ -168,13 +168,22 @@ def _wrong_implementation(x, offset, *rest):
     return _RIGHT(x, offset.unflatten(1, (-1, 2)).flip(2).flatten(1, 2), *rest)
 
 
-def test_a_wrong_export_leaves_the_file_before_it(tmp_path, monkeypatch):
+def script(arguments):
+    return main(['export', *arguments])
+
+
+def test_a_wrong_export_leaves_the_file_before_it_and_the_command_fails(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(deform_conv._IMPLEMENTATIONS, 'torchvision', _wrong_implementation)
+    torch.save(_net().state_dict(), tmp_path / 'net.pth')
     path = tmp_path / 'refined.pt2'
     path.write_text('the one before')
-    with pytest.raises(ExportError, match=r'not written; what was exported differs from the network by .*, more than 1e-04'):
-        export_refined(_net(), str(path), frames=3, size=_SIZE, form='deform_conv')
-    assert [p.name for p in tmp_path.iterdir()] == ['refined.pt2'] and path.read_text() == 'the one before'
+    status = script(['--weights', str(tmp_path / 'net.pth'), '--output', str(path), '--frames', '3', '--tile', '8',
+                     '--form', 'deform_conv'])
+    stderr = capsys.readouterr().err
+    assert status == 1 and stderr.count('\n') == 1
+    assert stderr.startswith(f'error: {path}: not written; what was exported differs from the network by ')
+    assert 'more than 1e-04' in stderr and path.read_text() == 'the one before'
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['net.pth', 'refined.pt2']
 
 
 @pytest.mark.parametrize(('error', 'arguments', 'message'), [
@@ -221,10 +230,6 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, name):
     assert not list(tmp_path.iterdir())
 
 
-def script(arguments):
-    return main(['export', *arguments])
-
-
 def test_the_command_exports_and_says_what_it_checked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.save({'params': _net().state_dict()}, 'net.pth')
@@ -252,14 +257,3 @@ def test_the_command_writes_onnx_without_remarks(tmp_path):
     assert result.returncode == 0 and not result.stderr, result.stderr
     assert result.stdout.count('\n') == 4 and 'offsets of the deformable convolutions were 0 px' in result.stdout
     assert 'so this does not test them' in result.stdout
-
-
-def test_the_command_fails_with_status_1_when_the_export_differs(tmp_path, monkeypatch, capsys):
-    torch.save(_net().state_dict(), tmp_path / 'net.pth')
-    monkeypatch.setitem(deform_conv._IMPLEMENTATIONS, 'torchvision', _wrong_implementation)
-    output = tmp_path / 'refined.pt2'
-    status = script(['--weights', str(tmp_path / 'net.pth'), '--output', str(output), '--frames', '3', '--tile', '8',
-                     '--form', 'deform_conv'])
-    stderr = capsys.readouterr().err
-    assert status == 1 and stderr.startswith(f'error: {output}: not written') and stderr.count('\n') == 1
-    assert not output.exists()
