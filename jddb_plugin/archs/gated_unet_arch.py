@@ -63,7 +63,7 @@ class RobustGate(nn.Module):
             sigma: [T, 4, 1, 1], standard deviation of the noise in one frame.
         """
         distance = (difference.abs() / (_EXPECTED_DIFFERENCE * sigma)).mean(dim=1, keepdim=True)
-        distance = F.avg_pool2d(distance, 5, stride=1, padding=2, count_include_pad=False)
+        distance = _mean_around(distance, 2)
         return torch.sigmoid(self.slope * (self.threshold - distance.clamp(min=1e-3).log()))
 
 
@@ -75,7 +75,7 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x plus two convolutions of it."""
-        return x + self.second(F.relu(self.first(x)))
+        return self.second(F.relu(self.first(x), inplace=True)).add_(x)  # in place: new memory costs a CPU as much as the sum
 
 
 def _blocks(channels: int, count: int) -> nn.Sequential:
@@ -201,13 +201,20 @@ class GatedUNet(BurstNetwork):
         return torch.cat(planes, dim=1), mean
 
 
+def _mean_around(x: Tensor, reach: int) -> Tensor:
+    """Mean over the pixels of [T, 1, h, w] up to ``reach`` away in each direction, of those that there are."""
+    for size, padding in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
+        x = F.avg_pool2d(x, size, stride=1, padding=padding, count_include_pad=False)
+    return x
+
+
 def _shows_scene(trusted: Tensor) -> Tensor:
     """How far a frame shows the reference's scene around each pixel, 0 .. 1, by the share of it that is trusted, [T, 1, h, w].
 
     Where a frame shows something else, or was not found, some of it resembles the reference by chance. Measured on photographs:
     2 to 15 % of a foreign scene are trusted, at least 36 % of a frame that was aligned.
     """
-    share = F.avg_pool2d(trusted, 2 * _AROUND + 1, stride=1, padding=_AROUND, count_include_pad=False)
+    share = _mean_around(trusted, _AROUND)
     least, enough = _SHARES
     return ((share - least) / (enough - least)).clamp(0, 1)
 
