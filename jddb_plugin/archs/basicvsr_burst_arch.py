@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.archs.edvr_burst_arch import RgbHead
-from jddb_plugin.archs.passthrough import carry, carry_head, convolution
+from jddb_plugin.archs.passthrough import carry, carry_head, check_init, convolution
 from jddb_plugin.archs.state_shapes import blocks_of, features_of
-from jddb_plugin.checks import OptionError, check_choice
+from jddb_plugin.checks import OptionError
 from jddb_plugin.ops.bayer import demosaic_bilinear, half_size_rgb
 
 _SLOPE = 0.1
@@ -49,7 +49,7 @@ class BasicVSRBurst(BurstNetwork):
     def __init__(self, num_feat: int = 64, num_block: int = 15, spynet_path: Optional[str] = None,
                  init: str = 'paper') -> None:
         super().__init__()
-        check_choice(init, ('paper', 'passthrough'), 'network_g.init')
+        check_init(init)
         if num_feat < 1 or num_block < 0:
             raise OptionError(f'network_g: num_feat must be at least 1 and num_block at least 0, got {num_feat} and {num_block}.')
         self.num_feat = num_feat

@@ -21,9 +21,9 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.archs.burst_denoiser import BurstDenoiser
-from jddb_plugin.archs.passthrough import carry, carry_fusion, carry_head
+from jddb_plugin.archs.passthrough import carry, carry_fusion, carry_head, check_init
 from jddb_plugin.archs.state_shapes import blocks_of, features_of, groups_of, quotient, shape_of
-from jddb_plugin.checks import OptionError, check_choice
+from jddb_plugin.checks import OptionError
 from jddb_plugin.ops.bayer import demosaic_bilinear
 
 _SLOPE = 0.1
@@ -77,14 +77,13 @@ class RgbHead(nn.Module):
         return self.output(F.leaky_relu(self.refine(x), _SLOPE))
 
 
-def check_sizes(num_feat: int, num_frame: int, deformable_groups: int, num_extract_block: int, num_reconstruct_block: int,
-                init: str, *, multiple: int = 1) -> None:
+def check_sizes(num_feat: int, num_frame: int, deformable_groups: int, num_extract_block: int, num_reconstruct_block: int, *,
+                multiple: int = 1) -> None:
     """Check the options that EDVR and RViDeNet have in common.
 
     Raises:
         OptionError: a value is out of range, or ``num_feat`` no multiple of ``deformable_groups`` and of ``multiple``.
     """
-    check_choice(init, ('paper', 'passthrough'), 'network_g.init')
     if num_feat < multiple or deformable_groups < 1 or num_feat % multiple or num_feat % deformable_groups:
         multiples = 'deformable_groups' if multiple == 1 else f'{multiple} and of deformable_groups'
         raise OptionError(f'network_g: num_feat must be a multiple of {multiples}, got {num_feat} and {deformable_groups}.')
@@ -133,7 +132,8 @@ class EDVRBurst(BurstDenoiser):
     def __init__(self, num_feat: int = 64, num_frame: int = 5, deformable_groups: int = 8, num_extract_block: int = 5,
                  num_reconstruct_block: int = 52, output: str = 'rgb', init: str = 'paper') -> None:
         super().__init__(output)
-        check_sizes(num_feat, num_frame, deformable_groups, num_extract_block, num_reconstruct_block, init)
+        check_sizes(num_feat, num_frame, deformable_groups, num_extract_block, num_reconstruct_block)
+        check_init(init)
         self.num_frame = num_frame
         # Through convolutions; offsets of the deformable ones come on top.
         self.context = 2 * (num_extract_block + num_reconstruct_block) + 55

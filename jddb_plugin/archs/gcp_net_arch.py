@@ -18,10 +18,17 @@ from jddb_plugin.archs.blocks import AttentionBlock, act, bias_of, conv
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.archs.edvr_burst_arch import FeaturePyramid, frame_at
 from jddb_plugin.archs.guided_align import GuidedAlign
-from jddb_plugin.archs.passthrough import carry, carry_enlarged, carry_reconstruction, quiet_attention
+from jddb_plugin.archs.passthrough import (
+    carry,
+    carry_alignment,
+    carry_enlarged,
+    carry_reconstruction,
+    check_init,
+    quiet_attention,
+)
 from jddb_plugin.archs.reconstruction import Reconstruction
 from jddb_plugin.archs.state_shapes import features_of, groups_of, quotient, shape_of
-from jddb_plugin.checks import OptionError, check_choice
+from jddb_plugin.checks import OptionError
 
 #: Stages of the green branch that guide the features within a frame.
 _GUIDED = 4
@@ -105,7 +112,7 @@ class GCPNet(BurstNetwork):
 
     def __init__(self, num_feat: int = 64, num_frame: int = 5, deformable_groups: int = 8, init: str = 'paper') -> None:
         super().__init__()
-        check_choice(init, ('paper', 'passthrough'), 'network_g.init')
+        check_init(init)
         if num_feat < 2 or deformable_groups < 1 or num_feat % 2 or num_feat % deformable_groups:
             raise OptionError(f'network_g: num_feat must be even and a multiple of deformable_groups, got {num_feat} and '
                               f'{deformable_groups}.')
@@ -174,10 +181,7 @@ class GCPNet(BurstNetwork):
         for layer in self.extract:
             if isinstance(layer, nn.Conv2d):
                 carry(layer)
-        finest = self.align.finest
-        carry(finest.dcn, gain=2.0)  # the mask starts at one half
-        carry(finest.join)
-        carry(self.align.cascade, gain=2.0)
+        carry_alignment(self.align)
         carry(self.merge, first=self.merge.in_channels // channels // 2 * channels)
         carry_enlarged(self.up)
         carry_reconstruction(self.reconstruct, channels)

@@ -16,7 +16,7 @@ from jddb_plugin.archs.blocks import AttentionBlock, act, conv, one_by_one
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.archs.dpbm_arch import DPBM, SCALE, middle_frame
 from jddb_plugin.archs.fusion import BidirectionalFusion
-from jddb_plugin.archs.passthrough import init_passthrough
+from jddb_plugin.archs.passthrough import check_init, init_passthrough
 from jddb_plugin.archs.pixel_align import PyramidAlign
 from jddb_plugin.archs.reconstruction import Reconstruction
 from jddb_plugin.archs.tiled import process_tiles, unaligned_tiles
@@ -122,7 +122,7 @@ class TwoStageJDDB(BurstNetwork):
         super().__init__()
         check_choice(coarse, ('dpbm', 'block_matching', 'none'), 'network_g.coarse')
         check_choice(refined, ('dcn', 'none'), 'network_g.refined')
-        check_choice(init, ('paper', 'passthrough'), 'network_g.init')
+        check_init(init)
         if num_feat < 2 or deformable_groups < 1 or num_feat % 2 or num_feat % deformable_groups:
             raise OptionError(f'network_g: num_feat must be even and a multiple of deformable_groups, got {num_feat} and '
                               f'{deformable_groups}.')

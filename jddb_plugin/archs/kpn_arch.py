@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from jddb_plugin.archs.blocks import bias_of
 from jddb_plugin.archs.burst_denoiser import BurstDenoiser
+from jddb_plugin.archs.passthrough import check_init
 from jddb_plugin.archs.state_shapes import features_of, quotient, shape_of
-from jddb_plugin.checks import OptionError, check_choice
+from jddb_plugin.checks import OptionError
 
 
 def apply_kernels(frames: Tensor, kernels: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class KPN(BurstDenoiser):
 
     def __init__(self, num_feat: int = 64, num_frame: int = 5, kernel_size: int = 5, init: str = 'paper') -> None:
         super().__init__('raw')
-        check_choice(init, ('paper', 'passthrough'), 'network_g.init')
+        check_init(init)
         if num_feat < 1 or num_frame < 1 or kernel_size < 1 or kernel_size % 2 == 0:
             raise OptionError('network_g: num_feat and num_frame must be at least 1 and kernel_size odd, got '
                               f'{num_feat}, {num_frame} and {kernel_size}.')

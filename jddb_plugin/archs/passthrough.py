@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from jddb_plugin.archs.blocks import AttentionBlock, bias_of
+from jddb_plugin.checks import check_choice
 
 if TYPE_CHECKING:
     from basicsr.archs.edvr_arch import TSAFusion
 
     from jddb_plugin.archs.edvr_burst_arch import RgbHead
+    from jddb_plugin.archs.guided_align import GuidedAlign
     from jddb_plugin.archs.jddb_arch import RefinedStage
     from jddb_plugin.archs.pixel_align import DeformConvPack
     from jddb_plugin.archs.reconstruction import Reconstruction
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
 _NOISE = 0.1
 _CLOSED_GATE = -3.0
 _OPEN_GATE = 1.5
+
+
+def check_init(init: str) -> None:
+    """Check the option ``init`` of a network.
+
+    Raises:
+        OptionError: it is neither 'paper' nor 'passthrough'.
+    """
+    check_choice(init, ('paper', 'passthrough'), 'network_g.init')
 
 
 def carry(layer: Union[nn.Conv2d, DeformConvPack], *, first: int = 0, gain: float = 1.0) -> None:
@@ -75,6 +86,14 @@ def carry_reconstruction(unet: Reconstruction, channels: int) -> None:
     for color, planes in enumerate(((0,), (1, 2), (3,))):
         for plane in planes:
             last[color, plane, 1, 1] += 1.0 / len(planes)
+
+
+def carry_alignment(align: GuidedAlign) -> None:
+    """Let a :class:`GuidedAlign` pass the features on as they are."""
+    finest = align.finest
+    carry(finest.dcn, gain=2.0)  # the mask starts at one half
+    carry(finest.join)
+    carry(align.cascade, gain=2.0)
 
 
 def carry_fusion(fuse: TSAFusion) -> None:

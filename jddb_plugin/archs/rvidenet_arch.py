@@ -24,7 +24,7 @@ from jddb_plugin.archs.burst_denoiser import BurstDenoiser
 from jddb_plugin.archs.edvr_burst_arch import FeaturePyramid, ReferenceFusion, RgbHead, check_sizes, frame_at, fusion_options
 from jddb_plugin.archs.guided_align import GuidedAlign
 from jddb_plugin.archs.non_local import NonLocalAttention
-from jddb_plugin.archs.passthrough import carry, carry_fusion, carry_head
+from jddb_plugin.archs.passthrough import carry, carry_alignment, carry_fusion, carry_head, check_init
 from jddb_plugin.ops.bayer import demosaic_bilinear
 
 _SLOPE = 0.1
@@ -98,7 +98,8 @@ class RViDeNet(BurstDenoiser):
     def __init__(self, num_feat: int = 64, num_frame: int = 5, deformable_groups: int = 8, num_extract_block: int = 5,
                  num_reconstruct_block: int = 40, output: str = 'rgb', init: str = 'paper') -> None:
         super().__init__(output)
-        check_sizes(num_feat, num_frame, deformable_groups, num_extract_block, num_reconstruct_block, init, multiple=8)
+        check_sizes(num_feat, num_frame, deformable_groups, num_extract_block, num_reconstruct_block, multiple=8)
+        check_init(init)
         self.num_frame = num_frame
         self.pre_denoise = PreDenoiser(num_feat)
         self.first = nn.Conv2d(2, num_feat, 3, 1, 1)
@@ -116,10 +117,7 @@ class RViDeNet(BurstDenoiser):
     @torch.no_grad()
     def _pass_through(self) -> None:
         carry(self.first)
-        finest = self.align.finest
-        carry(finest.dcn, gain=2.0)  # the mask starts at one half
-        carry(finest.join)
-        carry(self.align.cascade, gain=2.0)
+        carry_alignment(self.align)
         carry_fusion(self.fuse)
         for name in ('channel.2.bias', 'spatial.bias'):
             self.gate.get_parameter(name).fill_(3.0)  # nearly open
