@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.archs.edvr_burst_arch import RgbHead
-from jddb_plugin.archs.passthrough import carry, carry_head, check_init, convolution
+from jddb_plugin.archs.passthrough import carry, carry_frame_and_mean, carry_head, carry_nothing, check_init, convolution
 from jddb_plugin.archs.state_shapes import blocks_of, features_of
 from jddb_plugin.checks import OptionError
 from jddb_plugin.ops.bayer import demosaic_bilinear, half_size_rgb
@@ -31,6 +31,8 @@ from jddb_plugin.ops.bayer import demosaic_bilinear, half_size_rgb
 _SLOPE = 0.1
 #: SpyNet's coarsest level, 1/32 of its input, must have two pixels.
 _LEAST_SIDE = 64
+#: Channels of a frame.
+_PLANES = 8
 
 
 @ARCH_REGISTRY.register()
@@ -60,13 +62,25 @@ class BasicVSRBurst(BurstNetwork):
         self.head = RgbHead(num_feat, num_feat)
         if init == 'passthrough':
             self._pass_through()
+            if spynet_path is None:
+                self._stand_still()
 
     @torch.no_grad()
     def _pass_through(self) -> None:
         for trunk in (self.backward_trunk, self.forward_trunk):
-            carry(convolution(trunk, 'main.0'))  # the frame, and of the features those of the frame before
-        carry(self.fusion, first=self.num_feat)  # the forward branch comes second
+            carry(convolution(trunk, 'main.0'))  # the frame's planes, then those of the frame before
+        backward, forward = 0, self.num_feat
+        if self.num_feat < 2 * _PLANES:
+            carry(self.fusion, first=forward)
+        else:
+            nearest = (forward, forward + _PLANES, backward + _PLANES)
+            carry_frame_and_mean(self.fusion, forward, nearest, _PLANES)
         carry_head(self.head)
+
+    @torch.no_grad()
+    def _stand_still(self) -> None:
+        for level in self.spynet.basic_module:
+            carry_nothing(convolution(level, 'basic_module.8'))
 
     @classmethod
     def detect(cls, state: Mapping[str, Tensor]) -> bool:

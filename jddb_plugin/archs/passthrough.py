@@ -8,7 +8,7 @@ Deviation:
 """
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Sequence, Union
 
 import torch
 from torch import nn
@@ -97,27 +97,50 @@ def carry_alignment(align: GuidedAlign) -> None:
 
 
 def carry_fusion(fuse: TSAFusion) -> None:
-    """Let the toolbox's TSA pass the middle frame's features on: all attention at one half, nothing added."""
-    channels, total = fuse.feat_fusion.weight.shape[:2]
+    """Let the toolbox's TSA begin as half of the middle frame's features, and their means over all frames.
+
+    All attention is at one half, and nothing is added.
+    """
     for layer in (fuse.temporal_attn1, fuse.temporal_attn2, fuse.spatial_attn5, fuse.spatial_attn_add2):
-        _quiet(layer)
-    carry(fuse.feat_fusion, first=total // channels // 2 * channels, gain=2.0)  # attention halves; the spatial one is doubled
+        carry_nothing(layer)
+    features, total = fuse.feat_fusion.weight.shape[:2]
+    frames = range(0, total, features)
+    carry_frame_and_mean(fuse.feat_fusion, frames[len(frames) // 2], frames, features // 2, gain=2.0)  # attention halves
+
+
+def carry_frame_and_mean(layer: nn.Conv2d, frame: int, frames: Sequence[int], count: int, *, gain: float = 1.0) -> None:
+    """Make a 1x1 convolution copy some channels of a frame, and average them over several frames.
+
+    With the frame alone a short training hardly learns to use the others, with the mean alone it does not learn to doubt them.
+
+    Args:
+        layer: its input holds the features of all frames.
+        frame: first channel of the frame that is copied.
+        frames: first channels of those that are averaged.
+        count: of channels. Outputs 0 .. count - 1 are the copies, the next ``count`` are the means; plus a little noise.
+        gain: of both.
+    """
+    carry_nothing(layer)
+    for channel in range(count):
+        layer.weight[channel, frame + channel] += gain
+        for first in frames:
+            layer.weight[count + channel, first + channel] += gain / len(frames)
 
 
 def carry_head(head: Union[RgbHead, nn.Conv2d]) -> None:
     """Let a head keep the planes up to its last layer, and add nearly nothing to the demosaicked reference."""
     if isinstance(head, nn.Conv2d):
-        _quiet(head)
+        carry_nothing(head)
         return
-    _quiet(head.enlarge)
+    carry_nothing(head.enlarge)
     step = head.enlarge.in_channels // head.refine.in_channels  # RViDeNet's features come plane by plane
     for channel in range(head.refine.in_channels):
         head.enlarge.weight[4 * channel:4 * channel + 4, step * channel, 1, 1] += 1.0  # the four pixels of a packed one
     carry(head.refine)
-    _quiet(head.output)
+    carry_nothing(head.output)
 
 
-def _quiet(layer: nn.Conv2d) -> None:
+def carry_nothing(layer: nn.Conv2d) -> None:
     """Make a convolution's outputs small, around zero."""
     layer.weight.mul_(_NOISE)
     bias_of(layer).zero_()

@@ -66,6 +66,7 @@ def _tests(side: int) -> tuple[ClipSet, ...]:
 
 SMALL = (ClipSet('train', (0.0, 24.0), 256, each=4), *_tests(192))
 CLAIMS = (ClipSet('static', (0.0, 0.0), 384, each=2), ClipSet('moving', (20.0, 60.0), 384, each=4), *_tests(256))
+MIXING = (ClipSet('static', (0.0, 0.0), 256, each=2), ClipSet('train', (0.0, 24.0), 256, each=4), *_tests(256))
 
 
 def prepare(root: Path, sets: Sequence[ClipSet], photographs: Optional[Path], clips: Optional[Path], *, real_side: int) -> None:

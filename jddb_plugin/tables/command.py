@@ -24,7 +24,7 @@ DESCRIPTION = """The systems of the paper's tables: train, test, print.
 
 Studies: 'tables' is the paper's recipe on REDS and its tables 1, 2 and 4; 'small' has all rows at a quarter of the width on
 photographs, the same CPU time for each; 'claims' has the variants of table 4 on large shifts, all from one start; 'mixing' has
-the toolbox's EDVR and BasicVSR with and without block matching in front. All but the first take --seconds, CPU seconds of each
+the toolbox's EDVR and BasicVSR with and without block matching in front, each from a start of its own. All but the first take --seconds, CPU seconds of each
 training.
 
 Every training and test is a process of its own and goes below the current directory (experiments/, results/) as
@@ -35,8 +35,8 @@ state. A training that exits with status 75 (preempted, its state saved) ends th
 _ALL_SEEDS = ('two_stage', 'gcp_net', 'edvr')
 #: Folder of a study's data, what is filmed, and the side of what is cut of real clips.
 _DATA = {'small': (Path('datasets/tables_small'), clips.SMALL, 192),
-         'claims': (Path('datasets/tables_claims'), clips.CLAIMS, 256)}
-_DATA['mixing'] = _DATA['small']
+         'claims': (Path('datasets/tables_claims'), clips.CLAIMS, 256),
+         'mixing': (Path('datasets/tables_mixing'), clips.MIXING, 256)}
 
 
 def _study(args: argparse.Namespace) -> Study:

@@ -57,3 +57,24 @@ def test_passthrough_starts_as_the_reference_and_keeps_its_planes_up_to_the_last
         assert torch.corrcoef(torch.cat((plane[None], features)))[0, 1:].max() > 0.9
     assert features.std(dim=1).max() > 0.5 * planes.std()
     torch.testing.assert_close(result, demosaic_bilinear(tiles[:, 2, :4]), atol=0.15, rtol=0)
+
+
+@pytest.mark.parametrize(('architecture', 'options', 'averaged'), [
+    (EDVRBurst, _SHALLOW, range(5)),
+    (RViDeNet, _SHALLOW, range(5)),
+    (BasicVSRBurst, {'num_block': 2}, range(1, 4)),
+])
+def test_passthrough_fuses_the_reference_and_the_mean_of_the_frames(architecture, options, averaged):
+    network = architecture(16, init='passthrough', **options)
+    tiles = torch.zeros(1, 5, 8, 64, 64)
+    tiles[:, :, :4] = F.interpolate(torch.rand(5, 4, 8, 8), size=(64, 64), mode='bicubic').clamp(0, 1)
+    seen = []
+    first = network.trunk if hasattr(network, 'trunk') else network.head
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0].flatten(1)))
+    with torch.no_grad():
+        network.restore(tiles, 2)
+    features, = seen
+    mean = tiles[0, list(averaged), :4].mean(dim=0)
+    for planes in (tiles[0, 2, :4], mean):
+        for plane in planes.flatten(1):
+            assert torch.corrcoef(torch.cat((plane[None], features)))[0, 1:].max() > 0.95
