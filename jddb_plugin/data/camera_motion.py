@@ -46,7 +46,7 @@ def _line_blur(length: float, angle: float) -> np.ndarray:
 def draw_motion(rng: np.random.Generator, frames: int, ref_idx: int, size: int, *, speed: float) -> list[FrameMotion]:
     """Motion of each frame of a burst relative to its reference.
 
-    12 % of the bursts stand still. The others pan by up to ``speed`` pixels a frame, shake by up to one, turn, zoom and shear
+    A fifth of the bursts stand still. The others pan by up to ``speed`` pixels a frame, shake by up to one, turn, zoom and shear
     by 0.8 % (30 % of them by 3 %) per frame, and a fifth of their frames are blurred along a line.
 
     Args:
@@ -56,7 +56,7 @@ def draw_motion(rng: np.random.Generator, frames: int, ref_idx: int, size: int, 
         speed: fastest pan in pixels a frame.
     """
     center = np.full(2, (size - 1) / 2)
-    still = rng.random() < 0.12
+    still = rng.random() < 0.2
     strength = 0.03 if rng.random() < 0.3 else 0.008
     angle = rng.uniform(0, 2 * np.pi)
     velocity = speed * rng.random() * np.array((np.cos(angle), np.sin(angle)))

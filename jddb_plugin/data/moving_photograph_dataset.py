@@ -21,10 +21,10 @@ from jddb_plugin.noise_option import Noise, parse_noise
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.camera import Camera, sample_camera
 from jddb_plugin.ops.curves import linearize
-from jddb_plugin.ops.gathering import gather_mosaic
 from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.ops.optical_flow import SHRINK, gray_bytes, gray_images, refine_motion
 from jddb_plugin.ops.stabilization import Stabilizer
+from jddb_plugin.ops.warping import warp_mosaic
 from jddb_plugin.options import HOST_KEYS, Options
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
@@ -227,7 +227,7 @@ class MovingPhotographDataset(Dataset):
             errors = [draw_estimation_error(rng, cells) for _ in motions]
             errors[self.options.reference] *= 0
             estimates = self._known_motion(motions, first, cells) + np.stack(errors)
-        return gather_mosaic(noisy[:, None], torch.from_numpy(estimates), (first, first))[:, 0]
+        return warp_mosaic(noisy, torch.from_numpy(estimates), (first, first))
 
     def _known_motion(self, motions: list[FrameMotion], first: int, cells: int) -> np.ndarray:
         """Motion from the reference to each frame, [N, cells, cells, 2] in RGB px."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jddb_plugin.inference.align import Alignment
 from jddb_plugin.inference.source import STRIP_ROWS, RowSource, read_strips
-from jddb_plugin.ops.gathering import gather_mosaic
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.ops.optical_flow import (
     SHRINK,
     PatchMotion,
@@ -22,6 +22,7 @@ from jddb_plugin.ops.optical_flow import (
     shrink,
 )
 from jddb_plugin.ops.stabilization import Stabilizer
+from jddb_plugin.ops.warping import WARP_BYTES, warp_mosaic
 
 #: Motion is kept in whole multiples of 1 / 32 pixel, up to 1023 pixels.
 _FRACTIONS = 32
@@ -34,7 +35,7 @@ _MARGIN = 32
 
 
 class FlowAlignment(Alignment):
-    """Every sample is taken from where optical flow says it moved to.
+    """Frames are interpolated at the places that optical flow says the reference's samples moved to.
 
     Noise and motion are estimated once, on the whole frames at the resolution of the packed raw. Gray images take one byte per
     pixel and frame, motion four.
@@ -67,7 +68,9 @@ class FlowAlignment(Alignment):
         """Estimate the motion, of ``step`` strips at once, see :attr:`steps`."""
         source = self.source
         height, width = source.size
-        stabilizer = Stabilizer.from_levels(*(level.to(self.device) for level in source.noise_levels()))
+        shot, read_squared = (level.to(self.device) for level in source.noise_levels())
+        self._noise = NoiseModel(shot, read_squared.sqrt())
+        stabilizer = Stabilizer.from_levels(shot, read_squared)
         images = np.empty((source.count, height, width), np.uint8)
         small = []
         for frame in range(source.count):
@@ -113,8 +116,9 @@ class FlowAlignment(Alignment):
         return 4 * (self.source.count - 1) * height * width + _LIBRARY_BYTES
 
     def _strip_bytes(self) -> int:
-        # Motion of a strip, from where samples are taken, and the rows they are taken from.
-        return 200 * STRIP_ROWS + 64 * min(STRIP_ROWS + 2 * self.max_displacement, self.source.size[0])
+        # Motion of a strip and what it becomes, the rows it is taken from, and a piece of them with all colors.
+        rows = min(STRIP_ROWS + 2 * self.max_displacement, self.source.size[0])
+        return 200 * STRIP_ROWS + 32 * rows + -(-WARP_BYTES // self.source.size[1])
 
     def motion(self, frame: int, first: int, last: int) -> Tensor:
         """Motion (dy, dx) of rows ``first`` to ``last - 1`` in pixels of the packed raw, [rows, W, 2]."""
@@ -128,7 +132,7 @@ class FlowAlignment(Alignment):
             return self.source.read(frame, first, last)
         motion = self.motion(frame, first, last)
         row = torch.arange(first, last, device=self.device)[:, None] + motion[..., 0]
-        begin = max(min(int(row.min()) - 2, self.source.size[0] - 1), 0)
-        end = min(max(int(row.max()) + 3, 1), self.source.size[0])
-        frame_rows = read_strips(self.source, frame, begin, end, 8, self.device)
-        return gather_mosaic(frame_rows.view(2, 4, *frame_rows.shape[1:]), 2 * motion, (first - begin, 0)).flatten(0, 1)
+        begin = max(min(int(row.min()) - 3, self.source.size[0] - 3), 0)
+        end = min(max(int(row.max()) + 5, 3), self.source.size[0])
+        raw = read_strips(self.source, frame, begin, end, 4, self.device)
+        return self._noise.with_map(warp_mosaic(raw, 2 * motion, (first - begin, 0)))

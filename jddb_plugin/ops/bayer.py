@@ -7,6 +7,8 @@ Convention:
 """
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -129,3 +131,55 @@ def demosaic_bilinear(packed: Tensor) -> Tensor:
     kernel = torch.stack((square, cross, square)).unsqueeze(1)
     rgb = F.conv2d(sparse, kernel, padding=1, groups=3) / F.conv2d(known, kernel, padding=1, groups=3)
     return rgb.reshape(*leading, *rgb.shape[1:])
+
+
+def demosaic_malvar(packed: Tensor) -> Tensor:
+    """Demosaicking by the linear 5x5 filters of Malvar, He and Cutler (ICASSP 2004).
+
+    Bilinear interpolation, corrected by the gradient of the color that was sampled at the place itself. It is sharper than
+    :func:`demosaic_bilinear`, and noisier. Beyond the border cells repeat.
+
+    Args:
+        packed: [..., 4, H, W], any range.
+
+    Returns:
+        rgb [..., 3, 2H, 2W]; values may lie beyond the input's range.
+
+    Raises:
+        ShapeError: there are not four planes.
+
+    Examples:
+        >>> demosaic_malvar(torch.full((4, 3, 5), 0.5)).shape
+        torch.Size([3, 6, 10])
+    """
+    _check_planes(packed)
+    leading, packed = packed.shape[:-3], packed.reshape(-1, *packed.shape[-3:])
+    # On packed planes: all four places of a cell at once, and no arithmetic on samples that are not there.
+    rgb = F.conv2d(F.pad(packed, (1, 1, 1, 1), mode='replicate'), _malvar_kernel().to(packed))
+    return F.pixel_shuffle(rgb, 2).reshape(*leading, 3, 2 * packed.shape[-2], 2 * packed.shape[-1])
+
+
+#: Malvar's filters, in eighths: a green value at red or blue; red (blue) at a green place of its row; at blue (red).
+_GREEN = ((0, 0, -1, 0, 0), (0, 0, 2, 0, 0), (-1, 2, 4, 2, -1), (0, 0, 2, 0, 0), (0, 0, -1, 0, 0))
+_IN_ROW = ((0, 0, 0.5, 0, 0), (0, -1, 0, -1, 0), (-1, 4, 5, 4, -1), (0, -1, 0, -1, 0), (0, 0, 0.5, 0, 0))
+_OPPOSITE = ((0, 0, -1.5, 0, 0), (0, 2, 0, 2, 0), (-1.5, 0, 6, 0, -1.5), (0, 2, 0, 2, 0), (0, 0, -1.5, 0, 0))
+
+
+@cache
+def _malvar_kernel() -> Tensor:
+    """Kernel [12, 4, 3, 3] on packed planes; output 4 c + 2 y + x is color c at (y, x) of the cell, as in pixel shuffling."""
+    green, in_row, opposite = (torch.tensor(values) / 8 for values in (_GREEN, _IN_ROW, _OPPOSITE))
+    in_column = in_row.T
+    sampled = torch.zeros(5, 5)
+    sampled[2, 2] = 1
+    filters = ((sampled, in_row, in_column, opposite),  # red at R, Gr, Gb, B
+               (green, sampled, sampled, green),
+               (opposite, in_column, in_row, sampled))
+    kernel = torch.zeros(12, 4, 3, 3)
+    for color, places in enumerate(filters):
+        for place, weights in enumerate(places):
+            for row in range(5):
+                for col in range(5):
+                    y, x = place // 2 + row - 2, place % 2 + col - 2
+                    kernel[4 * color + place, 2 * (y % 2) + x % 2, y // 2 + 1, x // 2 + 1] = weights[row, col]
+    return kernel

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from jddb_plugin.checks import ShapeError
 from jddb_plugin.ops.block_matching import SearchWindow, match_tiles
-from jddb_plugin.ops.gathering import gather_mosaic
+from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.ops.stabilization import Stabilizer, noise_levels
+from jddb_plugin.ops.warping import warp_mosaic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -218,14 +219,14 @@ def estimate_motion(packed: Tensor, stabilizer: Stabilizer, ref_idx: int) -> Ten
 
 
 def align_burst(lq: Tensor, ref_idx: int) -> Tensor:
-    """Move the frames of bursts onto their reference, sample by sample.
+    """Move the frames of bursts onto their reference.
 
     Args:
         lq: [B, N, 8, H, W], packed raw and its noise map.
         ref_idx: index of the reference.
 
     Returns:
-        The same shape; noise maps are moved with their samples.
+        The same shape. The noise maps of moved frames are those that their new values would have.
 
     Raises:
         ShapeError: another shape.
@@ -241,7 +242,8 @@ def align_burst(lq: Tensor, ref_idx: int) -> Tensor:
     for burst, moved in zip(lq, aligned):
         shot, read_squared = noise_levels(burst[ref_idx, :4], burst[ref_idx, 4:])
         motion = estimate_motion(burst[:, :4], Stabilizer.from_levels(shot, read_squared), ref_idx)
+        noise = NoiseModel(shot, read_squared.sqrt())
         for k in range(len(burst)):
             if k != ref_idx:
-                moved[k] = gather_mosaic(burst[k].view(2, 4, *burst.shape[-2:]), 2 * motion[k]).flatten(0, 1)
+                moved[k] = noise.with_map(warp_mosaic(burst[k, :4], 2 * motion[k]))
     return aligned

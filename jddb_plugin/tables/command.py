@@ -24,8 +24,8 @@ DESCRIPTION = """The systems of the paper's tables: train, test, print.
 
 Studies: 'tables' is the paper's recipe on REDS and its tables 1, 2 and 4; 'small' has all rows at a quarter of the width on
 photographs, the same CPU time for each; 'claims' has the variants of table 4 on large shifts, all from one start; 'mixing' has
-the toolbox's EDVR and BasicVSR with and without block matching in front, each from a start of its own. All but the first take --seconds, CPU seconds of each
-training.
+the toolbox's EDVR and BasicVSR with and without block matching in front, each from a start of its own. All but the first take
+--seconds, CPU seconds of each training.
 
 Every training and test is a process of its own and goes below the current directory (experiments/, results/) as
 STUDY_ROW_seedK. Commands can be repeated: what is complete is skipped, what was interrupted goes on from its newest training

@@ -107,8 +107,8 @@ def make_study(name: str, *, tables: Sequence[int] = (1, 2, 4), seconds: Optiona
     * 'tables': the paper's recipe and tests, for the rows of its tables;
     * 'small': all rows of table 1 at a quarter of the width, on photographs, the same CPU time for each;
     * 'claims': the variants of table 4 on large shifts, all from one start that was trained without motion;
-    * 'mixing': the toolbox's EDVR and BasicVSR with and without block matching in front, in tests alone and in training too; each from
-      a start of its own that was trained without motion.
+    * 'mixing': the toolbox's EDVR and BasicVSR with and without block matching in front, in tests alone and in training too, each
+      from a start of its own that was trained without motion.
     """
     check_choice(name, ('tables', 'small', 'claims', 'mixing'), '--study')
     train, test = OPTIONS / 'train' / 'tables', OPTIONS / 'test' / 'tables'

@@ -14,9 +14,9 @@ from torch import Tensor
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.inference.engine import restore_frame
 from jddb_plugin.ops.bayer import demosaic_bilinear, unpack
-from jddb_plugin.ops.gathering import gather_mosaic
 from jddb_plugin.ops.optical_flow import estimate_motion
 from jddb_plugin.ops.stabilization import Stabilizer
+from jddb_plugin.ops.warping import warp_mosaic
 
 Method = Callable[[Tensor, tuple[float, float]], Tensor]
 
@@ -74,7 +74,7 @@ def robust_mean(lq: Tensor, noise: tuple[float, float]) -> Tensor:
     for k in range(len(burst)):
         if k == reference:
             continue
-        moved = gather_mosaic(burst[k:k + 1], 2 * motion[k])[0]
+        moved = warp_mosaic(burst[k], 2 * motion[k])
         distance = (stabilizer.apply(moved) - base).abs().mean(dim=0, keepdim=True) / (_EXPECTED_DIFFERENCE * stabilizer.sigma)
         distance = torch.nn.functional.avg_pool2d(distance[None], 5, 1, 2, count_include_pad=False)[0]
         weight = torch.sigmoid(5 * (np.log(_TOLERANCE) - distance.clamp(min=1e-3).log()))

@@ -103,8 +103,8 @@ def test_parts_and_rows_do_not_matter(make):
         assert difference.mean() < 1e-4 if make is _smooth else difference.quantile(0.99) < 0.1
     rows = alignment.aligned_rows(grid, 0, grid.padded[0])
     assert rows.shape == (1, 3, 8, 164, 132)
-    assert torch.equal(alignment.aligned_rows(grid, 37, 141), rows[:, :, :, 37:141])
-    assert torch.equal(alignment.aligned_rows(grid, 150, 164), rows[:, :, :, 150:])
+    for first, last in ((37, 141), (150, 164)):
+        torch.testing.assert_close(alignment.aligned_rows(grid, first, last), rows[:, :, :, first:last], atol=2e-5, rtol=0)
     assert torch.equal(rows[..., 161:, :], rows[..., 160:161, :].expand(-1, -1, -1, 3, -1))  # the border repeats
     assert torch.equal(rows[..., 131], rows[..., 130])
 
@@ -131,10 +131,9 @@ def test_flow_by_strips_is_that_of_whole_frames():
     alignment = FlowAlignment(TensorSource(lq, 1), _CPU)
     alignment.estimate(alignment.steps)
     found = alignment.aligned_rows(_grid(frames), 0, 160)[0]
-    differ = (found != expected).float().mean()
-    assert differ < 0.04 and torch.equal(found[1], expected[1])
-    green = found[0, 1:3].flatten().sort().values
-    assert torch.isin(green, lq[0, 1:3].flatten()).all()  # samples are moved, never mixed
+    assert torch.equal(found[1], expected[1])
+    for index in (0, 2):
+        assert (found[index] - expected[index]).abs().mean() < 0.03 * (lq[index] - expected[index]).abs().mean()
 
 
 def test_flow_of_two_frames_at_once_is_that_of_one_by_one():

@@ -13,12 +13,12 @@ from jddb_plugin import ops
 PUBLIC = [
     'CFA_PATTERNS', 'TEST_LEVELS', 'Camera', 'Match', 'MotionField', 'NoiseModel', 'RawBurst', 'Search', 'SearchWindow',
     'Stabilizer', 'TileGrid', 'align_burst', 'available_backends', 'blend_tiles',
-    'camera_matrix', 'cell_to_rggb', 'deform_conv2d', 'demosaic_bilinear', 'distances_along', 'estimate_motion',
-    'estimate_noise', 'extract_tiles', 'flip_mosaic', 'gather_mosaic', 'half_size_rgb', 'high_frequency_mask', 'inverse_tone_map',
-    'linearize', 'make_grid', 'match_entropy', 'match_tiles', 'mosaic_rgb', 'noise_levels', 'normalize', 'orient',
-    'pack', 'patch_distances', 'red_position', 'reference_camera', 'refine_offsets',
+    'camera_matrix', 'cell_to_rggb', 'deform_conv2d', 'demosaic_bilinear', 'demosaic_malvar', 'distances_along',
+    'estimate_motion', 'estimate_noise', 'extract_tiles', 'flip_mosaic', 'half_size_rgb', 'high_frequency_mask',
+    'inverse_tone_map', 'linearize', 'make_grid', 'match_entropy', 'match_tiles', 'mosaic_rgb', 'noise_levels',
+    'normalize', 'orient', 'pack', 'patch_distances', 'red_position', 'reference_camera', 'refine_offsets',
     'replace_outliers', 'restore_frame', 'sample_camera', 'synthesize', 'to_linear_srgb',
-    'to_rggb', 'to_srgb', 'tone_map', 'unpack',
+    'to_rggb', 'to_srgb', 'tone_map', 'unpack', 'warp_mosaic',
 ]
 MODULES = ['jddb_plugin.ops', *(module.name for module in pkgutil.iter_modules(ops.__path__, 'jddb_plugin.ops.'))]
 
