@@ -22,7 +22,7 @@ from jddb_plugin.ops.optical_flow import (
     shrink,
 )
 from jddb_plugin.ops.stabilization import Stabilizer
-from jddb_plugin.ops.warping import WARP_BYTES, warp_mosaic
+from jddb_plugin.ops.warping import warp_bytes, warp_mosaic
 
 #: Motion is kept in whole multiples of 1 / 32 pixel, up to 1023 pixels.
 _FRACTIONS = 32
@@ -117,8 +117,9 @@ class FlowAlignment(Alignment):
 
     def _strip_bytes(self) -> int:
         # Motion of a strip and what it becomes, the rows it is taken from, and a piece of them with all colors.
-        rows = min(STRIP_ROWS + 2 * self.max_displacement, self.source.size[0])
-        return 200 * STRIP_ROWS + 32 * rows + -(-WARP_BYTES // self.source.size[1])
+        height, width = self.source.size
+        rows = min(STRIP_ROWS + 2 * self.max_displacement, height)
+        return 200 * STRIP_ROWS + 32 * rows + -(-warp_bytes(rows * width) // width)
 
     def motion(self, frame: int, first: int, last: int) -> Tensor:
         """Motion (dy, dx) of rows ``first`` to ``last - 1`` in pixels of the packed raw, [rows, W, 2]."""

@@ -10,9 +10,8 @@ from jddb_plugin.ops.bayer import demosaic_malvar
 
 #: Cells that are demosaicked at once.
 _PIECE = 1 << 18
-#: Bytes that :func:`warp_mosaic` takes at most beside a frame and its result: for each cell of a piece its samples with their
-#: border, all colors twice, the places of four planes, and what is sampled there.
-WARP_BYTES = 4 * (4 + 12 + 16 + 2 + 2 + 8 + 4 + 4) * _PIECE
+#: Bytes that each of them takes, as measured: all colors, those that are sampled, places and samples of four planes.
+_CELL_BYTES = 192
 #: Channel of each plane's color.
 _COLORS = (0, 1, 1, 2)
 #: Cells before and after a sample's place that its value depends on: 2 px of bicubic sampling, 2 px of demosaicking.
@@ -57,6 +56,17 @@ def warp_mosaic(packed: Tensor, motion: Tensor, corner: tuple[int, int] = (0, 0)
     return _warp(frames, fields, corner).view(*packed.shape[:-2], *fields.shape[1:3])
 
 
+def warp_bytes(cells: int) -> int:
+    """Memory that :func:`warp_mosaic` takes at most for a frame of so many cells, beside the frame and the result.
+
+    Examples:
+        >>> from jddb_plugin.ops.warping import warp_bytes
+        >>> warp_bytes(1000) < warp_bytes(10 ** 6) == warp_bytes(10 ** 7)
+        True
+    """
+    return _CELL_BYTES * min(cells, _PIECE)
+
+
 def _warp(frames: Tensor, motion: Tensor, corner: tuple[int, ...]) -> Tensor:
     """Move frames [B, 4, H, W] by motion [B, h, w, 2]; windows that need more of a frame than one piece are halved."""
     lowest, highest = ((bound / 2).floor().tolist() for bound in (motion.amin(dim=(0, 1, 2)), motion.amax(dim=(0, 1, 2))))
@@ -73,14 +83,14 @@ def _warp(frames: Tensor, motion: Tensor, corner: tuple[int, ...]) -> Tensor:
         second = tuple(place + halves[0].shape[1 + k] * (k == axis) for k, place in enumerate(corner))
         return torch.cat([_warp(frames, half, place) for half, place in zip(halves, (corner, second))], dim=2 + axis)
     piece = frames[..., starts[0]:starts[0] + sides[0], starts[1]:starts[1] + sides[1]]
-    rgb = demosaic_malvar(piece)
+    colors = demosaic_malvar(piece)[:, _COLORS].flatten(0, 1)[:, None]
     y, x = (2.0 * torch.arange(corner[axis] - starts[axis], corner[axis] - starts[axis] + motion.shape[1 + axis],
                                device=motion.device, dtype=motion.dtype) + 0.5 for axis in (0, 1))
     # grid_sample counts from -1 at one border of the image to 1 at the other; a pixel's place is its middle.
     places = torch.stack(((x + motion[..., 1]) / sides[1] - 1, (y[:, None] + motion[..., 0]) / sides[0] - 1), dim=-1)
-    places = places.to(rgb.dtype)
+    places = places.to(colors.dtype)
     of_planes = places.new_tensor([(plane % 2 / sides[1], plane // 2 / sides[0]) for plane in range(4)])[:, None, None]
     # All planes as one batch, which a CPU divides among its threads.
-    sampled = F.grid_sample(rgb[:, _COLORS].flatten(0, 1)[:, None], (places[:, None] + of_planes).flatten(0, 1), mode='bicubic',
-                            padding_mode='border', align_corners=False)
+    sampled = F.grid_sample(colors, (places[:, None] + of_planes).flatten(0, 1), mode='bicubic', padding_mode='border',
+                            align_corners=False)
     return sampled.view(len(frames), 4, *motion.shape[1:3]).clamp_(0, 1)
