@@ -22,7 +22,7 @@ from jddb_plugin.ops.optical_flow import (
     shrink,
 )
 from jddb_plugin.ops.stabilization import Stabilizer
-from jddb_plugin.ops.warping import warp_bytes, warp_mosaic
+from jddb_plugin.ops.warping import cells_needed, warp_bytes, warp_mosaic
 
 #: Motion is kept in whole multiples of 1 / 32 pixel, up to 1023 pixels.
 _FRACTIONS = 32
@@ -131,9 +131,7 @@ class FlowAlignment(Alignment):
         """See :class:`Alignment`."""
         if frame == self.source.ref_idx:
             return self.source.read(frame, first, last)
-        motion = self.motion(frame, first, last)
-        row = torch.arange(first, last, device=self.device)[:, None] + motion[..., 0]
-        begin = max(min(int(row.min()) - 3, self.source.size[0] - 3), 0)
-        end = min(max(int(row.max()) + 5, 3), self.source.size[0])
-        raw = read_strips(self.source, frame, begin, end, 4, self.device)
-        return self._noise.with_map(warp_mosaic(raw, 2 * motion, (first - begin, 0)))
+        motion = 2 * self.motion(frame, first, last)
+        rows = cells_needed(first, last - first, motion[..., 0], self.source.size[0])
+        raw = read_strips(self.source, frame, rows.start, rows.stop, 4, self.device)
+        return self._noise.with_map(warp_mosaic(raw, motion, (first - rows.start, 0)))

@@ -52,7 +52,6 @@ def warp_mosaic(packed: Tensor, motion: Tensor, corner: tuple[int, int] = (0, 0)
         raise ShapeError('expected packed [*, 4, H, W] and motion [*, h, w, 2] with the same leading dimensions, got '
                          f'{list(packed.shape)} and {list(motion.shape)}.')
     frames, fields = packed.reshape(-1, *packed.shape[-3:]), motion.reshape(-1, *motion.shape[-3:])
-    rows, cols = fields.shape[1:3]
     return _warp(frames, fields, corner).view(*packed.shape[:-2], *fields.shape[1:3])
 
 
@@ -67,16 +66,29 @@ def warp_bytes(cells: int) -> int:
     return _CELL_BYTES * min(cells, _PIECE)
 
 
+def cells_needed(first: int, count: int, motion: Tensor, size: int) -> range:
+    """Rows (or columns) of a frame that :func:`warp_mosaic` needs.
+
+    Args:
+        first, count: the rows of the reference that are asked for.
+        motion: any shape, along this axis, in pixels of the mosaic.
+        size: rows of the frame.
+
+    Examples:
+        >>> from jddb_plugin.ops.warping import cells_needed
+        >>> cells_needed(10, 4, torch.tensor([0.0, 6.5]), 100)
+        range(8, 20)
+    """
+    lowest, highest = (int((bound / 2).floor()) for bound in motion.aminmax())
+    start = min(max(first + lowest - _REACH[0], 0), max(size - _LEAST, 0))
+    stop = first + count + highest + _REACH[1]
+    return range(start, min(max(stop, start + _LEAST), size))
+
+
 def _warp(frames: Tensor, motion: Tensor, corner: tuple[int, ...]) -> Tensor:
     """Move frames [B, 4, H, W] by motion [B, h, w, 2]; windows that need more of a frame than one piece are halved."""
-    lowest, highest = ((bound / 2).floor().tolist() for bound in (motion.amin(dim=(0, 1, 2)), motion.amax(dim=(0, 1, 2))))
-    starts, sides = [], []
-    for axis, size in enumerate(frames.shape[-2:]):
-        first = corner[axis] + int(lowest[axis]) - _REACH[0]
-        last = corner[axis] + motion.shape[1 + axis] - 1 + int(highest[axis]) + _REACH[1]
-        first = min(max(first, 0), max(size - _LEAST, 0))
-        starts.append(first)
-        sides.append(min(max(last + 1, first + _LEAST), size) - first)
+    needed = [cells_needed(corner[k], motion.shape[1 + k], motion[..., k], frames.shape[2 + k]) for k in (0, 1)]
+    starts, sides = [cells.start for cells in needed], [len(cells) for cells in needed]
     if len(frames) * sides[0] * sides[1] > _PIECE and motion.shape[1:3].numel() > 1:
         axis = int(motion.shape[2] >= motion.shape[1])
         halves = motion.tensor_split(2, dim=1 + axis)
