@@ -6,12 +6,12 @@
     The same matching for overlapping patches, whose motion is refined to fractions of a pixel and interpolated; every pixel is
     taken from where it moved to (:mod:`jddb_plugin.ops.motion_field`).
 'flow'
-    Optical flow of the whole frames; every sample is taken from the nearest one of its color
-    (:mod:`jddb_plugin.ops.optical_flow`).
+    Optical flow of the whole frames (:mod:`jddb_plugin.ops.optical_flow`), which are interpolated where it says
+    (:mod:`jddb_plugin.ops.warping`).
 'none'
     Frames stay as they are.
 
-No way mixes samples, so their noise stays what it was. :meth:`Alignment.estimate` goes through the burst once; what it found is
+All but 'flow' leave the noise of a sample as it was. :meth:`Alignment.estimate` goes through the burst once; what it found is
 small, and :meth:`Alignment.band` then reads and aligns the rows of one row of tiles at a time.
 """
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Alignment by optical flow of the whole frames."""
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import math
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from jddb_plugin.inference.align import Alignment
 from jddb_plugin.inference.source import STRIP_ROWS, RowSource, read_strips
 from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.ops.optical_flow import (
+    FLOW_REACH,
     SHRINK,
     PatchMotion,
     farthest_motion,
@@ -30,8 +31,24 @@ _FRACTIONS = 32
 _FLOW_BYTES = 280
 #: What OpenCV keeps for itself: code that is loaded when it is first called, buffers of its threads.
 _LIBRARY_BYTES = 64 << 20
-#: Rows above and below, beyond what a frame may have moved, that the flow of a strip is computed with.
-_MARGIN = 32
+#: Rows above and below, beyond what its patches moved, that the flow of a strip is computed with.
+_MARGIN = 2 * FLOW_REACH
+
+
+def parts_of_rows(height: int, most: int, dy: Tensor) -> list[tuple[range, range]]:
+    """Equal parts of a frame: their rows, and the at most ``most`` rows that their flow is computed with.
+
+    Args:
+        height: of the frame.
+        most: above :data:`_MARGIN` and what ``dy`` spans.
+        dy: how far its patches moved down.
+    """
+    above = math.ceil(max(-float(dy.min()), 0)) + _MARGIN
+    below = math.ceil(max(float(dy.max()), 0)) + _MARGIN
+    count = 1 if most >= height else -(-height // (most - above - below))
+    edges = [height * k // count for k in range(count + 1)]
+    return [(range(first, last), range(max(first - above, 0), min(last + below, height)))
+            for first, last in zip(edges, edges[1:])]
 
 
 class FlowAlignment(Alignment):
@@ -54,18 +71,15 @@ class FlowAlignment(Alignment):
 
     @property
     def steps(self) -> int:
-        """Strips of rows whose flow is computed at once; one more stands for two whole frames at once."""
-        return self._strips + (torch.get_num_threads() > 1)  # OpenCV alone does not keep several threads busy
-
-    @property
-    def _strips(self) -> int:
+        """Strips of rows of a frame."""
         return -(-self.source.size[0] // STRIP_ROWS)
 
-    def _frames_at_once(self, step: int) -> int:
-        return 2 if step > self._strips else 1
+    def _rows_at_once(self, step: int) -> int:
+        """Rows that the flow of ``step`` strips is computed with, however far the frames moved."""
+        return step * STRIP_ROWS + 2 * (self.max_displacement - FLOW_REACH + _MARGIN)
 
     def estimate(self, step: int) -> None:
-        """Estimate the motion, of ``step`` strips at once, see :attr:`steps`."""
+        """Estimate the motion, of at least ``step`` strips at once: of more where the frames moved less than they could."""
         source = self.source
         height, width = source.size
         shot, read_squared = (level.to(self.device) for level in source.noise_levels())
@@ -74,40 +88,36 @@ class FlowAlignment(Alignment):
         images = np.empty((source.count, height, width), np.uint8)
         small = []
         for frame in range(source.count):
-            parts = []
+            strips = []
             for first in range(0, height, STRIP_ROWS):
                 raw = source.read(frame, first, min(first + STRIP_ROWS, height), 4)
                 gray = gray_images(raw[None].to(self.device), stabilizer)
                 images[frame, first:first + STRIP_ROWS] = gray_bytes(gray)[0]
                 if gray.shape[1] >= SHRINK:
-                    parts.append(shrink(gray))
-            small.append(torch.cat(parts, dim=1) if parts else torch.zeros(1, 0, 0, device=self.device))
+                    strips.append(shrink(gray))
+            small.append(torch.cat(strips, dim=1) if strips else torch.zeros(1, 0, 0, device=self.device))
         patches = match_patches(torch.cat(small), source.ref_idx)
-        frames = [frame for frame in range(source.count) if frame != source.ref_idx]
-        with ThreadPoolExecutor(self._frames_at_once(step)) as pool:
-            motion = pool.map(lambda frame: self._flow(images[source.ref_idx], images[frame], patches, frame, step), frames)
-            self._motion = dict(zip(frames, motion))
+        for frame in range(source.count):
+            if frame == source.ref_idx:
+                continue
+            self._motion[frame] = np.empty((height, width, 2), np.int16)
+            for kept, used in parts_of_rows(height, self._rows_at_once(step), patches.offsets[frame, ..., 0]):
+                self._keep_flow(images, patches, frame, kept, used)
 
-    def _flow(self, reference: np.ndarray, image: np.ndarray, patches: PatchMotion, frame: int, step: int) -> np.ndarray:
-        """Motion of one frame, [H, W, 2] int16 in fractions of a pixel, ``step`` strips at once."""
-        height, width = self.source.size
-        motion = np.empty((height, width, 2), np.int16)
-        for first in range(0, height, step * STRIP_ROWS):
-            last = min(first + step * STRIP_ROWS, height)
-            begin, end = max(first - self.max_displacement - _MARGIN, 0), min(last + self.max_displacement + _MARGIN, height)
-            seed = patches.at(frame, begin, end, width).float().cpu().numpy()
-            found = refine_motion(reference[begin:end], image[begin:end], seed)[first - begin:last - begin]
-            found = found.clip(-self.max_displacement, self.max_displacement) * _FRACTIONS
-            np.rint(found, out=motion[first:last], casting='unsafe')
-        return motion
+    def _keep_flow(self, images: np.ndarray, patches: PatchMotion, frame: int, kept: range, used: range) -> None:
+        """Keep the motion of the rows ``kept`` of a frame, in fractions of a pixel; it is computed with the rows ``used``."""
+        reference, image = (images[index, used.start:used.stop] for index in (self.source.ref_idx, frame))
+        seed = patches.at(frame, used.start, used.stop, self.source.size[1]).float().cpu().numpy()
+        found = refine_motion(reference, image, seed)[kept.start - used.start:kept.stop - used.start]
+        found = found.clip(-self.max_displacement, self.max_displacement) * _FRACTIONS
+        np.rint(found, out=self._motion[frame][kept.start:kept.stop], casting='unsafe')
 
     def estimation_bytes(self, step: int) -> int:
         """See :class:`Alignment`. The flow is computed by the CPU, wherever the network runs."""
         height, width = self.source.size
         images = width * height * self.source.count
         matching = int(width * height * patch_bytes(self.source.count)) + 200 * STRIP_ROWS * width
-        rows = min(step * STRIP_ROWS + 2 * (self.max_displacement + _MARGIN), height)
-        flow = rows * width * _FLOW_BYTES * self._frames_at_once(step)
+        flow = min(self._rows_at_once(step), height) * width * _FLOW_BYTES
         return images + max(matching + _LIBRARY_BYTES, flow + self.held_bytes())
 
     def held_bytes(self) -> int:

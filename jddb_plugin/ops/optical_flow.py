@@ -28,7 +28,7 @@ SHRINK = 4
 _PATCH = 16
 _RADIUS = 10
 #: Pixels that the optical flow may add to the motion of patches; what it finds beyond is wrong.
-_FLOW_REACH = 32
+FLOW_REACH = 32
 #: Blur of the images before the flow (sigma in pixels), spacing of its patches, iterations of its variational refinement and the
 #: weight of its smoothness. The flow's finest scale is that of the images; OpenCV's preset stops at half of it. Against
 #: the best settings there these gain 0.08 dB on moving photographs and clips at two noise levels (docs/training.md).
@@ -152,7 +152,7 @@ def farthest_motion(count: int, ref_idx: int) -> int:
         True
     """
     steps = max(ref_idx, count - 1 - ref_idx)
-    return SHRINK * steps * (_RADIUS + 2) + _FLOW_REACH
+    return SHRINK * steps * (_RADIUS + 2) + FLOW_REACH
 
 
 def refine_motion(reference: np.ndarray, image: np.ndarray, seed: np.ndarray) -> np.ndarray:

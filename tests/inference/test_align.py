@@ -6,9 +6,9 @@ import torch
 from jddb_plugin.checks import OptionError
 from jddb_plugin.inference.align import SmoothAlignment
 from jddb_plugin.inference.engine import TiledInference, make_alignment, restore_frame
-from jddb_plugin.inference.flow import FlowAlignment
+from jddb_plugin.inference.flow import FlowAlignment, parts_of_rows
 from jddb_plugin.inference.memory import Plan
-from jddb_plugin.inference.source import STRIP_ROWS, TensorSource
+from jddb_plugin.inference.source import TensorSource
 from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.optical_flow import align_burst
 from jddb_plugin.ops.tile_extraction import extract_tiles
@@ -136,17 +136,15 @@ def test_flow_by_strips_is_that_of_whole_frames():
         assert (found[index] - expected[index]).abs().mean() < 0.03 * (lq[index] - expected[index]).abs().mean()
 
 
-def test_flow_of_two_frames_at_once_is_that_of_one_by_one():
-    burst, _ = _zooming((322, 262))
-    net, frames = _parts(burst)
-    one, two = _flow(net, frames), _flow(net, frames)
-    strips = -(-frames.packed_size[0] // STRIP_ROWS)
-    one.estimate(strips)
-    two.estimate(strips + 1)
-    assert two.estimation_bytes(strips + 1) > one.estimation_bytes(strips)
-    for index in (0, 2):
-        assert one.motion(index, 0, 161).any()
-        assert torch.equal(one.motion(index, 0, 161), two.motion(index, 0, 161))
+@pytest.mark.parametrize(('most', 'count'), [(200, 1), (190, 6), (160, 50)])
+def test_parts_cover_a_frame_and_hold_what_moved(most, count):
+    moved = torch.tensor([[-8.0, 0], [3.0, 20]])
+    parts = parts_of_rows(200, most, moved)
+    assert [row for kept, _ in parts for row in kept] == list(range(200))
+    for kept, used in parts:
+        assert used == range(max(kept.start - 72, 0), min(kept.stop + 84, 200))
+        assert len(used) <= most
+    assert len(parts) == count
 
 
 class _Averaging(TiledInference):
