@@ -30,7 +30,7 @@ from jddb_plugin.options import HOST_KEYS, Options
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 #: RGB pixels around the patch that motion and errors of its estimate can reach in an aligned burst.
 _MARGIN = 24
-#: Photographs whose shorter side is longer are also used at 3/4 and 1/2 of their size: detail at the limit of the pixels.
+#: Photographs whose shorter side is longer are used at 3/4 and 1/2 of their size, if frames fit: detail at the limit of pixels.
 _LARGE = 900
 #: How many of the frames show the scene: shares of the bursts in which all others, all but one or two fail.
 _FAILURES = (0.08, 0.06, 0.12)
@@ -134,7 +134,7 @@ class MovingPhotographDataset(Dataset):
         return {'bursts': (self.patch,) * 2}
 
     def _photograph(self, index: int) -> list[np.ndarray]:
-        """A photograph as uint8 RGB [H, W, 3], and smaller copies of a large one."""
+        """A photograph as uint8 RGB [H, W, 3]; of a large one smaller copies in its place."""
         if index in self._cache:
             self._cache.move_to_end(index)
             return self._cache[index]
@@ -147,7 +147,8 @@ class MovingPhotographDataset(Dataset):
                             'each side. Remove the file, or lower gt_size.')
         sizes = [image]
         if min(image.shape[:2]) > _LARGE:
-            sizes = [cv2.resize(image, None, fx=f, fy=f, interpolation=cv2.INTER_AREA) for f in (0.75, 0.5)]
+            smaller = [cv2.resize(image, None, fx=f, fy=f, interpolation=cv2.INTER_AREA) for f in (0.75, 0.5)]
+            sizes = [copy for copy in smaller if min(copy.shape[:2]) >= self.side] or sizes
         self._cache[index] = sizes
         self._cached_bytes += sum(s.nbytes for s in sizes)
         while self._cached_bytes > self.options.cache_mb << 20 and len(self._cache) > 1:

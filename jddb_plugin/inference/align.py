@@ -12,7 +12,8 @@
     Frames stay as they are.
 
 All but 'flow' leave the noise of a sample as it was. :meth:`Alignment.estimate` goes through the burst once; what it found is
-small, and :meth:`Alignment.band` then reads and aligns the rows of one row of tiles at a time.
+small, but for 'flow', which keeps the motion of every pixel. :meth:`Alignment.band` then reads and aligns the rows of one row of
+tiles at a time.
 """
 from __future__ import annotations
 
@@ -56,12 +57,14 @@ class Alignment:
 
     Attributes:
         name: as in options.
+        on_host: whether motion is estimated and kept by the CPU, wherever the network runs.
         by_pixels: whether pixels are aligned one by one, so that tiles may lie anywhere.
         windows: what was matched, if anything.
         offsets: [T, N, 2], where each window was found, in pixels of the packed raw; 0 without windows.
     """
 
     name = 'none'
+    on_host = False
     by_pixels = True
     windows: Optional[TileGrid] = None
 

@@ -25,8 +25,9 @@ from jddb_plugin.ops.optical_flow import (
 from jddb_plugin.ops.stabilization import Stabilizer
 from jddb_plugin.ops.warping import cells_needed, warp_bytes, warp_mosaic
 
-#: Motion is kept in whole multiples of 1 / 32 pixel, up to 1023 pixels.
+#: Motion is kept as 16-bit integers, in multiples of 1 / 32 pixel, or of larger parts where it may be too large for that.
 _FRACTIONS = 32
+_LARGEST = 2 ** 15 - 1
 #: Bytes per pixel that the flow of one frame takes while it is computed: 220 within OpenCV 4, as measured, and in- and outputs.
 _FLOW_BYTES = 280
 #: What OpenCV keeps for itself: code that is loaded when it is first called, buffers of its threads.
@@ -63,10 +64,12 @@ class FlowAlignment(Alignment):
     """
 
     name = 'flow'
+    on_host = True
 
     def __init__(self, source: RowSource, device: torch.device) -> None:
         super().__init__(source, device)
         self.max_displacement = farthest_motion(source.count, source.ref_idx)
+        self._fractions = min(_FRACTIONS, _LARGEST // self.max_displacement)
         self._motion: dict[int, np.ndarray] = {}
 
     @property
@@ -109,7 +112,7 @@ class FlowAlignment(Alignment):
         reference, image = (images[index, used.start:used.stop] for index in (self.source.ref_idx, frame))
         seed = patches.at(frame, used.start, used.stop, self.source.size[1]).float().cpu().numpy()
         found = refine_motion(reference, image, seed)[kept.start - used.start:kept.stop - used.start]
-        found = found.clip(-self.max_displacement, self.max_displacement) * _FRACTIONS
+        found = found.clip(-self.max_displacement, self.max_displacement) * self._fractions
         np.rint(found, out=self._motion[frame][kept.start:kept.stop], casting='unsafe')
 
     def estimation_bytes(self, step: int) -> int:
@@ -135,7 +138,7 @@ class FlowAlignment(Alignment):
         """Motion (dy, dx) of rows ``first`` to ``last - 1`` in pixels of the packed raw, [rows, W, 2]."""
         if frame == self.source.ref_idx:
             return torch.zeros(last - first, self.source.size[1], 2, device=self.device)
-        return torch.from_numpy(self._motion[frame][first:last]).to(self.device).float() / _FRACTIONS
+        return torch.from_numpy(self._motion[frame][first:last]).to(self.device).float() / self._fractions
 
     def moved(self, frame: int, first: int, last: int) -> Tensor:
         """See :class:`Alignment`."""

@@ -30,6 +30,9 @@ _MOSAICS, _PICTURE = 0.35, 0.2
 _MOST_TILES = {'cpu': 4, 'cuda': 16}
 #: Pixels of tiles whose size is not given; larger ones gain next to nothing.
 _MOST_PIXELS = {'cpu': 1 << 18, 'cuda': 1 << 20}
+#: Control groups of version 2 and 1: folder, files of the limit and of what is used, and the part of it that can be dropped.
+_CONTROL_GROUPS = (('/sys/fs/cgroup', ('max', 'current'), 'inactive_file'),
+                   ('/sys/fs/cgroup/memory', ('limit_in_bytes', 'usage_in_bytes'), 'total_inactive_file'))
 #: Side of the tile by which the memory of a network is measured, and the margin for what libraries allocate for themselves.
 _MEASURED_SIDE, _MARGIN = 48, 1.35
 
@@ -58,8 +61,12 @@ def available_memory() -> int:
     """Bytes that this process can still take: of the machine, or of its control group if that has less."""
     kilobytes = _number('/proc/meminfo', r'^MemAvailable:\s+(\d+)')
     free = 4 << 30 if kilobytes is None else kilobytes << 10
-    limit, used = (_number(f'/sys/fs/cgroup/memory.{name}', r'^(\d+)$') for name in ('max', 'current'))
-    return free if limit is None or used is None else min(free, max(limit - used, 0))
+    for folder, names, cache in _CONTROL_GROUPS:
+        limit, used = (_number(f'{folder}/memory.{name}', r'^(\d+)$') for name in names)
+        if limit is not None and used is not None:
+            reclaimable = _number(f'{folder}/memory.stat', rf'^{cache} (\d+)$') or 0
+            free = min(free, max(limit - used + reclaimable, 0))
+    return free
 
 
 def default_memory() -> int:
@@ -192,7 +199,8 @@ class Plan:
     bytes: int
 
 
-def make_plan(net: BurstNetwork, alignment: Alignment, tiling: TilingOptions, *, free: int, where: str = 'lq') -> Plan:
+def make_plan(net: BurstNetwork, alignment: Alignment, tiling: TilingOptions, *, free: int, host: Optional[int] = None,
+              where: str = 'lq') -> Plan:
     """Do as much at once as ``free`` bytes allow.
 
     Args:
@@ -200,6 +208,7 @@ def make_plan(net: BurstNetwork, alignment: Alignment, tiling: TilingOptions, *,
         alignment: of the burst.
         tiling: what is asked for.
         free: bytes; on another device than the CPU, that device's.
+        host: bytes of the CPU, for what an alignment estimates there wherever the network runs; ``free`` by default.
         where: the burst, for messages.
 
     Raises:
@@ -222,15 +231,19 @@ def make_plan(net: BurstNetwork, alignment: Alignment, tiling: TilingOptions, *,
         grid = cover_grid(net, source.size, tiling, 0) if windows is None else windows
         most = max(1, min(_MOST_TILES.get(device.type, 4), len(grid.cols)))
         grids, batches = [grid], range(most, 0, -1)
+    for_motion = host if alignment.on_host and host is not None else free
     estimating = alignment.estimation_bytes(1)
+    if alignment.on_host and estimating > for_motion:
+        raise _too_little_for_motion(source.size, source.count, estimating, for_motion, where)
     choices = [(grid, batch) for grid in grids for batch in batches]
     fitting = next((choice for choice in choices if restoring(*choice) <= free), None)
-    if fitting is None or estimating > free:
+    if fitting is None or estimating > for_motion:
         grid = grids[-1] if fitting is None else fitting[0]
-        raise _too_little(source.size, source.count, grid, max(estimating, restoring(grid, 1)), free, where)
+        needed = max(0 if alignment.on_host else estimating, restoring(grid, 1))
+        raise _too_little(source.size, source.count, grid, needed, free, where, searches=alignment.name in ('tiles', 'smooth'))
     grid, tile_batch = fitting
     steps = alignment.steps
-    step = next(step for step in _descending(steps) if step == 1 or alignment.estimation_bytes(step) <= free)
+    step = next(step for step in _descending(steps) if step == 1 or alignment.estimation_bytes(step) <= for_motion)
     return Plan(grid, tile_batch, step, max(alignment.estimation_bytes(step), restoring(grid, tile_batch)))
 
 
@@ -251,9 +264,19 @@ def _descending(steps: int) -> range:
     return range(steps, 0, -1)
 
 
-def _too_little(size: tuple[int, int], count: int, grid: TileGrid, needed: int, free: int, where: str) -> OptionError:
+def _too_little(size: tuple[int, int], count: int, grid: TileGrid, needed: int, free: int, where: str, *,
+                searches: bool) -> OptionError:
     mega = 1 << 20
+    smaller = 'a smaller --tile or --radius' if searches else 'a smaller --tile'
     return OptionError(
         f'{where}: not enough memory for a single tile: {count} frames of {size[1] * 2} x {size[0] * 2} in tiles of '
         f'{grid.size[1]} x {grid.size[0]} take about {needed // mega + 1} MB, and --memory leaves {max(free, 0) // mega} MB for '
-        f'them; give at least {(needed - free) // mega + 1} MB more, a smaller --tile or --radius, or fewer --frames.')
+        f'them; give at least {(needed - free) // mega + 1} MB more, {smaller}, or fewer --frames.')
+
+
+def _too_little_for_motion(size: tuple[int, int], count: int, needed: int, free: int, where: str) -> OptionError:
+    mega = 1 << 20
+    return OptionError(
+        f'{where}: not enough memory to estimate the motion: {count} frames of {size[1] * 2} x {size[0] * 2} take about '
+        f'{needed // mega + 1} MB, and --memory leaves {max(free, 0) // mega} MB for them; give at least '
+        f'{(needed - free) // mega + 1} MB more, or fewer --frames.')

@@ -90,6 +90,8 @@ class KPNLoss(nn.Module):
         if frames.ndim != 5:
             raise ShapeError(f'KPNLoss: expected an estimate of every frame, [B, N, 4, H, W], got {list(frames.shape)}; use '
                              'RawLoss for networks that give one mosaic.')
+        if min(frames.shape[-2:]) < 2:
+            raise ShapeError(f'KPNLoss: compares gradients; expected frames of at least 2 x 2, got {list(frames.shape)}.')
         clean = srgb_gamma(_clean_mosaic(frames, gt, 'KPNLoss'))
         loss = self._distance(srgb_gamma(frames.mean(dim=1)), clean)
         if self.frame_weight:

@@ -12,7 +12,8 @@ How it works:
        their mean square, divided by the median of the chi-square distribution that it follows.
     3. Clipping at black: where a share of a block's samples is at 0, mean and variance are those of a Gaussian cut off
        at 0, and are corrected by the ratios that belong to this share. Blocks with more than half of their samples at 0,
-       or more than a few at 1, are not used.
+       or more than a few at white, are not used. White is 1, or below it the plane's largest value, if that fills whole blocks: a
+       sensor may saturate below the white level that its file states.
     4. A line with non-negative coefficients is fitted to the bins, weighted by relative error; bins far above the line
        (texture everywhere) count little.
 
@@ -41,7 +42,7 @@ _PER_BIN = 64  # blocks, at least
 _MOST_BINS = 32
 _KEPT = 0.15  # share of each bin's blocks
 _MOST_BLACK = 0.5  # share of a block's samples at 0
-_MOST_WHITE = 0.02  # share of a block's samples at 1
+_MOST_WHITE = 0.02  # share of a block's samples at white
 _TOLERANCE = 0.25  # relative deviation above the line from which on bins count less
 _ROUNDS = 30
 
@@ -96,11 +97,21 @@ def _block_statistics(plane: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean, variance, energy = samples.mean(dim=1), coefficients[:, high].mean(dim=1), coefficients[:, low].sum(dim=1)
 
     black = (samples <= 0).float().mean(dim=1)
-    usable = (black <= _MOST_BLACK) & ((samples >= 1).float().mean(dim=1) <= _MOST_WHITE) & samples.isfinite().all(dim=1)
+    finite = samples.isfinite().all(dim=1)
+    white = (samples >= _saturation(samples[finite])).float().mean(dim=1)
+    usable = (black <= _MOST_BLACK) & (white <= _MOST_WHITE) & finite
     mean, variance, energy, black = (value[usable] for value in (mean, variance, energy, black))
     if not bool((samples < 0).any()):  # otherwise black is not clipped
         mean, variance = _undo_black_clipping(mean, variance, black)
     return mean, energy, variance
+
+
+def _saturation(samples: Tensor) -> float:
+    """Value of saturated samples, given blocks [B, 64]: their largest one if it fills whole blocks, and 1 at most."""
+    if samples.numel() == 0:
+        return 1.0
+    largest = float(samples.max())
+    return min(largest, 1.0) if bool((samples == largest).all(dim=1).any()) else 1.0
 
 
 def _cosine_transform() -> Tensor:

@@ -37,6 +37,7 @@ class Burst:
         files: one for each frame; empty for frames of an LMDB, a zip file or the memory. The picture keeps the Exif data of
             camera files.
         is_video: frames of a video, sRGB, that become noisy raw when they are read.
+        error: why it cannot be restored.
     """
 
     name: str
@@ -45,6 +46,12 @@ class Burst:
     read: Callable[[int], RawFrame]
     files: tuple[Path, ...] = ()
     is_video: bool = False
+    error: str = ''
+
+    def check(self) -> None:
+        """Raise DataError if the burst cannot be restored."""
+        if self.error:
+            raise DataError(self.error)
 
     def camera_file(self, index: int) -> Optional[Path]:
         """The file of a frame, if it is a camera's."""
@@ -79,7 +86,7 @@ def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa:
         skip: a folder that is not searched, e.g. that of the results.
 
     Returns:
-        bursts; one that cannot be used raises its error when it is read, so that the others can be restored.
+        bursts; one that cannot be used says so when it is checked, so that the others can be restored.
 
     Raises:
         DataError: there are none, or frames cannot be told from bursts.
@@ -107,12 +114,11 @@ def _found_burst(clip: FoundClip, noise: Optional[tuple[float, float]], cfa: Opt
     except DataError as error:
         if alone:
             raise
-        reason = str(error)
+        return Burst(clip.name, clip.where, (), _no_frame, error=str(error))
 
-    def read(index: int) -> RawFrame:
-        raise DataError(reason)
 
-    return Burst(clip.name, clip.where, ('', ''), read)
+def _no_frame(index: int) -> RawFrame:
+    raise IndexError(f'no frame {index}: the burst cannot be restored')
 
 
 def burst_of_files(files: Sequence[Path], *, noise: Optional[tuple[float, float]] = None, cfa: Optional[str] = None) -> Burst:

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Protocol, Union
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
@@ -19,7 +21,7 @@ from jddb_plugin.archs.dpbm_arch import SCALE
 from jddb_plugin.checks import DataError, OptionError, ShapeError
 from jddb_plugin.inference.align import Alignment
 from jddb_plugin.inference.engine import TiledInference, make_alignment
-from jddb_plugin.inference.memory import Budget, Plan, default_memory, make_plan, resident_memory
+from jddb_plugin.inference.memory import Budget, Plan, available_memory, default_memory, make_plan, resident_memory
 from jddb_plugin.inference.tiling import TilingOptions
 from jddb_plugin.ops.block_matching import SearchWindow
 from jddb_plugin.restoration.bursts import Burst, burst_of_files, find_bursts
@@ -48,7 +50,8 @@ class Restored:
 
     Attributes:
         path: picture file; None if none was requested.
-        picture: the picture [H, W, 3], not turned; None if it was written to a file.
+        picture: the whole frame as the sensor saw it, [H, W, 3]: not cropped, stretched and turned, as a file is. None if it was
+            written to a file.
         frames: its frames; closed.
         inference: the network, the alignment, the plan, and seconds.
         gain: brightness of the picture.
@@ -94,6 +97,9 @@ class Restorer:
         self.net.to(memory_format=torch.channels_last)
         self.budget = Budget(default_memory() if settings.memory is None else settings.memory, resident_memory())
         if self.budget.free <= 0:
+            if settings.memory is None:
+                raise OptionError(f'{available_memory() >> 20} MB are available, too few to restore anything; free some, or give '
+                                  'the limit.', field='memory')
             raise OptionError(f'{self.budget.total >> 20} MB is less than Python and the libraries use already '
                               f'({self.budget.held >> 20} MB, and a reserve); give at least '
                               f'{(self.budget.total - self.budget.free >> 20) + 500} MB.', field='memory')
@@ -104,7 +110,7 @@ class Restorer:
 
         Args:
             burst: a :class:`Burst`, or the folder of one.
-            output: picture file to write, with the format's suffix; None returns the picture as an array instead.
+            output: picture file to write, with the format's suffix; None returns an array instead, see :class:`Restored`.
             watch: callbacks for the frames, and for each finished part.
             progress: show a progress bar, on a terminal.
 
@@ -122,6 +128,7 @@ class Restorer:
 
     def _restore(self, burst: Burst, output: Optional[Path], watch: Optional[Watcher], progress: bool) -> Restored:
         settings, kind = self.settings, FORMATS[self.settings.format]
+        burst.check()
         start = time.perf_counter()
         frames = load_frames(
             burst, reference=('middle' if burst.is_video else 'sharpest') if settings.reference is None else settings.reference,
@@ -199,23 +206,29 @@ class Restorer:
         tiling = TilingOptions(settings.tile, settings.overlap, 'released' if released else 'inside', (tile, overlap))
         window = SearchWindow(radius if settings.radius is None else settings.radius, _STRIDE, settings.window)
         align = 'tiles' if settings.align is None and released and self.net.aligned_input else settings.align
-        return tiling, make_alignment(self.net, FramesSource(frames), align, tiling, window)
+        alignment = make_alignment(self.net, FramesSource(frames), align, tiling, window)
+        if settings.radius is not None and alignment.name not in ('tiles', 'smooth'):
+            raise OptionError(f'is the range of the search of align: tiles or smooth, not of {alignment.name}; leave it out.',
+                              field='radius')
+        return tiling, alignment
 
     def _plan(self, alignment: Alignment, tiling: TilingOptions, burst: Burst, frames: Frames, picture: Rows) -> Plan:
         """Plan what is computed at once; mosaics and picture move to files if there is no memory left beside them."""
         stores = (*frames.mosaics, picture)
-        if self.device.type == 'cpu':
-            free = self.budget.free - sum(rows.bytes_in_memory for rows in stores)
-        else:
-            free = torch.cuda.mem_get_info(self.device)[0] * 9 // 10
+
+        def plan() -> Plan:
+            host = self.budget.free - sum(rows.bytes_in_memory for rows in stores)
+            free = host if self.device.type == 'cpu' else torch.cuda.mem_get_info(self.device)[0] * 9 // 10
+            return make_plan(self.net, alignment, tiling, free=free, host=host, where=burst.where)
+
         try:
-            return make_plan(self.net, alignment, tiling, free=free, where=burst.where)
+            return plan()
         except OptionError:
-            if self.device.type != 'cpu' or free == self.budget.free:
+            if not any(rows.bytes_in_memory for rows in stores):
                 raise
         for rows in stores:
             rows.spill(spool_folder())
-        return make_plan(self.net, alignment, tiling, free=self.budget.free, where=burst.where)
+        return plan()
 
 
 @contextlib.contextmanager
@@ -225,8 +238,9 @@ def _translate_errors(where: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f'{where}: {error}.') from error
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) and 'allocate memory' not in str(error):
+    except (MemoryError, RuntimeError, cv2.error) as error:
+        if not isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) and not re.search(
+                'allocate memory|Insufficient memory', str(error)):
             raise
         raise OptionError(f'{where}: out of memory; use a smaller memory, tile or radius, or fewer '
                           'frames.') from error

@@ -49,8 +49,10 @@ class Settings(Options):
         precision: 'float32', or 'bf16' for the convolutions of the refined stage.
         memory: bytes that the process may hold, or a text such as '2G'; None is half of the available memory. On a GPU the
             tiles use its free memory.
-        tile, overlap, radius: of the coarse alignment, see :class:`jddb_plugin.archs.dpbm_arch.DPBM`; None is the paper's: 64, 4
-            and 6 for video frames up to 1280 x 720, otherwise 128, 16 and 16.
+        tile, overlap: of the tiles that are matched and restored. None is the paper's for align 'tiles': 64 and 4 for video
+            frames up to 1280 x 720, otherwise 128 and 16; and as large as the memory allows for the others.
+        radius: of the search of align 'tiles' and 'smooth', see :class:`jddb_plugin.archs.dpbm_arch.DPBM`. None is the paper's: 6
+            for those video frames, otherwise 16.
         window: 'symmetric', or 'released' for the released code's search window and padding.
         align: how frames are aligned, see :mod:`jddb_plugin.inference.align`: 'tiles', 'smooth', 'flow' or 'none'. None chooses
             by the network, or 'tiles' if window is 'released'.
@@ -77,10 +79,10 @@ class Settings(Options):
     memory: Optional[int] = option(None, group='how', metavar='SIZE', parse=parse_memory, help=(
         'memory limit of the process, e.g. 2G (default: half of the available memory)'))
     tile: Optional[int] = option(None, group='how', metavar='N', help=(
-        'side of a tile in pixels of the packed raw (default: 128; for videos up to 720p: 64)'))
+        'side of a tile in pixels of the packed raw (default: as memory allows; with --align tiles 128, for small videos 64)'))
     overlap: Optional[int] = option(None, group='how', metavar='N', help='context on each side of a tile (default: 16; 4)')
     radius: Optional[int] = option(None, group='how', metavar='N', help=(
-        'range of the search in units of 4 pixels of the packed raw (default: 16; 6)'))
+        'range of the search of --align tiles and smooth in units of 4 pixels of the packed raw (default: 16; 6)'))
     window: str = option('symmetric', group='how', choices=('symmetric', 'released'), help=(
         "released: the released code's search window and padding"))
     align: Optional[str] = option(None, group='how', choices=ALIGNMENT_NAMES, help=(

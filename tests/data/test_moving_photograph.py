@@ -120,6 +120,15 @@ def test_the_table_of_linear_values_is_unprocessing():
     torch.testing.assert_close(camera.to_sensor(table[image.long()]), camera.unprocess(image / 255))
 
 
+def test_smaller_copies_of_large_photographs_hold_a_frame(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (1000, 920, 3)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / 'a.png'), image)
+    for size, shorter in ((48, [690, 460]), (600, [690]), (840, [920])):
+        dataset = _dataset(tmp_path, gt_size=size, num_frame=2)
+        assert [min(copy.shape[:2]) for copy in dataset._photograph(0)] == shorter
+    assert dataset[0]['gt'].shape == (3, 840, 840)
+
+
 def test_bad_input_is_told(photographs, tmp_path):
     with pytest.raises(DataError, match='no such folder'):
         _dataset(tmp_path / 'nowhere')

@@ -147,6 +147,17 @@ def test_parts_cover_a_frame_and_hold_what_moved(most, count):
     assert len(parts) == count
 
 
+def test_motion_of_a_long_burst_fits_into_what_keeps_it():
+    lq = torch.rand(40, 8, 16, 16)
+    alignment = FlowAlignment(TensorSource(lq, 0), _CPU)
+    assert alignment.max_displacement > 1900
+    alignment.estimate(1)
+    for motion in (alignment.max_displacement, -alignment.max_displacement):
+        alignment._motion[39][:] = np.rint(motion * alignment._fractions)
+        assert (alignment.motion(39, 0, 16) - motion).abs().max() < 0.1
+    assert FlowAlignment(TensorSource(lq[:5], 2), _CPU)._fractions == 32
+
+
 class _Averaging(TiledInference):
     """Averages the aligned frames in place of restoring them."""
 

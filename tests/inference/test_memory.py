@@ -78,6 +78,21 @@ def test_too_little_for_a_tile_names_numbers_and_what_helps(size):
     assert _plan(net, size, (1 + more) << 20, 'tiles')[0].bytes <= (1 + more) << 20  # what it says is enough is
 
 
+def test_flow_is_planned_by_the_memory_of_the_host():
+    net = make_net()
+    plenty = 1 << 40
+    alignment = make_alignment(net, _Sizes((3000, 2000), 3), 'flow', _TILING)
+    most, least = (alignment.estimation_bytes(step) for step in (alignment.steps, 1))
+    assert make_plan(net, alignment, _TILING, free=plenty, host=most).step == alignment.steps
+    assert make_plan(net, alignment, _TILING, free=plenty, host=least).step == 1
+    needed = rf'^here: not enough memory to estimate the motion: 3 frames of 4000 x 6000 take about {least // 2 ** 20 + 1} MB, '
+    with pytest.raises(OptionError, match=needed) as error:
+        make_plan(net, alignment, _TILING, free=plenty, host=least - 1, where='here')
+    assert '--tile' not in str(error.value) and '--frames' in str(error.value)
+    searching = make_alignment(net, _Sizes((3000, 2000), 3), 'smooth', _TILING)
+    assert make_plan(net, searching, _TILING, free=plenty, host=1).step == searching.steps  # it takes memory of the device
+
+
 def test_a_search_too_large_for_the_memory_is_refused_before_it_starts():
     net = make_net(dpbm={'radius': 4096})
     with pytest.raises(OptionError, match='not enough memory for a single tile'):
@@ -112,10 +127,20 @@ def test_without_a_system_that_tells_something_is_assumed(monkeypatch):
 
 def test_a_control_group_counts(monkeypatch):
     numbers = {'/proc/meminfo': 8 << 20, '/sys/fs/cgroup/memory.max': 3 << 30, '/sys/fs/cgroup/memory.current': 1 << 30}
-    monkeypatch.setattr(plan, '_number', lambda path, pattern: numbers[path])
+    monkeypatch.setattr(plan, '_number', lambda path, pattern: numbers.get(path))
     assert plan.available_memory() == 2 << 30
+    numbers['/sys/fs/cgroup/memory.stat'] = 512 << 20  # of what is used, files that can be dropped
+    assert plan.available_memory() == 5 << 29
     numbers['/sys/fs/cgroup/memory.max'] = None  # "max"
     assert plan.available_memory() == 8 << 30
+    first = '/sys/fs/cgroup/memory/memory'
+    numbers.update({f'{first}.limit_in_bytes': 2 << 30, f'{first}.usage_in_bytes': 1 << 30, f'{first}.stat': 0})
+    assert plan.available_memory() == 1 << 30
+
+
+def test_cache_of_a_control_group_is_read(tmp_path):
+    (tmp_path / 'memory.stat').write_text('anon 7\ninactive_file 4096\nactive_file 5\n')
+    assert plan._number(f'{tmp_path}/memory.stat', r'^inactive_file (\d+)$') == 4096
 
 
 def _one_by_one(net, alignment, tiling, **_):
@@ -151,16 +176,18 @@ def test_a_system_without_memory_is_told_in_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(TiledInference, 'restore', fail)
     for problem in (MemoryError(), torch.cuda.OutOfMemoryError('CUDA\nout of memory'),
-                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")):
+                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+                    cv2.error('OpenCV: alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 9 bytes')):
         problems.append(problem)
         with pytest.raises(OptionError, match='^burst: out of memory; use a smaller memory'):
             Restorer(weights, Settings(**TILES)).restore(make_burst(), progress=False)
     problems.append(OSError(5, 'Input/output error'))
     with pytest.raises(DataError, match='burst: .*Input/output error'):
         Restorer(weights, Settings(**TILES)).restore(make_burst(), progress=False)
-    problems.append(RuntimeError('a mistake of ours'))
-    with pytest.raises(RuntimeError, match='a mistake of ours'):
-        Restorer(weights, Settings(**TILES)).restore(make_burst(), progress=False)
+    for mistake in (RuntimeError('a mistake of ours'), cv2.error('a mistake of ours')):
+        problems.append(mistake)
+        with pytest.raises(type(mistake), match='a mistake of ours'):
+            Restorer(weights, Settings(**TILES)).restore(make_burst(), progress=False)
 
 
 _MEASURE = '''
@@ -176,7 +203,9 @@ align = sys.argv[6]
 mosaics = [np.random.default_rng(k).integers(200, 3900, (height, width)).astype(np.uint16) for k in range(3)]
 burst = Burst.from_arrays(mosaics, CAMERA)
 memory = resident_memory() + (extra << 20)
-restorer = Restorer(sys.argv[1], Settings(memory=memory, device='cpu', tile=64, overlap=4, radius=6, format='png16', align=align))
+radius = None if align == 'flow' else 6
+settings = Settings(memory=memory, device='cpu', tile=64, overlap=4, radius=radius, format='png16', align=align)
+restorer = Restorer(sys.argv[1], settings)
 open('/proc/self/clear_refs', 'w').write('5')  # the peak of loading does not count
 held = resident_memory()
 result = restorer.restore(burst, sys.argv[2], progress=False)

@@ -83,3 +83,9 @@ def test_what_networks_give_while_training_fits_their_losses(truth):
         build_loss({'type': 'KPNLoss'})(denoiser(lq), truth)
     with pytest.raises(ShapeError, match=r'RawLoss: compares packed raw \[..., 4, 16, 16\], got \[2, 3, 32, 32\]'):
         build_loss({'type': 'RawLoss'})(EDVRBurst(8, 3, 2, 0, 0)(lq), truth, camera=camera)
+
+
+def test_gradients_need_two_pixels():
+    loss, gt = build_loss({'type': 'KPNLoss'}), torch.rand(1, 3, 2, 8)
+    with pytest.raises(ShapeError, match=r'expected frames of at least 2 x 2, got \[1, 3, 4, 1, 4\]'):
+        loss(torch.rand(1, 3, 4, 1, 4), gt)

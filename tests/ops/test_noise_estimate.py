@@ -34,6 +34,19 @@ def error(clean, shot, read, at, *, frames=3):
     return float((NoiseModel.of(*estimate).std(at) / NoiseModel.of(shot, read).std(at) - 1).abs().max())
 
 
+@pytest.mark.parametrize('cap', [0.97, 0.9, 0.6])
+def test_a_sensor_that_saturates_below_white(cap):
+    torch.manual_seed(0)
+    clean = torch.nn.functional.interpolate(torch.rand(1, 4, 24, 24), size=(384, 384), mode='bicubic')[0].clamp(min=0) * 1.4
+    model = NoiseModel.of(2e-3, 5e-3)
+    burst = torch.stack([model.sample(clean) for _ in range(3)]).clamp(max=cap)
+    assert (burst == cap).float().mean() > 0.15
+    shot, read = estimate_noise(burst)
+    for at in (0.1, 0.5):
+        found, true = (NoiseModel(*levels).std(torch.full((4,), at)) for levels in ((shot, read), (model.shot, model.read)))
+        assert (found / true - 1).abs().max() < 0.15
+
+
 @pytest.mark.parametrize(('shot', 'read'), LEVELS)
 @pytest.mark.parametrize('at', [0.02, 0.2, 0.5, 0.9])
 def test_noise_on_a_smooth_scene(shot, read, at):

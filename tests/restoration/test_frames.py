@@ -12,7 +12,7 @@ from jddb_plugin.ops.bayer import demosaic_bilinear
 from jddb_plugin.restoration import Restorer, Settings
 from jddb_plugin.restoration.bursts import Burst
 from jddb_plugin.restoration.frames import load_frames
-from tests.restoration.samples import CAMERA, TILES, make_burst, make_mosaics, mosaic_of, save_net, scenes
+from tests.restoration.samples import CAMERA, make_burst, make_mosaics, mosaic_of, save_net, scenes
 
 
 def _burst(frames):
@@ -192,7 +192,7 @@ def test_pixels_stay_in_place_and_colors_are_not_swapped(passthrough, size, patt
             shown.append(linear.clone())
 
     watch = Watch()
-    settings = Settings(**{**TILES, 'overlap': 8}, coarse='none', format='linear32', reference=0, device='cpu')
+    settings = Settings(tile=16, overlap=8, coarse='none', format='linear32', reference=0, device='cpu')
     result = Restorer(passthrough, settings).restore(burst, watch=watch, progress=False)
     linear = torch.cat(shown, dim=1)
     # The network as it was made is nearest neighbors and a little noise: ramps come out alike.

@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from jddb_plugin.checks import CheckpointError, DataError, OptionError
-from jddb_plugin.restoration import Burst, Restorer, Settings
+from jddb_plugin.restoration import Burst, Restorer, Settings, find_bursts
 from jddb_plugin.restoration import restorer as restorer_module
 from jddb_plugin.restore import main
 from tests.data.test_raw_reader import write_dng
@@ -95,9 +95,11 @@ def test_options_reach_the_picture(tmp_path, weights, capfd):
         return cv2.imread(str(tmp_path / 'a.png')).astype(int)
 
     plain = picture('--reference', 'middle')
-    for other in (['--reference', '0'], ['--noise', '0.2,0.2'], ['--gain', '3'], ['--coarse', 'none'], ['--window', 'released'],
+    for other in (['--reference', '0'], ['--noise', '0.2,0.2'], ['--gain', '3'], ['--window', 'released'],
                   ['--noise', 'estimate'], ['--precision', 'bf16'], ['--frames', '2']):
         assert (picture('--reference', 'middle', *other) != plain).any(), other
+    still = Restorer(weights, Settings(reference='middle', coarse='none', tile=16, overlap=4)).restore(burst, progress=False)
+    assert (still.picture[..., ::-1] != plain).any()
     capfd.readouterr()
     assert run_restore(burst, '-o', tmp_path / 'a.png', '--reference', '1', '--frames', '2', weights=weights) == 0
     assert 'a.png: 2 of 3 frames, reference 1.tif' in capfd.readouterr().out
@@ -286,3 +288,19 @@ def test_three_lines_of_python(tmp_path, weights, burst):
     with pytest.raises(CheckpointError):
         Restorer(burst / '0.tif')
     assert not (tmp_path / 'y.png').exists()
+
+
+def test_the_range_of_a_search_that_is_not_made(weights, burst):
+    for align in ('flow', 'none'):
+        with pytest.raises(OptionError, match=f'^radius: is the range of the search of align: tiles or smooth, not of {align}'):
+            Restorer(weights, Settings(align=align, radius=2)).restore(burst, progress=False)
+
+
+def test_what_is_wrong_with_a_burst_comes_before_its_number_of_frames(tmp_path, weights):
+    write_tiffs(tmp_path / 'a')
+    write_tiffs(tmp_path / 'mixed')
+    cv2.imwrite(str(tmp_path / 'mixed' / '0.png'), np.zeros((8, 8, 3), np.uint8))
+    mixed = find_bursts(tmp_path)[1]
+    for settings in (Settings(), Settings(frames=5), Settings(reference=3)):
+        with pytest.raises(DataError, match='mixed: holds raw files and pictures'):
+            Restorer(weights, settings).restore(mixed, progress=False)
