@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import cast
 
 from jddb_plugin.checks import ExportError, OptionError
 
@@ -34,12 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; returns the exit status: 1 if the export fails or differs, 2 for errors of the user's."""
+    from jddb_plugin.archs.checkpoint import build, detect
     from jddb_plugin.archs.jddb_arch import TwoStageJDDB
     from jddb_plugin.restoration.export import export_refined
-    from jddb_plugin.weights import load_weights
-    net = load_weights(args.weights, coarse='none')  # the coarse stage is not exported
-    if not isinstance(net, TwoStageJDDB):
-        raise OptionError(f'{args.weights}: holds {type(net).__name__}; only the refined stage of TwoStageJDDB can be exported.')
+    from jddb_plugin.weights import read_weights
+    checkpoint = read_weights(args.weights)
+    network = checkpoint.arch or detect(checkpoint.state, args.weights).__name__
+    if network != TwoStageJDDB.__name__:
+        raise OptionError(f'{args.weights}: holds {network}; only the refined stage of TwoStageJDDB can be exported.')
+    net = cast(TwoStageJDDB, build(checkpoint, args.weights, coarse='none'))  # the coarse stage is not exported
     side = args.tile + 2 * args.overlap
     try:
         result = export_refined(net, args.output, frames=args.frames, size=(side, side), ref_idx=args.ref, form=args.form,

@@ -58,7 +58,7 @@ def _add_completion(parser: argparse.ArgumentParser) -> None:
         import shtab
     except ImportError:
         return
-    shtab.add_argument_to(parser, '--print-completion', help='print a completion script for bash, zsh or tcsh')
+    shtab.add_argument_to(parser, '--print-completion', help='print a completion script for a shell')
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

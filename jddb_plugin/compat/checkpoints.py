@@ -59,7 +59,7 @@ def load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool =
     logger = get_root_logger()
     content = load_checkpoint(load_path)
     if param_key is not None:
-        if param_key not in content and 'params' in content:
+        if param_key == 'params_ema' and param_key not in content and 'params' in content:
             logger.info(f"{load_path}: has no '{param_key}'; loading 'params'.")
             param_key = 'params'
         if param_key not in content:

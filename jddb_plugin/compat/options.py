@@ -76,6 +76,8 @@ def _find_model(opt: Mapping[str, Any]) -> type:
     for key in ('name', 'model_type'):
         if not isinstance(opt.get(key), str):
             raise OptionError(f"'{key}' is missing, or not text.")
+    if opt['name'] in ('', '.', '..') or set(opt['name']) & set('/\\'):
+        raise OptionError(f"name: '{opt['name']}' names a folder below experiments or results; expected a name without / and \\.")
     if opt['model_type'] not in MODEL_REGISTRY:
         hint = nearest(opt['model_type'], MODEL_REGISTRY.keys())
         raise OptionError(f"model_type: '{opt['model_type']}' is not registered; {hint}")

@@ -1,6 +1,7 @@
 """Image files: find them, read their headers, decode and encode them."""
 from __future__ import annotations
 
+import io
 import re
 import struct
 from pathlib import Path
@@ -38,7 +39,7 @@ def decode_srgb(content: Optional[bytes], where: str, *, size: Optional[tuple[in
         window: (y, x, height, width) of the part to return; all of it if None.
 
     Raises:
-        DataError: ``content`` is empty, not an image, not of 8 or 16 bits, or of another size.
+        DataError: ``content`` is empty, not an image, not of 8 or 16 bits, of one channel of 16 bits, or of another size.
     """
     if not content:
         raise DataError(f'{where}: empty or missing; rebuild the data set.')
@@ -51,7 +52,19 @@ def decode_srgb(content: Optional[bytes], where: str, *, size: Optional[tuple[in
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f'{where}: expected 8 or 16 bits per channel, got {image.dtype}. A Bayer mosaic must be stored as 16 '
                         'bits, with a metadata.json beside it.')
+    if image.dtype == np.uint16 and _is_gray(content):
+        raise DataError(f'{where}: has one channel of 16 bits, as Bayer mosaics have, which are no pictures. A mosaic must be a '
+                        'TIFF with a metadata.json beside it, see docs/data.md; a gray picture must be stored as RGB.')
     return cv2.cvtColor(_part(image, where, size, window), cv2.COLOR_BGR2RGB)
+
+
+def _is_gray(content: bytes) -> bool:
+    """Whether an image of 16 bits has one channel."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.mode.startswith('I')
+    except (OSError, ValueError, SyntaxError):  # Pillow does not read RGB of 16 bits from every kind of file
+        return False
 
 
 def decode_mosaic(content: Optional[bytes], where: str, *, size: Optional[tuple[int, int]] = None,

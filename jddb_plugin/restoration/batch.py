@@ -71,11 +71,17 @@ def _check_folder(folder: Path) -> None:
         raise DataError(f'{folder}: cannot be written to ({error.strerror or error}); choose another folder.') from error
 
 
-def _check_not_input(targets: Sequence[Path], bursts: Sequence[Burst]) -> None:
+def _check_not_input(targets: Sequence[Path], bursts: Sequence[Burst], folders: Sequence[Path]) -> None:
+    """Raise OptionError for a picture that would replace a frame, or lie among those of one of ``folders``, given as a whole."""
     inputs = {file.resolve() for burst in bursts for file in burst.files}
+    searched = {folder.resolve() for folder in folders}
+    crowded = {file.parent for file in inputs if searched & {file.parent, *file.parents}}
     for target in targets:
         if target.resolve() in inputs:
             raise OptionError(f'{target}: is a frame of the burst and would be overwritten; choose another --output.')
+        if target.resolve().parent in crowded:
+            raise OptionError(f'{target}: would lie among the frames of a burst, and be taken for one of them later; choose '
+                              'another --output.')
 
 
 def _write_report(path: Path, entries: Sequence[Union[BurstReport, FailedBurst]]) -> None:
@@ -135,7 +141,7 @@ def restore_all(inputs: Inputs, output: Path, weights: str, settings: Settings, 
         for entry in failed:
             tqdm.write(one_line(f'error: {entry.error}'), file=sys.stderr)
         targets = _targets(output, bursts, settings.format, several=shard is not None)
-        _check_not_input(targets, bursts)
+        _check_not_input(targets, bursts, [path for path in inputs.paths if path.is_dir()])
         if report is not None:
             _check_folder(report.parent)
         _restore(Restorer(weights, settings), bursts, targets, entries, skip_existing=skip_existing or shard is not None,

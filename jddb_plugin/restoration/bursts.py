@@ -64,6 +64,8 @@ class Burst:
         Raises:
             DataError: a mosaic has another shape, type or range, or the metadata are wrong.
         """
+        if not isinstance(metadata, CameraMetadata):
+            raise DataError(f'{name}: metadata: expected data.metadata.CameraMetadata, got {type(metadata).__name__}.')
         metadata = metadata.check(name)
         for index, mosaic in enumerate(mosaics):
             if mosaic.ndim != 2 or mosaic.dtype != np.uint16 or mosaic.max(initial=0) >= 2 ** metadata.bits:
@@ -86,7 +88,7 @@ def find_bursts(path: Path, *, noise: Optional[tuple[float, float]] = None, cfa:
         skip: a folder that is not searched, e.g. that of the results.
 
     Returns:
-        bursts; one that cannot be used says so when it is checked, so that the others can be restored.
+        bursts; one that cannot be used raises its error when it is checked or read, so that the others can be restored.
 
     Raises:
         DataError: there are none, or frames cannot be told from bursts.
@@ -114,11 +116,12 @@ def _found_burst(clip: FoundClip, noise: Optional[tuple[float, float]], cfa: Opt
     except DataError as error:
         if alone:
             raise
-        return Burst(clip.name, clip.where, (), _no_frame, error=str(error))
+        reason = str(error)
 
+    def read(index: int) -> RawFrame:
+        raise DataError(reason)
 
-def _no_frame(index: int) -> RawFrame:
-    raise IndexError(f'no frame {index}: the burst cannot be restored')
+    return Burst(clip.name, clip.where, (), read, error=reason)
 
 
 def burst_of_files(files: Sequence[Path], *, noise: Optional[tuple[float, float]] = None, cfa: Optional[str] = None) -> Burst:

@@ -9,9 +9,9 @@ import numpy as np
 import jddb_plugin
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.data.dng_writer import write_mosaic_dng
-from jddb_plugin.data.images import decode_srgb
+from jddb_plugin.data.images import IMAGE_SUFFIXES, decode_srgb, in_order
 from jddb_plugin.data.photographs import moving_camera
-from jddb_plugin.data.raw_reader import RawFrame
+from jddb_plugin.data.raw_reader import RAW_SUFFIXES, RawFrame
 from jddb_plugin.files import atomic_write
 from jddb_plugin.restoration.bursts import Burst, noisy_frame
 
@@ -54,7 +54,7 @@ def export_burst(burst: Burst, folder: Union[str, Path], *, reference: Union[Non
 
     Args:
         burst: of a video, see :func:`photograph_burst` for one picture.
-        folder: created if it does not exist; files of these names in it are replaced.
+        folder: created if it does not exist; files of these names in it are replaced, other frames must not lie there.
         reference: index of the frame around which the others lie; the middle one if it is not a number.
         frames: how many, those nearest to the reference; five if None.
 
@@ -62,7 +62,7 @@ def export_burst(burst: Burst, folder: Union[str, Path], *, reference: Union[Non
         the files.
 
     Raises:
-        DataError: the burst is raw already, a frame cannot be read, or a file not written.
+        DataError: the burst is raw already, a frame cannot be read, a file not written, or the folder holds other frames.
         OptionError: no noise is given, or there is no such reference.
     """
     if not burst.is_video:
@@ -73,14 +73,15 @@ def export_burst(burst: Burst, folder: Union[str, Path], *, reference: Union[Non
         raise OptionError(f'{burst.where}: --reference {chosen}: the burst has frames 0 .. {total - 1}.')
     count = min(_FRAMES if frames is None else frames, total)
     first = min(max(chosen - count // 2, 0), total - count)
-    folder = Path(folder)
-    written = []
-    for number, index in enumerate(range(first, first + count)):
-        frame = burst.read(index)
-        path = folder / f'{number:03d}.dng'
-        _write(path, frame, f'noisy raw of {burst.frames[index]}')
-        written.append(path)
-    return written
+    paths = [Path(folder) / f'{number:03d}.dng' for number in range(count)]
+    if Path(folder).is_dir():
+        others = set(in_order(Path(folder).iterdir(), (*RAW_SUFFIXES, *IMAGE_SUFFIXES))) - set(paths)
+        if others:
+            raise DataError(f'{folder}: holds other frames ({min(others).name}), which the burst would be mixed with; choose '
+                            'another folder.')
+    for path, index in zip(paths, range(first, first + count)):
+        _write(path, burst.read(index), f'noisy raw of {burst.frames[index]}')
+    return paths
 
 
 def _write(path: Path, frame: RawFrame, description: str) -> None:

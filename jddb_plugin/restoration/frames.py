@@ -134,7 +134,7 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
             mosaics[index] = Rows(frame.mosaic.shape, np.uint16, folder=None if fits else spool or spool_folder())
             mosaics[index].write(0, frame.mosaic)
             metadata[index], shading[index] = frame.metadata, frame.shading
-            log_once(frame.notes, logged)
+            log_once((*frame.notes, *_crop_note(f'{burst.where}: {burst.frames[index]}', frame)), logged)
             y, x = red_position(frame.metadata.cfa)
             if min(frame.mosaic.shape[0] - y, frame.mosaic.shape[1] - x) < 2:
                 raise DataError(f'{burst.where}: {burst.frames[index]}: is too small, {list(frame.mosaic.shape)}.')
@@ -156,6 +156,14 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
         for mosaic in mosaics.values():
             mosaic.close()
         raise
+
+
+def _crop_note(where: str, frame: RawFrame) -> tuple[str, ...]:
+    """A line if the metadata's crop is ignored."""
+    crop, (height, width) = frame.metadata.crop, frame.mosaic.shape
+    if crop is None or (crop[0] + crop[2] <= height and crop[1] + crop[3] <= width):
+        return ()
+    return (f'{where}: crop {list(crop)} reaches beyond the {width} x {height} samples, ignored',)
 
 
 def _nearest(reference: int, count: Optional[int], total: int) -> range:
@@ -203,10 +211,15 @@ def _brightness(frame: RawFrame, where: str) -> float:
 
 def _check_exposure(burst: Burst, brightness: dict[int, float], reference: int) -> None:
     expected = brightness[reference]
-    for index, value in brightness.items():
-        if not expected / _EXPOSURE < value < expected * _EXPOSURE:
-            raise DataError(f'{burst.where}: {burst.frames[index]}: has another exposure: its mean level is {value:.4f}, that of '
-                            f'the reference {burst.frames[reference]} is {expected:.4f}; remove it.')
+    odd = {index: value for index, value in brightness.items() if not expected / _EXPOSURE < value < expected * _EXPOSURE}
+    if not odd:
+        return
+    if 1 < len(odd) == len(brightness) - 1 and max(odd.values()) < min(odd.values()) * _EXPOSURE:
+        raise DataError(f'{burst.where}: {burst.frames[reference]}: the reference has another exposure than all others: its mean '
+                        f'level is {expected:.4f}, theirs {min(odd.values()):.4f} and more; remove it.')
+    index = next(iter(odd))
+    raise DataError(f'{burst.where}: {burst.frames[index]}: has another exposure: its mean level is {odd[index]:.4f}, that of '
+                    f'the reference {burst.frames[reference]} is {expected:.4f}; remove it.')
 
 
 def _sharpness(frame: RawFrame) -> float:

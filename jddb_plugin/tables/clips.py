@@ -88,6 +88,9 @@ def prepare(root: Path, sets: Sequence[ClipSet], photographs: Optional[Path], cl
         return
     if photographs is None:
         raise DataError(f'{root}: is not built yet; give --photographs FOLDER once (and --clips FOLDER for real clips).')
+    for option, folder in (('--photographs', photographs), ('--clips', clips)):
+        if folder is not None and not folder.exists():
+            raise DataError(f'{option}: {folder}: no such folder.')
     files = in_order((file for file in photographs.rglob('*') if file.is_file()), IMAGE_SUFFIXES)
     real = find_clips(clips) if clips is not None else []
     sources = {'photographs': [file.name for file in files], 'clips': [clip.name for clip in real],

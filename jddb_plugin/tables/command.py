@@ -135,8 +135,6 @@ def _add_study(parser: argparse.ArgumentParser, tables: Sequence[int]) -> None:
     parser.add_argument('--study', choices=('tables', *_DATA), default='tables', help='default: tables')
     parser.add_argument('--tables', nargs='+', type=int, choices=tables, help="the paper's that are wanted (default: 1 2 4)" + (
                             '; 5 restores the bursts of figure 5' if 5 in tables else ''))
-    parser.add_argument('--systems', nargs='+', metavar='ROW', help='default: all of ' + ', '.join(ROWS[1]) + '; of table 4: '
-                        + ', '.join(ROWS[4]))
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='default: 0')
     parser.add_argument('--all-seeds', action='store_true',
                         help=f'of the small study: all seeds for all rows, not only for {", ".join(_ALL_SEEDS)}')
@@ -155,6 +153,9 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
         command = commands.add_parser(name)
         command.set_defaults(function=function)
         _add_study(command, sorted(report.TABLES) if name == 'print' else (1, 2, 4, 5))
+        if name != 'print':
+            command.add_argument('--systems', nargs='+', metavar='ROW', help='default: all of ' + ', '.join(ROWS[1])
+                                 + '; of table 4: ' + ', '.join(ROWS[4]))
         if name == 'run':
             command.add_argument('--seconds', type=float, metavar='S', help='CPU seconds of every training')
             command.add_argument('--index', type=int, metavar='K', help='training K alone, and the tests that it makes possible')

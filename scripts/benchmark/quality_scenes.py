@@ -73,6 +73,8 @@ def make_scene(name: str, kind: str, border: int, frames: list[np.ndarray], nois
 
 
 def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f'{folder}: no such folder.')
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
     if not files:
         raise DataError(f'{folder}: holds no images ({", ".join(_SUFFIXES)}).')
@@ -81,6 +83,8 @@ def _images(folder: Path) -> list[Path]:
 
 def clip_scenes(root: Path, count: int, noise: tuple[float, float]) -> Iterator[Scene]:
     """One burst of each clip: the ``count`` frames around its middle."""
+    if not root.is_dir():
+        raise DataError(f'{root}: no such folder.')
     for folder in sorted(p for p in root.iterdir() if p.is_dir()):
         files = _images(folder)
         first = max((len(files) - count) // 2, 0)

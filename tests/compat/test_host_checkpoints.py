@@ -68,9 +68,14 @@ def test_a_state_of_another_experiment_serves_the_first_auto_resume(train):
     assert sorted(p.name for p in Path('experiments/again/training_states').iterdir()) == ['3.state', '4.state']
 
 
-def test_a_run_that_started_from_a_bare_state_dict_is_resumed(train):
+def test_a_run_that_started_from_a_bare_state_dict_is_resumed(train, capsys):
     assert train(**{'train.total_iter': 1}) == 0
     torch.save(weights('experiments/edvr', 'net_g_1.pth'), 'bare.pth')
+    wrong = {'name': 'wrong', 'path.pretrain_network_g': 'experiments/edvr/models/net_g_1.pth', 'path.param_key_g': 'parms'}
+    assert train(**wrong) == 2
+    assert "no 'parms' in it, but ['params', 'params_ema']" in capsys.readouterr().err
+    assert train(name='../edvr') == 2
+    assert "name: '../edvr' names a folder below experiments" in capsys.readouterr().err
     bare = {'name': 'bare', 'path.pretrain_network_g': 'bare.pth', 'path.param_key_g': '~', 'train.ema_decay': 0}
     assert train(**bare) == 0
     assert train('--auto_resume', **bare, **{'train.total_iter': 3}) == 0

@@ -62,3 +62,14 @@ def test_a_mosaic_in_floating_point_is_told_from_a_damaged_file():
     content = cv2.imencode('.tiff', np.zeros((8, 8), np.float32))[1].tobytes()
     with pytest.raises(DataError, match='x: expected 8 or 16 bits per channel, got float32. A Bayer mosaic must be stored'):
         decode_srgb(content, 'x')
+
+
+@pytest.mark.parametrize('kind', ['mosaic', 'tiff'])
+def test_a_mosaic_is_no_picture(kind):
+    content = _sound('mosaic')
+    if kind == 'tiff':
+        content = to_tiff(content, 'test')
+    with pytest.raises(DataError, match='^x: has one channel of 16 bits'):
+        decode_srgb(content, 'x')
+    for color in (_sound('picture'), _sound('tiff'), cv2.imencode('.png', np.zeros((8, 8), np.uint8))[1].tobytes()):
+        assert decode_srgb(color, 'x').shape[2] == 3

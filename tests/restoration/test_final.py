@@ -245,6 +245,9 @@ def test_video_frames_are_exported_as_dngs(tmp_path):
         assert np.allclose(meta.color_matrix, expected.metadata.color_matrix, atol=1e-5)
         assert (meta.cfa, meta.black_level, meta.white_level) == ('rggb', (0,) * 4, (65535,) * 4)
     assert len(export_burst(find_bursts(folder, noise=_NOISE)[0], tmp_path / 'three', frames=3, reference=0)) == 3
+    with pytest.raises(DataError, match=r'out: holds other frames \(003.dng\)'):
+        export_burst(find_bursts(folder, noise=_NOISE)[0], tmp_path / 'out', frames=3)
+    assert len(list((tmp_path / 'out').iterdir())) == 5
 
 
 def test_exported_dngs_are_read_by_libraw_and_valid(tmp_path):

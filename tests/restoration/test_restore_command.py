@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from jddb_plugin.checks import CheckpointError, DataError, OptionError
 from jddb_plugin.restoration import Burst, Restorer, Settings, find_bursts
 from jddb_plugin.restoration import restorer as restorer_module
+from jddb_plugin.restoration.frames import load_frames
 from jddb_plugin.restore import main
 from tests.data.test_raw_reader import write_dng
 from tests.restoration.samples import (
@@ -304,3 +305,30 @@ def test_what_is_wrong_with_a_burst_comes_before_its_number_of_frames(tmp_path, 
     for settings in (Settings(), Settings(frames=5), Settings(reference=3)):
         with pytest.raises(DataError, match='mixed: holds raw files and pictures'):
             Restorer(weights, settings).restore(mixed, progress=False)
+
+
+def test_a_picture_does_not_go_among_the_frames(tmp_path, weights, capfd):
+    folder = write_tiffs(tmp_path / 'bursts' / 'a', size=(40, 48))
+    for output in (folder / 'x.png', folder):
+        assert run_restore(folder, '-o', output, weights=weights) == 2
+        assert 'would lie among the frames of a burst' in error_line(capfd)
+    assert run_restore(*sorted(folder.glob('*.tif')), '-o', folder / 'x.png', weights=weights) == 0  # files that were named
+    (folder / 'x.png').unlink()
+    assert run_restore(tmp_path / 'bursts', '-o', tmp_path / 'bursts', weights=weights) == 0
+
+
+def test_the_reference_may_be_the_frame_of_another_exposure(tmp_path):
+    mosaics = make_mosaics(3)
+    brighter = [np.minimum(2.0 * mosaic, 4000).astype(np.uint16) for mosaic in mosaics]
+    for frames, reference, message in (
+            ([brighter[0], mosaics[1], brighter[2]], 1, 'frame 1: the reference has another exposure'),
+            ([mosaics[0], mosaics[1], brighter[2]], 1, 'frame 2: has another exposure'),
+            ([mosaics[0], brighter[1]], 0, 'frame 1: has another exposure')):
+        with pytest.raises(DataError, match=message):
+            load_frames(Burst.from_arrays(frames, CAMERA), reference=reference, count=None, noise=(0.01, 0.01))
+
+
+def test_a_crop_that_is_ignored_is_logged(caplog):
+    camera = dataclasses.replace(CAMERA, crop=(10, 10, 500, 500))
+    load_frames(Burst.from_arrays(make_mosaics(3), camera), reference=1, count=None, noise=(0.01, 0.01)).close()
+    assert [record.message for record in caplog.records if 'crop [10, 10, 500, 500] reaches beyond' in record.message]
