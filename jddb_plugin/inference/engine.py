@@ -1,4 +1,4 @@
-"""Restore frames of any size by any burst network: tiles and aligned rows take no more of higher ones.
+"""Restore frames of any size by any burst network, in memory that is planned before.
 
 The motion of the burst is estimated once. Then rows of tiles are processed from top to bottom: their aligned rows are made, tile
 after tile is restored and blended, and rows that no later tile touches are handed out.

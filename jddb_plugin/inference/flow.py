@@ -69,7 +69,7 @@ class FlowAlignment(Alignment):
     def __init__(self, source: RowSource, device: torch.device) -> None:
         super().__init__(source, device)
         self.max_displacement = farthest_motion(source.count, source.ref_idx)
-        self._fractions = min(_FRACTIONS, _LARGEST // self.max_displacement)
+        self._fractions = max(1, min(_FRACTIONS, _LARGEST // self.max_displacement))
         self._motion: dict[int, np.ndarray] = {}
 
     @property
@@ -112,8 +112,8 @@ class FlowAlignment(Alignment):
         reference, image = (images[index, used.start:used.stop] for index in (self.source.ref_idx, frame))
         seed = patches.at(frame, used.start, used.stop, self.source.size[1]).float().cpu().numpy()
         found = refine_motion(reference, image, seed)[kept.start - used.start:kept.stop - used.start]
-        found = found.clip(-self.max_displacement, self.max_displacement) * self._fractions
-        np.rint(found, out=self._motion[frame][kept.start:kept.stop], casting='unsafe')
+        farthest = min(self.max_displacement, _LARGEST // self._fractions)
+        np.rint(found.clip(-farthest, farthest) * self._fractions, out=self._motion[frame][kept.start:kept.stop], casting='unsafe')
 
     def estimation_bytes(self, step: int) -> int:
         """See :class:`Alignment`. The flow is computed by the CPU, wherever the network runs."""
