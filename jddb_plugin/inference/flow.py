@@ -113,7 +113,8 @@ class FlowAlignment(Alignment):
         seed = patches.at(frame, used.start, used.stop, self.source.size[1]).float().cpu().numpy()
         found = refine_motion(reference, image, seed)[kept.start - used.start:kept.stop - used.start]
         farthest = min(self.max_displacement, _LARGEST // self._fractions)
-        np.rint(found.clip(-farthest, farthest) * self._fractions, out=self._motion[frame][kept.start:kept.stop], casting='unsafe')
+        found = found.clip(-farthest, farthest) * self._fractions
+        np.rint(found, out=self._motion[frame][kept.start:kept.stop], casting='unsafe')
 
     def estimation_bytes(self, step: int) -> int:
         """See :class:`Alignment`. The flow is computed by the CPU, wherever the network runs."""
