@@ -78,6 +78,11 @@ class CameraMetadata:
         black, white = (cell_to_rggb(level, self.cfa) for level in (self.black_level, self.white_level))
         return normalize(pack(mosaic), black, white)
 
+    def crop_within(self, height: int, width: int) -> Optional[tuple[int, ...]]:
+        """``crop`` if a mosaic of that size holds it."""
+        crop = self.crop
+        return crop if crop is not None and crop[0] + crop[2] <= height and crop[1] + crop[3] <= width else None
+
     def preview(self, mosaic: Tensor) -> Tensor:
         """A picture of a mosaic as it is: demosaicked bilinearly, not denoised.
 

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.checks import OptionError
 from jddb_plugin.inference.align import Alignment
+from jddb_plugin.inference.source import RowSource
 from jddb_plugin.inference.tiling import TilingOptions, cover_grid
 from jddb_plugin.ops.tiling import TileGrid
 
@@ -234,13 +235,15 @@ def make_plan(net: BurstNetwork, alignment: Alignment, tiling: TilingOptions, *,
     for_motion = host if alignment.on_host and host is not None else free
     estimating = alignment.estimation_bytes(1)
     if alignment.on_host and estimating > for_motion:
-        raise _too_little_for_motion(source.size, source.count, estimating, for_motion, where)
+        raise _too_little(where, 'to estimate the motion', source, '', estimating, for_motion)
     choices = [(grid, batch) for grid in grids for batch in batches]
     fitting = next((choice for choice in choices if restoring(*choice) <= free), None)
     if fitting is None or estimating > for_motion:
         grid = grids[-1] if fitting is None else fitting[0]
         needed = max(0 if alignment.on_host else estimating, restoring(grid, 1))
-        raise _too_little(source.size, source.count, grid, needed, free, where, searches=alignment.name in ('tiles', 'smooth'))
+        tiles = f' in tiles of {grid.size[1]} x {grid.size[0]}'
+        smaller = 'a smaller --tile or --radius, ' if alignment.windows is not None else 'a smaller --tile, '
+        raise _too_little(where, 'for a single tile', source, tiles, needed, free, smaller)
     grid, tile_batch = fitting
     steps = alignment.steps
     step = next(step for step in _descending(steps) if step == 1 or alignment.estimation_bytes(step) <= for_motion)
@@ -264,19 +267,10 @@ def _descending(steps: int) -> range:
     return range(steps, 0, -1)
 
 
-def _too_little(size: tuple[int, int], count: int, grid: TileGrid, needed: int, free: int, where: str, *,
-                searches: bool) -> OptionError:
+def _too_little(where: str, what: str, source: RowSource, tiles: str, needed: int, free: int, smaller: str = '') -> OptionError:
     mega = 1 << 20
-    smaller = 'a smaller --tile or --radius' if searches else 'a smaller --tile'
+    height, width = source.size
     return OptionError(
-        f'{where}: not enough memory for a single tile: {count} frames of {size[1] * 2} x {size[0] * 2} in tiles of '
-        f'{grid.size[1]} x {grid.size[0]} take about {needed // mega + 1} MB, and --memory leaves {max(free, 0) // mega} MB for '
-        f'them; give at least {(needed - free) // mega + 1} MB more, {smaller}, or fewer --frames.')
-
-
-def _too_little_for_motion(size: tuple[int, int], count: int, needed: int, free: int, where: str) -> OptionError:
-    mega = 1 << 20
-    return OptionError(
-        f'{where}: not enough memory to estimate the motion: {count} frames of {size[1] * 2} x {size[0] * 2} take about '
+        f'{where}: not enough memory {what}: {source.count} frames of {width * 2} x {height * 2}{tiles} take about '
         f'{needed // mega + 1} MB, and --memory leaves {max(free, 0) // mega} MB for them; give at least '
-        f'{(needed - free) // mega + 1} MB more, or fewer --frames.')
+        f'{(needed - free) // mega + 1} MB more, {smaller}or fewer --frames.')

@@ -161,7 +161,7 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
 def _crop_note(where: str, frame: RawFrame) -> tuple[str, ...]:
     """A line if the metadata's crop is ignored."""
     crop, (height, width) = frame.metadata.crop, frame.mosaic.shape
-    if crop is None or (crop[0] + crop[2] <= height and crop[1] + crop[3] <= width):
+    if crop is None or frame.metadata.crop_within(height, width) is not None:
         return ()
     return (f'{where}: crop {list(crop)} reaches beyond the {width} x {height} samples, ignored',)
 

@@ -30,9 +30,7 @@ def final_picture(picture: Rows, metadata: CameraMetadata) -> Optional[Rows]:
     is linear between the centers of pixels.
     """
     height, width = picture.shape[:2]
-    crop = metadata.crop
-    if crop is not None and (crop[0] + crop[2] > height or crop[1] + crop[3] > width):
-        crop = None
+    crop = metadata.crop_within(height, width)
     wanted = final_size(dataclasses.replace(metadata, crop=crop), (height, width))
     top, left, height, width = (0, 0, height, width) if crop is None else crop
     if crop is None and wanted == (height, width):

@@ -207,7 +207,7 @@ class Restorer:
         window = SearchWindow(radius if settings.radius is None else settings.radius, _STRIDE, settings.window)
         align = 'tiles' if settings.align is None and released and self.net.aligned_input else settings.align
         alignment = make_alignment(self.net, FramesSource(frames), align, tiling, window)
-        if settings.radius is not None and alignment.name not in ('tiles', 'smooth'):
+        if settings.radius is not None and alignment.windows is None:
             raise OptionError(f'is the range of the search of align: tiles or smooth, not of {alignment.name}; leave it out.',
                               field='radius')
         return tiling, alignment

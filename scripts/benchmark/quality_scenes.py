@@ -72,10 +72,14 @@ def make_scene(name: str, kind: str, border: int, frames: list[np.ndarray], nois
     return Scene(name, kind, border, model.with_map(noisy)[None], linear[len(frames) // 2], noise)
 
 
-def _images(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f'{folder}: no such folder.')
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+    return sorted(folder.iterdir())
+
+
+def _images(folder: Path) -> list[Path]:
+    files = [p for p in _entries(folder) if p.suffix.lower() in _SUFFIXES]
     if not files:
         raise DataError(f'{folder}: holds no images ({", ".join(_SUFFIXES)}).')
     return files
@@ -83,9 +87,7 @@ def _images(folder: Path) -> list[Path]:
 
 def clip_scenes(root: Path, count: int, noise: tuple[float, float]) -> Iterator[Scene]:
     """One burst of each clip: the ``count`` frames around its middle."""
-    if not root.is_dir():
-        raise DataError(f'{root}: no such folder.')
-    for folder in sorted(p for p in root.iterdir() if p.is_dir()):
+    for folder in (p for p in _entries(root) if p.is_dir()):
         files = _images(folder)
         first = max((len(files) - count) // 2, 0)
         chosen = files[first:first + count]

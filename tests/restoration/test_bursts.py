@@ -65,6 +65,8 @@ def test_a_folder_of_folders_and_what_is_broken_among_them(tmp_path):
     assert [burst.name for burst in bursts] == ['a', 'b', 'mixed']
     assert bursts[0].read(1).metadata == dataclasses.replace(CAMERA, source='1.tif')
     with pytest.raises(DataError, match='mixed: holds raw files and pictures'):  # only then: others go on
+        bursts[2].read(0)
+    with pytest.raises(DataError, match='mixed: holds raw files and pictures'):
         bursts[2].check()
     with pytest.raises(DataError, match='mixed: holds raw files and pictures'):
         find_bursts(tmp_path / 'mixed')

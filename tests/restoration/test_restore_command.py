@@ -99,8 +99,9 @@ def test_options_reach_the_picture(tmp_path, weights, capfd):
     for other in (['--reference', '0'], ['--noise', '0.2,0.2'], ['--gain', '3'], ['--window', 'released'],
                   ['--noise', 'estimate'], ['--precision', 'bf16'], ['--frames', '2']):
         assert (picture('--reference', 'middle', *other) != plain).any(), other
-    still = Restorer(weights, Settings(reference='middle', coarse='none', tile=16, overlap=4)).restore(burst, progress=False)
-    assert (still.picture[..., ::-1] != plain).any()
+    unsearched = ['--tile', '16', '--overlap', '4', '--reference', 'middle', '--coarse', 'none', '--weights', str(weights)]
+    assert main([str(burst), '-o', str(tmp_path / 'a.png'), *unsearched]) == 0
+    assert (cv2.imread(str(tmp_path / 'a.png')).astype(int) != plain).any()
     capfd.readouterr()
     assert run_restore(burst, '-o', tmp_path / 'a.png', '--reference', '1', '--frames', '2', weights=weights) == 0
     assert 'a.png: 2 of 3 frames, reference 1.tif' in capfd.readouterr().out
