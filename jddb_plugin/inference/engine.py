@@ -84,6 +84,7 @@ class TiledInference:
         on_tiles: called with the number of tiles after each batch.
 
     Attributes:
+        precision: of the convolutions.
         seconds: spent in alignment, and in restoration (with blending).
     """
 
@@ -91,8 +92,9 @@ class TiledInference:
                  on_tiles: Callable[[int], object] = lambda count: None) -> None:
         self.net, self.alignment, self.plan = net, alignment, plan
         self.grid, self.source = plan.grid, alignment.source
-        self.bf16, self.on_tiles = bf16, on_tiles
+        self.on_tiles = on_tiles
         self.device = alignment.device
+        self.precision = 'bf16' if bf16 else 'float32'
         self.seconds = {'alignment': 0.0, 'restoration': 0.0}
 
     @torch.no_grad()
@@ -129,7 +131,7 @@ class TiledInference:
     def restore(self, band: Band, chosen: slice) -> Tensor:
         """Some tiles of a row, [t, 3, 2h, 2w] of linear camera RGB."""
         tiles = extract_tiles(band.rows, band.corners[:, chosen], band.offsets[:, chosen], self.grid.size)[0]
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == 'bf16'):
             return self.net.restore(tiles, self.source.ref_idx).float()
 
     def _inside(self, canvas: Tensor, top: int, rows: int) -> Optional[tuple[int, Tensor]]:

@@ -166,7 +166,7 @@ def _facts(frames: Frames, result: Restored, settings: Settings, where: str) -> 
                   'Read (R, Gr, Gb, B)': ', '.join(f'{value:.3g}' for value in read)},
         'Camera': {**exif_summary(result.exif), **levels},
         'Network': {**network, 'Tiles': f'{len(plan.grid)} of {plan.grid.size[1]} x {plan.grid.size[0]} px of packed raw',
-                    'Device': f'{inference.device}, {settings.precision}'},
+                    'Device': f'{inference.device}, {inference.precision}'},
         'Time and memory': {**{part.capitalize(): f'{value:.1f} s' for part, value in result.seconds.items()},
                             'Tiles at once': str(plan.tile_batch),
                             **memory},

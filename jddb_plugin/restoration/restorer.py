@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.archs.dpbm_arch import SCALE
 from jddb_plugin.checks import DataError, OptionError, ShapeError
 from jddb_plugin.inference.align import Alignment
@@ -33,6 +34,7 @@ from jddb_plugin.restoration.picture import FORMATS, Format, check_suffix
 from jddb_plugin.restoration.rows import Rows, spool_folder
 from jddb_plugin.restoration.settings import Settings
 from jddb_plugin.restoration.source import FramesSource
+from jddb_plugin.runtime.machine import computes_in_bf16
 from jddb_plugin.weights import load_weights
 
 #: Tiles of the paper's tests (tile, overlap, radius): of REDS4 for video frames up to this many pixels, of 4K for all else.
@@ -95,6 +97,7 @@ class Restorer:
         self.device = choose_device(settings.device)
         self.net = load_weights(self.weights, coarse=settings.coarse).to(self.device)
         self.net.to(memory_format=torch.channels_last)
+        self.precision = choose_precision(settings.precision, self.net, self.device)
         self.budget = Budget(default_memory() if settings.memory is None else settings.memory, resident_memory())
         if self.budget.free <= 0:
             if settings.memory is None:
@@ -184,7 +187,7 @@ class Restorer:
             watch.start(frames, gain)
         develop = Developer(frames, gain, kind)
         with tqdm(total=0, unit='tile', desc=burst.name, disable=None if progress else True, leave=False) as bar:
-            inference = TiledInference(self.net, alignment, plan, bf16=settings.precision == 'bf16', on_tiles=bar.update)
+            inference = TiledInference(self.net, alignment, plan, bf16=self.precision == 'bf16', on_tiles=bar.update)
             bar.total = len(plan.grid)
             for first, linear in inference:
                 for start in range(0, linear.shape[1], _DEVELOPED_ROWS):
@@ -266,6 +269,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_precision(name: str, net: BurstNetwork, device: torch.device) -> str:
+    """'float32' or 'bf16', for an option that may be 'auto'."""
+    if name != 'auto':
+        return name
+    return 'bf16' if net.suits_bf16 and device.type == 'cpu' and computes_in_bf16() else 'float32'
+
+
 def _only_burst(path: Path, settings: Settings) -> Burst:
     noise = settings.noise if isinstance(settings.noise, tuple) else None
     bursts = find_bursts(path, noise=noise) if path.is_dir() else [burst_of_files([path], noise=noise)]
@@ -280,7 +290,7 @@ def _description(burst: Burst, frames: Frames, result: Restored, settings: Setti
         'burst': burst.name, 'frames': list(frames.names), 'reference': frames.names[frames.ref_idx],
         'values': kind.values,
         'gain': round(result.gain, 4), 'window': settings.window, 'align': result.inference.alignment.name,
-        'precision': settings.precision,
+        'precision': result.inference.precision,
         'noise_shot': [round(float(v), 8) for v in frames.noise.shot[frames.ref_idx]],
         'noise_read': [round(float(v), 8) for v in frames.noise.read[frames.ref_idx]],
     }

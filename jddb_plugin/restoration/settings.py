@@ -14,6 +14,8 @@ from jddb_plugin.options import Options, option, parse_memory
 FORMAT_NAMES = ('png', 'png16', 'tiff', 'tiff16', 'linear16', 'linear32', 'dng')
 #: Those of :data:`jddb_plugin.inference.engine.ALIGNMENTS`.
 ALIGNMENT_NAMES = ('tiles', 'smooth', 'flow', 'none')
+#: Of the convolutions.
+PRECISIONS = ('auto', 'float32', 'bf16')
 
 #: Tile, overlap and radius are at most this.
 _LARGEST = 4096
@@ -46,7 +48,8 @@ class Settings(Options):
         format: of the picture file, a name of :data:`jddb_plugin.restoration.picture.FORMATS`.
         gain: brightness of the picture; None makes 1 % of the noisy reference white (1 for video frames, and linear pictures).
         device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
-        precision: 'float32', or 'bf16' for the convolutions of the refined stage.
+        precision: of the convolutions: 'float32', 'bf16', or 'auto', which is bf16 for networks that it suits, on a CPU that
+            computes in it.
         memory: bytes that the process may hold, or a text such as '2G'; None is half of the available memory. On a GPU the
             tiles use its free memory.
         tile, overlap: of the tiles that are matched and restored. None is the paper's for align 'tiles': 64 and 4 for video
@@ -75,7 +78,8 @@ class Settings(Options):
     gain: Optional[float] = option(None, group='output', metavar='X', help=(
         'brightness of the picture (default: 1 %% of the noisy reference becomes white)'))
     device: str = option('auto', group='how', metavar='DEVICE', help='auto (default), cpu, cuda, cuda:1, ...')
-    precision: str = option('float32', group='how', choices=('float32', 'bf16'), help='of the convolutions (default: float32)')
+    precision: str = option('auto', group='how', choices=PRECISIONS, help=(
+        'of the convolutions (default: auto, which is bf16 for the weights of the package on a CPU that computes in it, else float32)'))
     memory: Optional[int] = option(None, group='how', metavar='SIZE', parse=parse_memory, help=(
         'memory limit of the process, e.g. 2G (default: half of the available memory)'))
     tile: Optional[int] = option(None, group='how', metavar='N', help=(
@@ -101,7 +105,7 @@ class Settings(Options):
         """Raise OptionError for a value that cannot be used."""
         check_choice(self.format, FORMAT_NAMES, 'format')
         check_choice(self.window, ('symmetric', 'released'), 'window')
-        check_choice(self.precision, ('float32', 'bf16'), 'precision')
+        check_choice(self.precision, PRECISIONS, 'precision')
         if self.align is not None:
             check_choice(self.align, ALIGNMENT_NAMES, 'align')
         if self.align in ('smooth', 'flow') and self.window == 'released':

@@ -17,6 +17,12 @@ def machine(device: torch.device) -> dict[str, str]:
             'torch': torch.__version__, 'torchvision': torchvision.__version__, 'jddb_plugin': jddb_plugin.__version__}
 
 
+def computes_in_bf16() -> bool:
+    """Whether the CPU has instructions for bfloat16; False where PyTorch cannot tell, as before 2.6."""
+    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
+    return any(capabilities.get(name, False) for name in ('avx512_bf16', 'amx_bf16'))
+
+
 def _processor() -> str:
     info = Path('/proc/cpuinfo')
     if info.exists():

@@ -14,12 +14,23 @@ def _scene(side):
     return F.interpolate(torch.rand(1, 3, side // 14, side // 14), size=(side, side), mode='bicubic').clamp(0, 1)
 
 
-def test_passthrough_kernels_start_as_the_mean_of_the_frames():
+def test_passthrough_kernels_start_as_half_the_reference_and_half_the_mean():
     network = KPN(4, 3, 3, init='passthrough')
     nn.init.zeros_(network.to_kernels.weight)
     tiles = torch.rand(1, 3, 8, 16, 16)
-    torch.testing.assert_close(network.denoise(tiles, 1), tiles[:, :, :4].mean(dim=1))
-    torch.testing.assert_close(network.train()(tiles), tiles[:, :, :4])
+    raw = tiles[:, :, :4]
+    torch.testing.assert_close(network.denoise(tiles, 1), (raw[:, 1] + raw.mean(dim=1)) / 2)
+    torch.testing.assert_close(network.train()(tiles).mean(dim=1), (raw[:, 1] + raw.mean(dim=1)) / 2)
+
+
+def test_passthrough_kernels_keep_the_size_of_the_signal():
+    spread = {}
+    for init in ('paper', 'passthrough'):
+        network = KPN(16, 5, 5, init=init)
+        network.to_kernels.bias.data.zero_()
+        network.to_kernels.weight.data.mul_(10 if init == 'passthrough' else 1)
+        spread[init] = network.kernels(torch.rand(1, 5, 8, 32, 32), 2).std()
+    assert spread['paper'] < 0.1 < spread['passthrough'] < 10
 
 
 def test_passthrough_gcp_net_starts_as_a_picture_of_the_reference():

@@ -6,7 +6,7 @@ import torch
 from jddb_plugin.checks import ShapeError
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.noise import NoiseModel
-from jddb_plugin.ops.optical_flow import PatchMotion, align_burst, estimate_motion, match_patches, shrink
+from jddb_plugin.ops.optical_flow import PatchMotion, align_burst, estimate_motion, match_patches, settle, shrink
 from jddb_plugin.ops.stabilization import Stabilizer
 
 SHOT, READ = 6.4e-3, 2e-2
@@ -47,6 +47,39 @@ def test_motion_of_a_shifted_scene(shift, border):
     inner = motion[2, border:-border, border:-border]
     expected = torch.tensor([-shift[0] / 2, -shift[1] / 2])  # packed px; what moves down in the picture is found higher up
     assert (inner - expected).abs().mean() < 0.25
+
+
+def test_a_scene_that_stands_still_does_not_move():
+    lq, _ = _burst([(0, 0), (0, 0)])
+    assert (estimate_motion(lq[0, :, :4], _stabilizer(), 0)[1] == 0).float().mean() > 0.95
+
+
+def test_motion_of_less_than_a_pixel_stays():
+    lq, _ = _burst([(0, 0), (1, -0.6)])
+    motion = estimate_motion(lq[0, :, :4], _stabilizer(), 0)[1, 70:-70, 70:-70]
+    assert (motion.mean(dim=(0, 1)) - torch.tensor([-0.5, 0.3])).abs().max() < 0.1
+
+
+def test_a_small_object_that_moves_in_a_scene_that_stands_still():
+    motion = np.zeros((90, 80, 2), np.float32)
+    motion[40:44, 50:54] = (3, -1)
+    assert np.array_equal(settle(motion), motion)
+
+
+def test_settled_motion_is_that_of_nested_loops():
+    rng = np.random.default_rng(3)
+    ramp = np.linspace(-0.1, 0.5, 140)[None, :, None]
+    motion = (rng.normal(0, 0.2, (90, 140, 2)) + ramp).astype(np.float32)
+    found = settle(motion)
+    kept = np.empty((90 - 64, 140 - 64))
+    for y in range(32, 90 - 32):
+        for x in range(32, 140 - 32):
+            square = motion[y - 32:y + 33, x - 32:x + 33].astype(np.float64)
+            around = np.linalg.norm(square.clip(-1, 1).mean(axis=(0, 1)))
+            own = np.linalg.norm(motion[y, x].astype(np.float64))
+            kept[y - 32, x - 32] = min(max((max(around, own / 3) - 0.15) / 0.15, 0), 1)
+    assert (kept == 0).any() and (kept == 1).any()
+    np.testing.assert_allclose(found[32:-32, 32:-32], motion[32:-32, 32:-32] * kept[..., None], atol=2e-5)
 
 
 def test_without_the_patches_large_shifts_are_not_found(monkeypatch):
