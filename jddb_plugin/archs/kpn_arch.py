@@ -5,8 +5,8 @@ is the mean of the frames, each filtered by its kernels.
 
 Deviations:
     Frames are packed raw, whose four planes share a pixel's kernel.
-    ``init: passthrough`` is for short trainings. It starts with kernels that give half of the reference and half of the mean of all
-    frames, and with the weights of He et al. (ICCV 2015): Xavier's halve the signal's variance in each of 24 layers.
+    ``init: passthrough`` is for short trainings. It starts with kernels that give half of the reference and half of the mean of
+    all frames, and with the weights of He et al. (ICCV 2015): Xavier's halve the signal's variance in each of 24 layers.
 """
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ class KPN(BurstDenoiser):
                 nn.init.xavier_normal_(layer.weight)
                 nn.init.zeros_(bias_of(layer))
         if init == 'passthrough':
-            self._pass_through()
+            self._pass_through(num_frame)
         self.context = 166
 
     @torch.no_grad()
-    def _pass_through(self) -> None:
+    def _pass_through(self, num_frame: int) -> None:
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')
@@ -98,7 +98,7 @@ class KPN(BurstDenoiser):
         self.to_kernels.weight.mul_(0.1)
         centers = bias_of(self.to_kernels)[taps // 2::taps]
         centers.fill_(0.5)
-        centers[self.num_frame // 2] += 0.5 * self.num_frame
+        centers[num_frame // 2] += 0.5 * num_frame
 
     @classmethod
     def detect(cls, state: Mapping[str, Tensor]) -> bool:

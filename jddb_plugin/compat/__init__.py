@@ -30,8 +30,8 @@ def provide_functional_tensor() -> None:
 
 def prepare_import() -> None:
     """What must happen before basicsr is imported."""
-    provide_functional_tensor()
     deferred.defer_imports()
+    provide_functional_tensor()  # looks into torchvision
 
 
 @functools.cache

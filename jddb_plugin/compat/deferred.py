@@ -1,4 +1,4 @@
-"""Imports of basicsr 1.4.2 that few runs need, put off until they are used: half of the time that its import takes."""
+"""Imports of basicsr 1.4.2 and torchvision that few runs need, put off until they are used: most of the time of a start."""
 from __future__ import annotations
 
 import builtins
@@ -39,23 +39,27 @@ class _Names:
 
 
 _import = builtins.__import__
+#: Packages that basicsr's modules import, and one module that one of torchvision's does.
 _LATE = ('scipy', 'distutils')
+_LATE_OF_TORCHVISION = ('torchvision.ops.roi_align', 'torch._dynamo.utils')
 
 
 def _import_later(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
     importer = (globals or {}).get('__name__', '')
-    if level == 0 and fromlist and importer.startswith('basicsr.') and name.partition('.')[0] in _LATE:
+    of_basicsr = importer.startswith('basicsr.') and name.partition('.')[0] in _LATE
+    if level == 0 and fromlist and (of_basicsr or (importer, name) == _LATE_OF_TORCHVISION):
         # scipy deprecates ndimage.filters, which metrics/niqe.py:5 imports.
         return _Names(name.replace('scipy.ndimage.filters', 'scipy.ndimage'))
     return _import(name, globals, locals, fromlist, level)
 
 
 def defer_imports() -> None:
-    """Let basicsr's modules, and no others, have names of scipy and distutils that are imported when they are called.
+    """Let basicsr's modules, and one of torchvision's, have names that are imported when they are called.
 
     metrics/fid.py:4, metrics/niqe.py:5 and data/degradations.py:6 import scipy.stats and more for NIQE, FID and the degradations
-    of Real-ESRGAN; archs/arch_util.py:6 imports distutils, which is all of setuptools today, for one comparison. Until
-    :func:`import_at_once`.
+    of Real-ESRGAN; archs/arch_util.py:6 imports distutils, which is all of setuptools today, for one comparison.
+    torchvision's ops/roi_align.py imports torch's compiler, since 0.16, to ask it one thing: 1.2 of the 3 s in which a command
+    starts, and 150 MB. Until :func:`import_at_once`.
     """
     builtins.__import__ = _import_later
 

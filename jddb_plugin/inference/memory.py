@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import inspect
 import re
 import sys
 import weakref
@@ -155,6 +156,9 @@ class _Allocations(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
         return result
 
+
+# torch >= 2.6 wraps it, and loads its compiler, 150 MB, to tell it that there is nothing to compile.
+_Allocations.__torch_dispatch__ = inspect.unwrap(_Allocations.__torch_dispatch__)  # type: ignore[method-assign]
 
 _measured: weakref.WeakKeyDictionary[BurstNetwork, dict[tuple[int, str], float]] = weakref.WeakKeyDictionary()
 

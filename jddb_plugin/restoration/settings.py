@@ -79,7 +79,7 @@ class Settings(Options):
         'brightness of the picture (default: 1 %% of the noisy reference becomes white)'))
     device: str = option('auto', group='how', metavar='DEVICE', help='auto (default), cpu, cuda, cuda:1, ...')
     precision: str = option('auto', group='how', choices=PRECISIONS, help=(
-        'of the convolutions (default: auto, which is bf16 for the weights of the package on a CPU that computes in it, else float32)'))
+        "of the convolutions (default: auto, which is bf16 for the package's weights on a CPU that has it, else float32)"))
     memory: Optional[int] = option(None, group='how', metavar='SIZE', parse=parse_memory, help=(
         'memory limit of the process, e.g. 2G (default: half of the available memory)'))
     tile: Optional[int] = option(None, group='how', metavar='N', help=(

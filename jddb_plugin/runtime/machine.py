@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -19,8 +20,8 @@ def machine(device: torch.device) -> dict[str, str]:
 
 def computes_in_bf16() -> bool:
     """Whether the CPU has instructions for bfloat16; False where PyTorch cannot tell, as before 2.6."""
-    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
-    return any(capabilities.get(name, False) for name in ('avx512_bf16', 'amx_bf16'))
+    capabilities: dict[str, Any] = getattr(torch.cpu, 'get_capabilities', dict)()
+    return bool(capabilities.get('avx512_bf16') or capabilities.get('amx_bf16'))
 
 
 def _processor() -> str:
