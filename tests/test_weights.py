@@ -67,7 +67,7 @@ def test_what_cannot_be_used_is_named(folder, tmp_path):
         load_weights(tmp_path / 'y.pth')
     with pytest.raises(OptionError, match="name: expected letters"):
         pack_weights(str(tmp_path / 'x.pth'), '../x', '1', folder)
-    with pytest.raises(OptionError, match="unknown key 'channel'; did you mean 'channels'"):
+    with pytest.raises(OptionError, match="little: GatedUNet has no option 'channel'; did you mean 'channels'"):
         load_weights('little', channel=3)
     content = torch.load(path, weights_only=True)
     for change, message in (({'arch': 'Unknown'}, "of a network 'Unknown' that this version does not have"),

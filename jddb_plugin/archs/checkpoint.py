@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jddb_plugin.archs.burst_network import BurstNetwork
 from jddb_plugin.archs.released import is_released
-from jddb_plugin.checks import CheckpointError
+from jddb_plugin.checks import CheckpointError, OptionError, nearest
 
 State = Mapping[str, Tensor]
 
@@ -115,6 +115,10 @@ def build(checkpoint: Checkpoint, where: str, **options: Any) -> BurstNetwork:
                                   f"{', '.join(sorted(networks()))}.")
         network, known = networks()[checkpoint.arch], dict(checkpoint.options or {})
     given = {key: value for key, value in options.items() if value is not None}
+    names = inspect.signature(network).parameters
+    for key in given:
+        if key not in names:
+            raise OptionError(f"{where}: {network.__name__} has no option '{key}'; {nearest(key, names)}")
     net, state = network.from_state(checkpoint.state, {**known, **given}, where)
     compare(net.state_dict(), state, type(net).__name__, where)
     net.load_state_dict(state)

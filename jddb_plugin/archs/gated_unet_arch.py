@@ -95,7 +95,7 @@ class GatedUNet(BurstNetwork):
     """
 
     multiple = 4
-    suits_bf16 = True  # what the convolutions compute is a residual in units of the noise: 0.003 dB
+    suits_bf16 = True  # what the convolutions compute is a residual in units of the noise: 0.005 dB
 
     base_kernel: Tensor
 
