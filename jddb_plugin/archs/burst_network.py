@@ -23,7 +23,7 @@ class BurstNetwork(nn.Module):
         context: pixels of the packed raw around a pixel that its result depends on; None if it is not bounded.
         num_frame: the number of frames that the network is made for; None if it takes any.
         least_frames: the fewest frames that it can restore.
-        suits_bf16: whether convolutions in bfloat16 change its pictures less than anybody can see.
+        suits_bf16: whether convolutions in bfloat16 change its pictures by less than anybody can see.
         aligned_input: whether :meth:`restore` expects frames that were moved onto the reference.
         coarse: block matching that was trained with the network (:class:`jddb_plugin.archs.dpbm_arch.DPBM`), or None.
     """

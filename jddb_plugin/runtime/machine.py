@@ -19,7 +19,7 @@ def machine(device: torch.device) -> dict[str, str]:
 
 
 def computes_in_bf16() -> bool:
-    """Whether the CPU has instructions for bfloat16; False where PyTorch cannot tell, as before 2.6."""
+    """Whether the CPU has instructions for bfloat16; False where PyTorch cannot tell."""
     capabilities: dict[str, Any] = getattr(torch.cpu, 'get_capabilities', dict)()
     return bool(capabilities.get('avx512_bf16') or capabilities.get('amx_bf16'))
 
