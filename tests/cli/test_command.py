@@ -127,3 +127,17 @@ command.console()
                                 env={**os.environ, 'PYTHONUNBUFFERED': unbuffered})
         os.close(writer)
         assert result.returncode == status and result.stderr.endswith(message) and (message or not result.stderr), result.stderr
+
+
+@pytest.mark.parametrize(('given', 'expected'), [
+    ({}, '10000'), ({'GOMP_SPINCOUNT': '5'}, '5'), ({'OMP_WAIT_POLICY': 'active'}, 'None')])
+def test_threads_that_wait_leave_the_processor_to_others(given, expected):
+    code = '''
+import os, sys
+import jddb_plugin.cli.main as command
+command.main = lambda: print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT')) or 0
+command.console()
+'''
+    variables = {k: v for k, v in os.environ.items() if k not in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')}
+    output = subprocess.run([sys.executable, '-c', code], env={**variables, **given}, capture_output=True, text=True, check=True)
+    assert output.stdout == f'False {expected}\n'
