@@ -58,7 +58,7 @@ def defer_imports() -> None:
 
     metrics/fid.py:4, metrics/niqe.py:5 and data/degradations.py:6 import scipy.stats and more for NIQE, FID and the degradations
     of Real-ESRGAN; archs/arch_util.py:6 imports distutils, which is all of setuptools today, for one comparison.
-    torchvision's ops/roi_align.py imports torch's compiler, since 0.16, to ask it one thing: 1.2 of the 3 s in which a command
+    torchvision's ops/roi_align.py imports torch's compiler to ask it one thing: 1.2 of the 3 s in which a command
     starts, and 150 MB. Until :func:`import_at_once`.
     """
     builtins.__import__ = _import_later

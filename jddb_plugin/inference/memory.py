@@ -157,7 +157,7 @@ class _Allocations(TorchDispatchMode):
         return result
 
 
-# torch >= 2.6 wraps it, and loads its compiler, 150 MB, to tell it that there is nothing to compile.
+# torch 2.14 wraps it, and loads its compiler, 150 MB, to tell it that there is nothing to compile.
 _Allocations.__torch_dispatch__ = inspect.unwrap(_Allocations.__torch_dispatch__)  # type: ignore[method-assign]
 
 _measured: weakref.WeakKeyDictionary[BurstNetwork, dict[tuple[int, str], float]] = weakref.WeakKeyDictionary()
