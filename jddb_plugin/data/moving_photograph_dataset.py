@@ -32,8 +32,8 @@ _SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 _MARGIN = 24
 #: Photographs whose shorter side is longer are used at 3/4 and 1/2 of their size, if frames fit: detail at the limit of pixels.
 _LARGE = 900
-#: How many of the frames show the scene: shares of the bursts in which all others, all but one or two fail.
-_FAILURES = (0.08, 0.06, 0.12)
+#: Shares of the bursts in which one and two of the other frames show the scene, and the rest fail.
+_ONE_LEFT, _TWO_LEFT = 0.06, 0.12
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class MovingPhotographOptions(Options):
     gt_size: int = 96
     aligned: bool = True
     flow_share: float = 0.0
+    one_frame_share: float = 0.08
     speed: float = 60.0
     noise: Union[str, list[float]] = 'random'
     bursts_per_photograph: int = 64
@@ -70,8 +71,9 @@ class MovingPhotographOptions(Options):
         for name, least in (('bursts_per_photograph', 1), ('cache_mb', 0), ('speed', 0)):
             if getattr(self, name) < least:
                 raise OptionError(f'must be at least {least}, got {getattr(self, name)}.', field=name)
-        if not 0 <= self.flow_share <= 1:
-            raise OptionError(f'expected 0 .. 1, got {self.flow_share}.', field='flow_share')
+        for name in ('flow_share', 'one_frame_share'):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f'expected 0 .. 1, got {getattr(self, name)}.', field=name)
         if self.flow_share and not self.aligned:
             raise OptionError('flow aligns frames; it needs aligned: true.', field='flow_share')
         parse_noise(self.noise, 'random')
@@ -83,8 +85,8 @@ class MovingPhotographDataset(Dataset):
 
     A sample is a function of (seed, epoch, index) alone. Photographs are unprocessed by a random camera (PROTOCOL; a third of
     the bursts are exposed darker or brighter), moved in linear RGB, blurred, sampled by the mosaic, and get noise. In 35 %
-    of the bursts an ellipse with other content moves on its own; in a quarter of them one to all of the other frames show
-    something else: black, white, another scene.
+    of the bursts an ellipse with other content moves on its own; in a quarter of them (more, with a larger ``one_frame_share``)
+    some or all of the other frames show something else: black, white, another scene.
 
     Args:
         opt: section of the option file:
@@ -95,6 +97,7 @@ class MovingPhotographDataset(Dataset):
                 that expect aligned frames. Otherwise they are not moved. Default: true.
             flow_share (float): share of the aligned bursts whose motion is estimated from the noisy frames, by the optical flow
                 of ``--align flow``, in place of known motion with random errors. Default: 0.
+            one_frame_share (float): share of the bursts in which no frame but the reference shows the scene. Default: 0.08.
             speed (float): fastest pan of unaligned bursts in RGB px a frame. Default: 60.
             noise (str | list[float]): 'random', 'low', 'high' or [shot, read]. Default: 'random'.
             bursts_per_photograph (int): bursts of each photograph in an epoch. Default: 64.
@@ -197,7 +200,7 @@ class MovingPhotographDataset(Dataset):
         if rng.random() < 0.35:
             _add_moving_piece(frames, self._other_scene(rng, camera), reference, rng, self.patch)
         gt = frames[reference]
-        for k in _failed_frames(rng, count, reference):
+        for k in _failed_frames(rng, count, reference, options.one_frame_share):
             kind = rng.random()
             frames[k] = (self._other_scene(rng, camera) if kind < 0.6
                          else np.full_like(gt, 0.0 if kind < 0.9 else 1.0))
@@ -270,11 +273,11 @@ def _noise_of_planes(option: Noise, generator: torch.Generator, rng: np.random.G
     return NoiseModel(noise.shot * factors, noise.read * factors.sqrt())
 
 
-def _failed_frames(rng: np.random.Generator, count: int, reference: int) -> list[int]:
-    """Frames that show another scene."""
+def _failed_frames(rng: np.random.Generator, count: int, reference: int, one_frame_share: float) -> list[int]:
+    """Frames that show something else."""
     kind = rng.random()
     others = rng.permutation([k for k in range(count) if k != reference])
-    good = next((n for n, share in enumerate(np.cumsum(_FAILURES)) if kind < share), len(others))
+    good = next((n for n, share in enumerate(np.cumsum((one_frame_share, _ONE_LEFT, _TWO_LEFT))) if kind < share), len(others))
     return others[good:].tolist()
 
 

@@ -101,12 +101,12 @@ def prepare(root: Path, sets: Sequence[ClipSet], photographs: Optional[Path], cl
                             'trainings on it.')
         return
     root.mkdir(parents=True, exist_ok=True)
+    if real:
+        _cut(root / 'real.lmdb', real, real_side)
     for seed, clip_set in enumerate(sets):
         chosen = [file for k, file in enumerate(files) if (k % _HELD_OUT == _HELD_OUT - 1) == clip_set.test]
         needed = max(other.needed for other in sets if other.test) if clip_set.test else clip_set.needed
         _film(root / f'{clip_set.name}.lmdb', chosen, clip_set, needed, seed)
-    if real:
-        _cut(root / 'real.lmdb', real, real_side)
     stamp.write_text(json.dumps(sources, indent=2) + '\n')
 
 

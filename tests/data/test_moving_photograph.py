@@ -5,7 +5,7 @@ import torch
 
 from jddb_plugin.checks import DataError, OptionError
 from jddb_plugin.data.camera_motion import draw_motion, motion_between
-from jddb_plugin.data.moving_photograph_dataset import MovingPhotographDataset
+from jddb_plugin.data.moving_photograph_dataset import MovingPhotographDataset, _failed_frames
 from jddb_plugin.data.sampling import SampleRandom
 from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.camera import sample_camera
@@ -93,6 +93,14 @@ def test_flow_finds_the_motion_of_noisy_frames(photographs, monkeypatch):
     assert torch.equal(first, second)
 
 
+def test_the_share_of_bursts_of_one_frame_is_that_of_the_option():
+    rng = np.random.default_rng(0)
+    for share, more in ((0.08, 0.18), (0.4, 0.18), (1.0, 0.0)):
+        failed = [len(_failed_frames(rng, 5, 2, share)) for _ in range(20000)]
+        assert np.mean(np.equal(failed, 4)) == pytest.approx(share, abs=0.02)
+        assert np.mean([0 < count < 4 for count in failed]) == pytest.approx(more, abs=0.02)
+
+
 def test_motion_between_frames_is_that_of_the_matrices():
     rng = np.random.default_rng(3)
     motions = draw_motion(rng, 5, 2, 64, speed=10.0)
@@ -143,6 +151,8 @@ def test_bad_input_is_told(photographs, tmp_path):
         _dataset(photographs, num_frame=3, ref_idx=3)
     with pytest.raises(OptionError, match='flow_share: expected 0 .. 1, got 2'):
         _dataset(photographs, flow_share=2)
+    with pytest.raises(OptionError, match='one_frame_share: expected 0 .. 1, got -1'):
+        _dataset(photographs, one_frame_share=-1)
     with pytest.raises(OptionError, match='flow_share: flow aligns frames; it needs aligned: true'):
         _dataset(photographs, flow_share=0.5, aligned=False)
     with pytest.raises(OptionError, match="did you mean 'speed'"):

@@ -209,6 +209,12 @@ def test_data_that_cannot_be_built_are_told(workplace):
     photographs(workplace / 'photos', side=40)
     with pytest.raises(DataError, match=r'train.lmdb: none of 5 photographs has at least 56 px on each side'):
         clips.prepare(workplace / 'data', SETS, workplace / 'photos', None, real_side=32)
+    photographs(workplace / 'more')
+    (workplace / 'clips' / 'walk').mkdir(parents=True)
+    cv2.imwrite(str(workplace / 'clips' / 'walk' / '0.png'), np.zeros((60, 90, 3), np.uint8))
+    with pytest.raises(DataError, match='walk.*: frames of 90 x 60 px are too small; expected at least 64'):
+        clips.prepare(workplace / 'other', SETS, workplace / 'more', workplace / 'clips', real_side=32)
+    assert not (workplace / 'other' / 'train.lmdb').exists()  # told before the photographs are filmed
 
 
 # ------------------------------------------------------------------------------------------------- table 3
