@@ -13,7 +13,6 @@ from tests.restoration.samples import MATCHING, make_net
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, 'FOLDER', tmp_path / 'package')
-    (tmp_path / 'package').mkdir()
     return tmp_path / 'package'
 
 

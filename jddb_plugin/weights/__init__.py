@@ -81,7 +81,7 @@ def pack_weights(checkpoint: str, name: str, version: str, folder: Path = FOLDER
         checkpoint: its path; averaged weights are taken if it has them.
         name: what the weights are to be called.
         version: of the weights.
-        folder: where they go.
+        folder: where they go; made if it is not there.
         half: store float16, which halves the file; networks are loaded in float32 all the same.
         options: arguments of the network that its tensors do not show.
 
@@ -102,6 +102,7 @@ def pack_weights(checkpoint: str, name: str, version: str, folder: Path = FOLDER
         arch, known = content.arch, dict(content.options or {})
     options = {**known, **{key: value for key, value in options.items() if value is not None}}
     net = build(Checkpoint(content.state, arch, options), checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{name}.pth'
     state = {key: value.detach().half() if half else value.detach().clone() for key, value in net.state_dict().items()}
     save_atomically({'params': state, 'name': name, 'version': version, 'arch': arch, 'options': options}, str(path))

@@ -212,6 +212,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     parser.add_argument('--shifts', type=int, nargs='+', default=SHIFTS, help='in packed pixels')
     parser.add_argument('--json', type=Path, metavar='FILE')
     args = parser.parse_args(arguments)
+    frames = read_clip(args.frames) if args.frames is not None else None
     report: dict[str, Any] = {'machine': machine(torch.device('cpu'))}
     images = [image for image in map(photograph, PHOTOGRAPHS) if image is not None][:args.photographs]
     candidates = methods(args.downsampler)
@@ -233,8 +234,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
         sys.stdout.write(f'\nPlanted shifts, {len(images)} photographs: {title}\n\n' + table(
             ['', *columns], [[name, *(form.format(entry[key]) for entry in entries)] for name, entries in rows.items()]))
 
-    if args.frames is not None:
-        frames = read_clip(args.frames)
+    if frames is not None:
         rows = {}
         for name, method in tqdm(candidates.items(), desc='real frames'):
             rows[name] = []
