@@ -89,3 +89,14 @@ def test_every_network_knows_its_own():
     assert TwoStageJDDB.detect(two) and not TwoStageJDDB.detect(small)
     with pytest.raises(CheckpointError, match=r'GatedUNet of \[4, 4, 5000\] channels'):
         GatedUNet.options_of({**small, 'to3.weight': torch.zeros(5000, 1)}, 'x')
+
+
+def test_a_file_whose_bytes_were_changed_is_not_used(tmp_path):
+    path = tmp_path / 'x.pth'
+    _save(path, GatedUNet([8, 12, 16], [1, 0, 2]))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle:middle + 3] = bytes(255 - value for value in content[middle:middle + 3])
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r'x.pth: damaged \(x/data/\d+ differs from its checksum\); copy it again'):
+        load_weights(path)

@@ -38,8 +38,8 @@ _AROUND = 8
 _SHARES = (0.25, 0.5)
 #: A file may claim any number of channels, and they are allocated before it is compared with the rest of it.
 _MOST_CHANNELS = 1024
-#: Stabilized values with stronger noise are scaled until it has this strength: a darker picture of less contrast, of which training
-#: holds more than of noise at the end of its range. 0.13 to 0.18 dB at the paper's high noise, and beyond it what keeps the colors.
+#: Where noise is stronger than this, stabilized values are scaled down until it has this strength, as those of a darker scene.
+#: The weights restore that better: by 0.11 to 0.18 dB at the paper's high noise; far beyond it colors would turn green.
 _MOST_NOISE = 0.04
 #: Added to the noise level that scales the residual, so that there is one without noise, too.
 _LEAST_SCALE = 0.02

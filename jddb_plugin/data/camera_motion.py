@@ -47,8 +47,8 @@ def draw_motion(rng: np.random.Generator, frames: int, ref_idx: int, size: int, 
     """Motion of each frame of a burst relative to its reference.
 
     A fifth of the bursts stand still. The others pan by up to ``speed`` pixels a frame, shake by up to one, turn, zoom and shear
-    by 0.8 % (30 % of them by 3 %) per frame, and a fifth of their frames, in an eighth of the bursts four fifths, are blurred along
-    a line of up to 12 pixels, half of them of less than 4.
+    by 0.8 % (30 % of them by 3 %) per frame, and a fifth of their frames, in an eighth of the bursts four fifths, are blurred
+    along a line of up to 12 pixels, half of them of less than 4.
 
     Args:
         rng: random numbers.

@@ -65,6 +65,16 @@ class NoiseModel(NamedTuple):
         """
         return cls(*estimate_noise(burst))
 
+    def beyond_training(self) -> bool:
+        """Whether a level is more than three times the strongest that networks are trained with.
+
+        Examples:
+            >>> NoiseModel.of(0.01, 0.09).beyond_training(), NoiseModel.of(0.01, 0.2).beyond_training()
+            (False, True)
+        """
+        strongest = [3 * math.pow(10.0, limits[1]) for limits in (TRAIN_SHOT_LOG10, TRAIN_READ_LOG10)]
+        return any(float(level.max()) > limit for level, limit in zip(self, strongest))
+
     def to(self, *args: Any, **kwargs: Any) -> NoiseModel:
         """Both levels on another device or of another type, as :meth:`torch.Tensor.to`."""
         return NoiseModel(*(level.to(*args, **kwargs) for level in self))

@@ -149,8 +149,9 @@ def load_frames(burst: Burst, *, reference: Union[str, int], count: Optional[int
         ordered = tuple(mosaics[index] for index in chosen)
         known = tuple(metadata[index] for index in chosen)
         best = max(sharpness.values(), default=1) or 1
-        return Frames(tuple(burst.frames[index] for index in chosen), chosen.index(ref), ordered, known,
-                      _noise(burst, noise, chosen, ordered, known), tuple(chosen),
+        levels = _noise(burst, noise, chosen, ordered, known)
+        log_once(_strong_noise(burst, levels.at(chosen.index(ref))), logged)
+        return Frames(tuple(burst.frames[index] for index in chosen), chosen.index(ref), ordered, known, levels, tuple(chosen),
                       tuple(sharpness[index] / best for index in chosen) if sharpness else (), shading[ref])
     except BaseException:
         for mosaic in mosaics.values():
@@ -260,6 +261,15 @@ def _noise(burst: Burst, noise: Noise, chosen: range, mosaics: tuple[Rows, ...],
         shot, read = noise
         level = NoiseModel(torch.full((4,), shot), torch.full((4,), read))
     return NoiseModel(level.shot.expand(len(mosaics), 4), level.read.expand(len(mosaics), 4))
+
+
+def _strong_noise(burst: Burst, noise: NoiseModel) -> tuple[str, ...]:
+    """A note for the log about levels [4] that no network is trained for."""
+    if not noise.beyond_training():
+        return ()
+    return (f'{burst.where}: noise of shot {float(noise.shot.max()):.3g} and read {float(noise.read.max()):.3g} is far '
+            'stronger than what networks are trained with (0.01 and 0.032): the picture may be blurred, too dark, and of wrong '
+            'colors; check --noise, or the noise profile of the frames.',)
 
 
 def _estimate(burst: Burst, mosaics: tuple[Rows, ...], metadata: tuple[CameraMetadata, ...]) -> NoiseModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
@@ -49,10 +50,11 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     """Read a checkpoint without running code from it.
 
     Raises:
-        CheckpointError: missing, truncated, or not a checkpoint of tensors and plain values.
+        CheckpointError: missing, truncated, damaged, or not a checkpoint of tensors and plain values.
     """
     if not os.path.isfile(path):
         raise CheckpointError(f'{path}: no such checkpoint.')
+    _check_records(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # torch.load raises many types for damaged files
@@ -61,6 +63,19 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f'{path}: expected a checkpoint (a dict), found {type(content).__name__}.')
     return content
+
+
+def _check_records(path: str) -> None:
+    """Raise CheckpointError where a record differs from its checksum, which torch does not look at."""
+    if not zipfile.is_zipfile(path):
+        return  # of an old torch, or no checkpoint at all
+    with zipfile.ZipFile(path) as archive:
+        try:
+            damaged = archive.testzip()
+        except zipfile.BadZipFile as error:
+            damaged = str(error)
+    if damaged is not None:
+        raise CheckpointError(f'{path}: damaged ({damaged} differs from its checksum); copy it again.')
 
 
 def iterations(states: str) -> list[int]:

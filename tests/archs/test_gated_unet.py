@@ -4,7 +4,9 @@ from basicsr.archs import build_network
 
 from jddb_plugin.archs.gated_unet_arch import GatedUNet, _base_kernel
 from jddb_plugin.checks import OptionError, ShapeError
+from jddb_plugin.ops.bayer import mosaic_rgb
 from jddb_plugin.ops.noise import NoiseModel
+from jddb_plugin.weights import load_weights
 
 SHOT, READ = 6.4e-3, 2e-2
 
@@ -111,6 +113,21 @@ def test_noise_levels_of_any_strength_are_finite():
         assert torch.isfinite(net.restore(torch.cat((raw, torch.full_like(raw, std)), dim=2), 1)).all()
     for value in (0.0, 1.0):
         assert torch.isfinite(net.restore(torch.full((1, 3, 8, 16, 16), value), 1)).all()
+
+
+@pytest.mark.parametrize('name', ['small', 'medium', 'tiny'])
+def test_colors_stay_where_noise_is_stronger_than_in_training(name):
+    """A smooth scene at five times the strongest noise of training; without care it turns green."""
+    random = torch.Generator().manual_seed(0)
+    scene = torch.nn.functional.interpolate(torch.rand(1, 3, 3, 4, generator=random), size=(96, 128), mode='bicubic')
+    scene = scene.clamp(0, 1) * torch.tensor((0.2, 0.3, 0.1)).view(3, 1, 1)
+    clean = mosaic_rgb(scene)[:, None].expand(-1, 5, -1, -1, -1)
+    noise = NoiseModel.of(0.05, 0.1)
+    raw = noise.sample(clean, generator=random)
+    restored = load_weights(name).restore(torch.cat((raw, noise.std(raw)), dim=2).float(), 2)
+    found, expected = restored.mean(dim=(0, 2, 3)), scene.mean(dim=(0, 2, 3))
+    torch.testing.assert_close(found[:2], expected[:2], rtol=0.15, atol=0)
+    assert found[2] > 0.5 * expected[2]  # the darkest color, below its noise
 
 
 def test_bad_input_is_told():

@@ -236,3 +236,10 @@ def test_the_reader_may_fail_in_the_middle_and_nothing_is_kept(tmp_path):
 def test_arrays_that_are_no_mosaics_are_refused(mosaics, changes, message):
     with pytest.raises(DataError, match=message):
         Burst.from_arrays(mosaics, dataclasses.replace(CAMERA, **changes))
+
+
+def test_noise_beyond_all_training_is_told(caplog):
+    _load(_pairs(), noise=(0.03, 0.09)).close()
+    assert not caplog.text
+    _load(_pairs(), noise=(0.01, 0.5)).close()
+    assert 'here: noise of shot 0.01 and read 0.5 is far stronger than what networks are trained with' in caplog.text
