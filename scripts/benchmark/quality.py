@@ -1,9 +1,11 @@
-"""PSNR, SSIM, seconds and memory of burst networks and of alternatives, on clips and photographs with a known truth.
+"""PSNR, SSIM, CPU seconds and memory of burst networks and of alternatives, on clips and photographs with a known truth.
 
-    python scripts/benchmark/quality.py --weights small --clips FOLDER_OF_CLIPS --photographs FOLDER --scenes 6
+    python scripts/benchmark/quality.py --clips FOLDER_OF_CLIPS --photographs FOLDER --scenes 6
+    python scripts/benchmark/quality.py --clips FOLDER_OF_CLIPS --photographs FOLDER --scenes 18 --counts
 
 Scores are of the developed picture, with tone curve, without 80 px (clips) or 40 px (photographs) on each side. Prints tables in
-Markdown: methods by scene and noise, and with --counts PSNR by the number of frames.
+Markdown: methods by scene and noise; with --counts networks alone, by the number of frames, without and with tone curve, and what
+frames that fail cost. Clips need five frames, with --counts eight.
 """
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,9 +35,9 @@ from jddb_plugin.checks import OptionError, one_line_errors
 from jddb_plugin.inference.memory import peak_bytes
 from jddb_plugin.noise_option import TEST_LEVELS
 from jddb_plugin.ops.noise import NoiseModel
-from jddb_plugin.weights import load_weights
+from jddb_plugin.weights import available, load_weights
 
-#: Numbers of frames of the second table.
+#: Numbers of frames with --counts.
 COUNTS = (1, 2, 3, 5, 8)
 
 
@@ -59,25 +62,41 @@ def scenes_of(args: argparse.Namespace, kind: str, noise: tuple[float, float], c
     return itertools.islice(photograph_scenes(args.photographs, kind, count, noise), args.scenes)
 
 
+def kinds_of(args: argparse.Namespace) -> list[str]:
+    """Kinds of scenes that there is material for."""
+    return (['clip'] if args.clips else []) + (args.motions if args.photographs else [])
+
+
 def score(scene: Scene, result: torch.Tensor) -> tuple[float, float]:
     """(PSNR, SSIM) of the developed picture."""
+    images = [image.permute(1, 2, 0).numpy().astype(np.float64) for image in _inside(scene, result, tone_curve=True)]
+    return psnr(scene, result, tone_curve=True), calculate_ssim(255 * images[0], 255 * images[1], crop_border=0)
+
+
+def psnr(scene: Scene, result: torch.Tensor, *, tone_curve: bool) -> float:
+    """PSNR of the developed picture, dB."""
+    found, truth = _inside(scene, result, tone_curve=tone_curve)
+    return float(-10 * (found - truth).double().square().mean().log10())
+
+
+def _inside(scene: Scene, result: torch.Tensor, *, tone_curve: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is scored of the picture and of its truth, developed."""
     inside = slice(scene.border, -scene.border)
-    images = [develop(image)[:, inside, inside].permute(1, 2, 0).numpy().astype(np.float64) for image in (result, scene.gt)]
-    error = np.mean((images[0] - images[1]) ** 2)
-    return -10 * np.log10(error), calculate_ssim(255 * images[0], 255 * images[1], crop_border=0)
+    found, truth = (develop(image, tone_curve=tone_curve)[:, inside, inside] for image in (result, scene.gt))
+    return found, truth
 
 
-def measure(method: Method, scenes: list[Scene], frames: int) -> dict[str, float]:
+def measure(method: Method, scenes: list[Scene]) -> dict[str, float]:
     """Means over the scenes."""
     rows = []
     for scene in scenes:
-        start = time.perf_counter()
-        result = _run(method, scene, frames)
-        seconds = time.perf_counter() - start
+        start = time.process_time()
+        result = _run(method, scene, 5)
+        seconds = time.process_time() - start
         rows.append((*score(scene, result), seconds))
-    psnr, ssim, seconds = np.mean(rows, axis=0).tolist()
-    found = {'psnr': psnr, 'ssim': ssim, 'seconds': seconds}
-    peak = peak_bytes(lambda: _run(method, scenes[-1], frames), torch.device('cpu'))
+    mean, ssim, seconds = np.mean(rows, axis=0).tolist()
+    found = {'psnr': mean, 'ssim': ssim, 'seconds': seconds}
+    peak = peak_bytes(lambda: _run(method, scenes[-1], 5), torch.device('cpu'))
     if peak is not None:
         found['megabytes'] = peak / 1e6
     return found
@@ -108,18 +127,61 @@ def table(results: dict[str, dict[str, dict[str, float]]], columns: list[str], v
     return '\n'.join(lines)
 
 
+def compare(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Tables of all methods with five frames, and their figures."""
+    methods = methods_of(args.weights)
+    results: dict[str, dict[str, dict[str, float]]] = {name: {} for name in methods}
+    cases = list(itertools.product(noise_levels(args.noise).items(), kinds_of(args)))
+    for (level, noise), kind in tqdm(cases, unit='case', desc='Quality'):
+        scenes = list(scenes_of(args, kind, noise, 5))
+        for name, (method, _) in methods.items():
+            results[name][f'{kind}, {level}'] = measure(method, scenes)
+    columns = list(dict.fromkeys(column for row in results.values() for column in row))
+    text = '\n'.join(f'{title}, 5 frames:\n\n{table(results, columns, value, digits)}\n' for title, value, digits in (
+        ('PSNR (dB)', 'psnr', 2), ('SSIM', 'ssim', 4), ('CPU seconds', 'seconds', 2),
+        ('Memory that the method adds (MB)', 'megabytes', 0)))
+    return text, results
+
+
+def by_count(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Tables of the networks by the number of frames, and what failing frames cost; and their figures."""
+    header = '| | ' + ' | '.join(f'{count} frames' if count > 1 else '1 frame' for count in COUNTS) + ' |'
+    lines, costs = [header, '| --- |' + ' --- |' * len(COUNTS)], ['| | mean | worst |', '| --- | --- | --- |']
+    figures: dict[str, Any] = {}
+    kinds = [*kinds_of(args), *(FAILURES if args.photographs else ())]
+    cases = list(itertools.product(args.weights, noise_levels(args.noise).items(), kinds))
+    for name, (level, noise), kind in tqdm(cases, unit='case', desc='Frames'):
+        method, title = network(load_weights(name).eval()), f'{name}: {kind}, {level}'
+        found: dict[int, list[tuple[float, float]]] = {count: [] for count in COUNTS}
+        for scene in scenes_of(args, kind, noise, max(COUNTS)):
+            for count in COUNTS:
+                result = _run(method, scene, count)
+                found[count].append((psnr(scene, result, tone_curve=False), psnr(scene, result, tone_curve=True)))
+        figures[title] = found
+        means = [np.mean(found[count], axis=0) for count in COUNTS]
+        lines.append(f'| {title} | ' + ' | '.join(f'{plain:.2f} / {toned:.2f}' for plain, toned in means) + ' |')
+        if kind in FAILURES:
+            gains = np.array(found[5])[:, 1] - np.array(found[1])[:, 1]
+            costs.append(f'| {title} | {gains.mean():+.3f} | {gains.min():+.3f} |')
+    text = 'PSNR (dB) without / with tone curve:\n\n' + '\n'.join(lines) + '\n'
+    if len(costs) > 2:
+        text += '\nFive frames of which all but the reference fail, against one frame (dB):\n\n' + '\n'.join(costs) + '\n'
+    return text, figures
+
+
 @one_line_errors
 def main() -> int:
     """Print the tables; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--weights', nargs='+', default=['small'], help='networks: names of shipped weights, or checkpoints')
-    parser.add_argument('--clips', type=Path, help='folder with one folder of at least five frames per clip')
+    parser.add_argument('--weights', nargs='+', default=available(),
+                        help=f'networks: names of shipped weights, or checkpoints (default: {" ".join(available())})')
+    parser.add_argument('--clips', type=Path, help='folder with one folder of frames per clip')
     parser.add_argument('--photographs', type=Path, help='folder of photographs that are moved')
     parser.add_argument('--motions', nargs='+', default=list(MOTIONS), choices=list(MOTIONS))
     parser.add_argument('--scenes', type=int, default=6, help='photographs to use')
     parser.add_argument('--noise', nargs='+', default=['low', 'high'], help='low, high, random1, random2, ...')
-    parser.add_argument('--counts', action='store_true', help='also PSNR by the number of frames: static and moving photographs, '
-                        'and bursts of which all but the reference fail')
+    parser.add_argument('--counts', action='store_true', help='networks alone: by the number of frames, and bursts of which all '
+                        'but the reference fail')
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--json', type=Path, help='file for all figures')
     args = parser.parse_args()
@@ -127,30 +189,10 @@ def main() -> int:
         raise OptionError('give --clips or --photographs, or both.')
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    methods = methods_of(args.weights)
-    kinds = (['clip'] if args.clips else []) + (args.motions if args.photographs else [])
-    results: dict[str, dict[str, dict[str, float]]] = {name: {} for name in methods}
-    cases = list(itertools.product(noise_levels(args.noise).items(), kinds))
-    for (level, noise), kind in tqdm(cases, unit='case', desc='Quality'):
-        scenes = list(scenes_of(args, kind, noise, 5))
-        for name, (method, _) in methods.items():
-            results[name][f'{kind}, {level}'] = measure(method, scenes, 5)
-    columns = list(dict.fromkeys(column for row in results.values() for column in row))
-    output = [f'{title}, 5 frames:\n\n{table(results, columns, value, digits)}\n'
-              for title, value, digits in (('PSNR (dB)', 'psnr', 2), ('SSIM', 'ssim', 4), ('Seconds', 'seconds', 2),
-                                             ('Memory that the method adds (MB)', 'megabytes', 0))]
-    counts: dict[str, dict[str, dict[str, float]]] = {}
-    if args.counts and args.photographs:
-        for (level, noise), kind in itertools.product(noise_levels(args.noise).items(), ('static', 'moving', *FAILURES)):
-            scenes = list(scenes_of(args, kind, noise, max(COUNTS)))
-            for name in args.weights:
-                row = counts.setdefault(f'{name}: {kind}, {level}', {})
-                for count in COUNTS:
-                    row[str(count)] = measure(methods[name][0], scenes, count)
-        output.append(f'PSNR (dB) by the number of frames:\n\n{table(counts, [str(c) for c in COUNTS], "psnr", 2)}\n')
-    sys.stdout.write('\n'.join(output))
+    text, figures = (by_count if args.counts else compare)(args)
+    sys.stdout.write(text)
     if args.json:
-        args.json.write_text(json.dumps({'methods': results, 'counts': counts}, indent=2))
+        args.json.write_text(json.dumps(figures, indent=2))
     return 0
 
 

@@ -25,8 +25,8 @@ MOTIONS = {
     'zooming': (2.0, 0.0, 0.01, False),
     'far': (60.0, 0.1, 0.0, False),
 }
-#: Bursts of which all frames but the reference are black, or show another photograph.
-FAILURES = ('black', 'foreign')
+#: Bursts of which all frames but the reference are black, show another photograph, or are blurred by a motion of 11 px.
+FAILURES = ('black', 'foreign', 'blurred')
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Scene:
         return self.lq[:, first:first + count]
 
 
-def develop(linear: Tensor, camera: Camera | None = None) -> Tensor:
-    """sRGB with tone curve in [0, 1], as the picture is shown."""
-    return (camera or reference_camera()).develop(linear, tone_curve=True)
+def develop(linear: Tensor, camera: Camera | None = None, *, tone_curve: bool = True) -> Tensor:
+    """sRGB in [0, 1], as the picture is shown."""
+    return (camera or reference_camera()).develop(linear, tone_curve=tone_curve)
 
 
 def make_scene(name: str, kind: str, border: int, frames: list[np.ndarray], noise: tuple[float, float]) -> Scene:
@@ -136,7 +136,7 @@ def photograph_scenes(root: Path, kind: str, count: int, noise: tuple[float, flo
         if kind in FAILURES:
             frame, other = (move_photograph(_lying(source), 'static', 1, seed, size=size)[0]
                             for source in (file, files[(seed + 1) % len(files)]))
-            other = np.zeros_like(frame) if kind == 'black' else other
+            other = {'black': np.zeros_like(frame), 'foreign': other, 'blurred': cv2.blur(frame, (11, 1))}[kind]
             frames = [frame if k == count // 2 else other for k in range(count)]
         else:
             frames = move_photograph(_lying(file), kind, count, seed, size=size)

@@ -58,13 +58,32 @@ def test_tables_of_a_clip_and_a_photograph(quality, photograph, tmp_path, monkey
                  str(tmp_path / 'photographs'), '--motions', 'static', '--noise', 'high', '--json', str(tmp_path / 'all.json')]
     monkeypatch.setattr(sys, 'argv', ['quality.py', *arguments])
     assert quality.main() == 0
-    results = json.loads((tmp_path / 'all.json').read_text())['methods']
+    results = json.loads((tmp_path / 'all.json').read_text())
     assert set(results['bilinear']) == {'clip, high', 'static, high'}
     # A network that was not trained already is a robust mean, which beats the noisy frame.
     for case in results['bilinear']:
         assert results[str(tmp_path / 'net.pth')][case]['psnr'] > results['bilinear'][case]['psnr'] + 2
         assert results['flow, robust mean, NLM'][case]['psnr'] > results['NLM + bilinear'][case]['psnr'] > 15
     assert '| bilinear |' in capsys.readouterr().out
+
+
+def test_networks_by_the_number_of_frames(quality, photograph, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'photographs').mkdir()
+    for name in 'pq':
+        cv2.imwrite(str(tmp_path / 'photographs' / f'{name}.png'), photograph if name == 'p' else photograph[::-1])
+    arguments = ['--weights', 'tiny', '--photographs', str(tmp_path / 'photographs'), '--motions', 'static', '--noise', 'high',
+                 '--counts', '--json', str(tmp_path / 'all.json')]
+    monkeypatch.setattr(sys, 'argv', ['quality.py', *arguments])
+    assert quality.main() == 0
+    means = {title: {int(count): np.mean(found, axis=0) for count, found in figures.items()}
+             for title, figures in json.loads((tmp_path / 'all.json').read_text()).items()}
+    assert list(means) == [f'tiny: {kind}, high' for kind in ('static', 'black', 'foreign', 'blurred')]
+    static = [means['tiny: static, high'][count][1] for count in (1, 2, 3, 5, 8)]
+    assert static == sorted(static) and static[-1] > static[0] + 1
+    output = capsys.readouterr().out
+    assert f'| tiny: static, high | {means["tiny: static, high"][1][0]:.2f} / {static[0]:.2f} |' in output
+    black = means['tiny: black, high']
+    assert f'| tiny: black, high | {black[5][1] - black[1][1]:+.3f} | ' in output
 
 
 def test_nothing_to_measure_is_told(quality, monkeypatch, capsys):

@@ -13,6 +13,7 @@ from jddb_plugin.data.moving_photograph_dataset import MovingPhotographDataset
 from jddb_plugin.weights import load_weights
 
 from ..conftest import ROOT
+from ..restoration.samples import make_net
 
 
 @pytest.fixture
@@ -85,19 +86,38 @@ def test_benchmarks_start_in_a_process_of_their_own(script):
     assert result.returncode == 0 and 'usage' in result.stdout, result.stderr
 
 
-def test_deeper_weights_compute_the_same(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location('deepen', ROOT / 'scripts' / 'deepen_weights.py')
+@pytest.fixture
+def change_weights():
+    spec = importlib.util.spec_from_file_location('change_weights', ROOT / 'scripts' / 'change_weights.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module.main
+
+
+def test_deeper_weights_compute_the_same(change_weights, tmp_path, capsys):
     net = GatedUNet([8, 12, 16], [1, 0, 2]).eval()
     torch.save({'params': net.state_dict()}, tmp_path / 'x.pth')
     command = [str(tmp_path / 'x.pth'), '-o', str(tmp_path / 'y.pth'), '--blocks']
-    assert module.main([*command, '2', '1', '2']) == 0
+    assert change_weights([*command, '2', '1', '2']) == 0
     deeper, tiles = load_weights(tmp_path / 'y.pth'), torch.rand(1, 3, 8, 16, 16)
     assert len(deeper.down1) == 2 and len(deeper.up2) == 1
     with torch.no_grad():
         assert torch.equal(deeper.restore(tiles, 1), net.restore(tiles, 1))
     deeper.requires_grad_().restore(tiles, 1).sum().backward()
     assert deeper.down1[1].second.weight.grad.any()  # the new blocks learn
-    assert module.main([*command, '1', '0', '1']) == 2
+    assert change_weights([*command, '1', '0', '1']) == 2
     assert 'expected at least [1, 0, 2]' in capsys.readouterr().err
+
+
+def test_the_coarsest_gate_of_other_weights_is_taken(change_weights, tmp_path, capsys):
+    output = tmp_path / 'y.pth'
+    assert change_weights(['tiny', '-o', str(output)]) == 2
+    assert 'give --blocks, --gate-of, or both' in capsys.readouterr().err
+    assert change_weights(['tiny', '-o', str(output), '--gate-of', 'small']) == 0
+    expected = load_weights('tiny').state_dict()
+    expected.update({key: value for key, value in load_weights('small').state_dict().items() if key.startswith('gates.2.')})
+    changed = load_weights(output).state_dict()
+    assert all(torch.equal(value, changed[key]) for key, value in expected.items())
+    torch.save({'params': make_net().state_dict()}, tmp_path / 'two_stage.pth')
+    assert change_weights(['tiny', '-o', str(output), '--gate-of', str(tmp_path / 'two_stage.pth')]) == 2
+    assert 'holds a TwoStageJDDB; expected a GatedUNet' in capsys.readouterr().err

@@ -1,10 +1,11 @@
-"""Give a trained GatedUNet more residual blocks, without changing what it computes.
+"""Change a trained GatedUNet: give it more residual blocks, or the coarsest gate of another.
 
-python scripts/deepen_weights.py small -o deeper.pth --blocks 4 4 2
+python scripts/change_weights.py small -o deeper.pth --blocks 4 4 2
+python scripts/change_weights.py experiments/jddb_finish/models/net_g_latest.pth -o small.pth --gate-of medium
 
-New blocks begin as the identity: their second convolution is zero. A training goes on from the file
-(``path: {pretrain_network_g: deeper.pth}``) from where the smaller network stood, as `medium` did from `small`
-(after Net2Net, Chen et al., ICLR 2016).
+New blocks begin as the identity: their second convolution is zero, so that the network computes what it did. A training goes on
+from the file (``path: {pretrain_network_g: deeper.pth}``) from where the smaller network stood, as `medium` did from `small`
+(after Net2Net, Chen et al., ICLR 2016). The coarsest gate decides which frames count at all; it has two parameters.
 """
 from __future__ import annotations
 
@@ -40,20 +41,32 @@ def deepen(net: GatedUNet, blocks: list[int]) -> GatedUNet:
     return deeper.eval()
 
 
+def _load(weights: str) -> GatedUNet:
+    net = load_weights(weights)
+    if not isinstance(net, GatedUNet):
+        raise OptionError(f'{weights}: holds a {type(net).__name__}; expected a GatedUNet.')
+    return net
+
+
 @one_line_errors
 def main(arguments: Optional[list[str]] = None) -> int:
-    """Write the deeper network; returns the exit status."""
+    """Write the changed network; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('weights', help='name of shipped weights, or a checkpoint')
     parser.add_argument('-o', '--output', required=True, metavar='FILE')
-    parser.add_argument('--blocks', type=int, nargs=3, required=True, metavar='N', help='of the three scales')
+    parser.add_argument('--blocks', type=int, nargs=3, metavar='N', help='of the three scales')
+    parser.add_argument('--gate-of', metavar='WEIGHTS', help='whose coarsest gate to take: a name, or a checkpoint')
     parser.add_argument('--seed', type=int, default=0, help='of the new first convolutions (default: 0)')
     args = parser.parse_args(arguments)
-    net = load_weights(args.weights)
-    if not isinstance(net, GatedUNet):
-        raise OptionError(f'{args.weights}: holds a {type(net).__name__}; only a GatedUNet has such blocks.')
-    torch.manual_seed(args.seed)
-    save_atomically({'params': deepen(net, args.blocks).state_dict()}, args.output)
+    if args.blocks is None and args.gate_of is None:
+        raise OptionError('give --blocks, --gate-of, or both.')
+    net = _load(args.weights)
+    if args.gate_of is not None:
+        net.gates[-1].load_state_dict(_load(args.gate_of).gates[-1].state_dict())
+    if args.blocks is not None:
+        torch.manual_seed(args.seed)
+        net = deepen(net, args.blocks)
+    save_atomically({'params': net.state_dict()}, args.output)
     return 0
 
 
