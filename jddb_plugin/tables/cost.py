@@ -131,6 +131,12 @@ class _PartialInference(TiledInference):
         return result
 
 
+def _load_counter() -> None:
+    """Count an operation once: the first one that torch counts imports hundreds of modules, a second that no tile may take."""
+    with FlopCounterMode(display=False):
+        torch.ones(1, 1) @ torch.ones(1, 1)
+
+
 def measure(network: BurstNetwork, lq: Tensor, *, align: Optional[str] = None, tiling: Optional[TilingOptions] = None,
             window: Optional[SearchWindow] = None, tiles: Optional[int] = None, tile_batch: Optional[int] = None,
             bf16: bool = False) -> Cost:
@@ -149,6 +155,7 @@ def measure(network: BurstNetwork, lq: Tensor, *, align: Optional[str] = None, t
     plan: Plan = make_plan(network, alignment, tiling, free=MEMORY)
     if tile_batch is not None:
         plan = replace(plan, tile_batch=tile_batch)
+    _load_counter()
     inference = _PartialInference(network, alignment, plan, tiles=tiles, bf16=bf16)
     watch = _Stopwatch(network, inference.device)
 

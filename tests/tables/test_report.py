@@ -2,6 +2,8 @@
 import json
 import re
 import statistics
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import cv2
@@ -20,11 +22,7 @@ from jddb_plugin.tables import baseline, clips, command, cost, paper, report, st
 from jddb_plugin.tables.planning import Evaluation, Training, keep_options
 from jddb_plugin.tables.systems import ROWS, SYSTEMS, make_study
 
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from ..conftest import ROOT
 
 
 def complete(study, key, seed, scores):
@@ -278,6 +276,26 @@ def test_cost_of_the_two_stage_network_has_its_matching(tiny, monkeypatch):
     assert found.coarse > 0 and found.refined > 0 and found.rest > 0
     tiny(_Toy())
     assert names == ['tiles', 'none']
+
+
+MODULES_WHILE_MEASURING = '''
+import sys, torch
+from jddb_plugin import DemosaicNet
+from jddb_plugin.tables import cost
+peak_bytes = cost.peak_bytes
+def watched(*args):
+    before = set(sys.modules)
+    found = peak_bytes(*args)
+    print('new:', sorted(set(sys.modules) - before))
+    return found
+cost.peak_bytes = watched
+cost.measure(DemosaicNet(4, 2).eval(), torch.rand(1, 8, 16, 16))
+'''
+
+
+def test_modules_that_counting_needs_are_loaded_before_the_clock_starts():
+    result = subprocess.run([sys.executable, '-c', MODULES_WHILE_MEASURING], capture_output=True, text=True, cwd=ROOT)
+    assert 'new: []' in result.stdout, result.stdout[:500] + result.stderr
 
 
 @pytest.mark.parametrize('key', ROWS[3])
