@@ -99,9 +99,9 @@ def test_how_far_a_training_is(workplace):
     (training.folder / 'training_states').mkdir(parents=True)
     for iteration in (500, 1500):
         (training.folder / 'training_states' / f'{iteration}.state').touch()
-    assert '| edvr     | 6,000      | 0 of 1         | at 1,500 |' in report.lengths(study, study.systems(['edvr']), [0])
+    assert '| edvr     | 6,000      | 0 of 1         | at 1,500 |' in report.lengths(study, {'edvr': [0]})
     training.marker.touch()
-    assert '| 1 of 1         | complete |' in report.lengths(study, study.systems(['edvr']), [0])
+    assert '| 1 of 1         | complete |' in report.lengths(study, {'edvr': [0]})
 
 
 # ---------------------------------------------------------------------------------------------- small studies
