@@ -6,8 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
-from scipy import stats
-
+from jddb_plugin.checks import optional_package
 from jddb_plugin.config import load_options
 from jddb_plugin.runtime.history import FILE
 from jddb_plugin.tables.baseline import kept_scores
@@ -131,6 +130,8 @@ def paired(first: dict[str, list[float]], second: dict[str, list[float]]) -> Opt
     differences = [statistics.mean(first[clip]) - statistics.mean(second[clip]) for clip in scenes]
     if not differences:
         return None
+    optional_package('scipy', 'the paired tests of the claims')
+    from scipy import stats
     wins = sum(difference > 0 for difference in differences)
     chance = stats.wilcoxon(differences).pvalue if len(differences) > 1 and any(differences) else float('nan')
     return [f'{statistics.mean(differences):+.2f}', f'{wins} of {len(scenes)}', f'{chance:.3f}']

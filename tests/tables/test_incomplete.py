@@ -1,6 +1,9 @@
 """Studies of which something is not there: no clips, no data any more, seeds of some rows alone."""
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,8 @@ from jddb_plugin.tables import command
 from jddb_plugin.tables.planning import Evaluation
 from jddb_plugin.tables.systems import SYSTEMS, make_study
 
+from ..conftest import ROOT
+from .test_report import complete
 from .test_running import main
 
 PHOTOGRAPHS = ('small_shift', 'medium_shift', 'large_shift')
@@ -105,3 +110,29 @@ def test_what_others_start_from_is_printed_first(workplace, capsys):
     text = capsys.readouterr().out
     assert [rows_of(text)[part][1] for part in ('start', 'two_stage')] == ['0 of 2'] * 2
     assert text.index('| start ') < text.index('| wo_align ')
+
+
+def script(folder, hidden, *arguments):
+    """(status, output, errors) of scripts/tables.py without some packages."""
+    code = ('import runpy, sys; sys.modules.update(dict.fromkeys(sys.argv[1].split())); sys.argv = [sys.argv[2], *sys.argv[3:]]; '
+            'runpy.run_path(sys.argv[0], run_name="__main__")')
+    found = subprocess.run([sys.executable, '-c', code, hidden, str(ROOT / 'scripts' / 'tables.py'), *arguments],
+                           capture_output=True, text=True, cwd=folder, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    return found.returncode, found.stdout, found.stderr
+
+
+def test_a_missing_package_is_one_line(workplace):
+    status, _, errors = script(workplace, 'torchvision', 'list')
+    assert status == 2 and errors.count('\n') == 1, errors
+    assert errors.startswith('error: jddb_plugin cannot use its environment (') and errors.endswith('; run: jddb doctor\n')
+
+
+def test_scipy_is_needed_for_the_paired_tests_alone(workplace):
+    status, output, errors = script(workplace, 'scipy', 'print', '--study', 'claims')
+    assert status == 0 and '| full > w/ RA' in output, errors
+    study = make_study('claims')
+    for key in ('two_stage', 'w_ra'):
+        complete(study, key, 0, {name: {'a': 20.0, 'b': 21.0} for name in (*PHOTOGRAPHS, 'real')})
+    status, _, errors = script(workplace, 'scipy', 'print', '--study', 'claims')
+    assert status == 2 and errors.count('\n') == 1, errors
+    assert "the paired tests of the claims: needs the package 'scipy'" in errors and 'pip install scipy' in errors
