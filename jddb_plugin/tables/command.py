@@ -42,6 +42,8 @@ _DATA = {'small': (Path('datasets/tables_small'), clips.SMALL, 192),
 def _study(args: argparse.Namespace) -> Study:
     if args.study != 'tables' and args.tables:
         raise OptionError(f'--tables: belongs to --study tables, not to {args.study}.')
+    if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
+        raise OptionError(f'--seeds: expected different numbers of at least 0, got {" ".join(map(str, args.seeds))}.')
     return make_study(args.study, tables=args.tables or [1, 2, 4], seconds=getattr(args, 'seconds', None))
 
 

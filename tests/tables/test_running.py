@@ -90,6 +90,12 @@ def test_wrong_command_lines_are_told(calls, capsys):
     assert '--tables: belongs to --study tables' in capsys.readouterr().err
     assert main('--systems', 'EDVR') == 2
     assert "'EDVR' is no row of this study" in capsys.readouterr().err
+    for command_name in ('run', 'print', 'list'):
+        for seeds in (['0', '1', '0'], ['0', '-1']):
+            capsys.readouterr()
+            assert command.main([command_name, '--study', 'small', '--seeds', *seeds]) == 2
+            told = capsys.readouterr().err
+            assert told == f'error: --seeds: expected different numbers of at least 0, got {" ".join(seeds)}.\n'
     assert main('--index', '99') == 2
     assert command.main(['cost', '--tiles', '-1']) == 2
 
