@@ -236,6 +236,13 @@ def table3(costs: Sequence[tuple[str, System, Cost]]) -> str:
     return markdown(['frame', 'system', *HEADINGS, 'paper (2080 Ti)'], rows)
 
 
+def paper_split() -> str:
+    """What the paper says of its network's seconds."""
+    coarse, rest = paper.TABLE3_SPLIT
+    return (f"The paper's {paper.TABLE3['two_stage'][1]:g} s of the two-stage network are {coarse:g} s of coarse alignment and "
+            f'{rest:g} s of refined alignment with the fusion.')
+
+
 def measured_on(device: torch.device) -> str:
     """What the figures belong to."""
     about = machine(device)

@@ -278,6 +278,29 @@ def test_cost_of_the_two_stage_network_has_its_matching(tiny, monkeypatch):
     assert names == ['tiles', 'none']
 
 
+def test_table_3_is_printed_as_it_was_measured(workplace, capsys, monkeypatch):
+    assert command.main(['print', '--tables', '3']) == 0
+    assert capsys.readouterr().out.startswith('Table 3: missing: run scripts/tables.py cost\n\nWritten to')
+    monkeypatch.setitem(cost.CASES, 'tiny', (64, 96, 16, 4, 2))
+    monkeypatch.setattr(command.cost, 'network_of', lambda system: _Toy())
+    assert command.main(['cost', '--systems', 'edvr', '--cases', 'tiny', '--tiles', '1', '--device', 'cpu']) == 0
+    text = capsys.readouterr().out
+    assert "The paper's 19.7 s of the two-stage network are 3.6 s of coarse alignment and 16.1 s of refined" in text
+    assert command.main(['print', '--tables', '3']) == 0
+    assert capsys.readouterr().out.startswith(text)
+    assert command.main(['print', '--tables', '3', '4']) == 0
+    both = capsys.readouterr().out
+    assert text in both and 'Table 4: variants' in both and 'Scores over all frames' in both
+
+
+def test_help_lists_the_rows_of_every_study(capsys):
+    with pytest.raises(SystemExit):
+        command.main(['run', '--help'])
+    text = ' '.join(capsys.readouterr().out.split())
+    for study in ('tables', 'small', 'claims', 'mixing'):
+        assert all(key in text for key in make_study(study).rows)
+
+
 MODULES_WHILE_MEASURING = '''
 import sys, torch
 from jddb_plugin import DemosaicNet
