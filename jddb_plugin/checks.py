@@ -8,6 +8,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Callable, Iterable, Optional
 
+from jddb_plugin.registration import broken_environment
+
 if TYPE_CHECKING:  # the command line starts without torch
     from torch import Tensor
 
@@ -97,15 +99,18 @@ def one_line(text: str) -> str:
 
 
 def one_line_errors(command: Callable[..., int]) -> Callable[..., int]:
-    """Decorate a command: an error that the user can fix becomes one line and exit status 2."""
+    """Decorate a command: an error that the user can fix, or a package that is missing, becomes one line and exit status 2."""
 
     @functools.wraps(command)
     def run(*args: object, **kwargs: object) -> int:
         try:
             return command(*args, **kwargs)
         except JDDBError as error:
-            sys.stderr.write(one_line(f'error: {error}') + '\n')
-            return 2
+            message = str(error)
+        except ImportError as error:
+            message = str(broken_environment(error))
+        sys.stderr.write(one_line(f'error: {message}') + '\n')
+        return 2
 
     return run
 

@@ -78,6 +78,15 @@ def environment_error(error: BaseException) -> BrokenEnvironmentError:
     return BrokenEnvironmentError(f'jddb_plugin cannot use its environment ({error}); run: jddb doctor')
 
 
+def broken_environment(error: ImportError) -> BrokenEnvironmentError:
+    """What an entry point says of an import that failed; that of a module of this package is raised again."""
+    if isinstance(error, BrokenEnvironmentError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and error.name is not None and not error.name.startswith('jddb_plugin'):
+        return environment_error(error)
+    raise error
+
+
 class _RegisterAfterImport(importlib.abc.MetaPathFinder):
     """Wraps the import of basicsr: patch what it needs before, patch and register after."""
 

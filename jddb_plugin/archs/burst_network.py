@@ -79,6 +79,11 @@ class BurstNetwork(nn.Module):
             return False
 
     @classmethod
+    def name_of(cls, state: Mapping[str, Tensor]) -> str:
+        """What messages call the network of a state dict that is of this class."""
+        return cls.__name__
+
+    @classmethod
     def options_of(cls, state: Mapping[str, Tensor], where: str) -> dict[str, Any]:
         """Arguments of the network that the shapes of its state dict show; ``where`` names the file in errors.
 

@@ -13,7 +13,7 @@ from typing import Optional
 import jddb_plugin
 from jddb_plugin.checks import JDDBError, one_line
 from jddb_plugin.cli.arguments import message_of
-from jddb_plugin.registration import BrokenEnvironmentError, environment_error
+from jddb_plugin.registration import broken_environment
 
 #: Sub-commands in the order of the help, what they do, and their modules.
 COMMANDS = {
@@ -73,12 +73,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write('interrupted\n')
         return 130
-    except BrokenEnvironmentError as error:
-        message = str(error)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith('jddb_plugin'):
-            raise
-        message = str(environment_error(error))
+    except ImportError as error:
+        message = str(broken_environment(error))
     except JDDBError as error:
         message = message_of(error, args)
     sys.stderr.write(one_line(f'error: {message}') + '\n')

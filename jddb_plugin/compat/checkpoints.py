@@ -81,7 +81,7 @@ def load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool =
         problems += [f"'{key}' is not in the network" for key in content if key not in own]
         problems += [f"'{key}' is {list(content[key].shape)}, the network has {list(own[key].shape)}" for key in wrong]
         if problems:
-            other = _other_network(content, type(net).__name__) or f'belongs to another configuration of {type(net).__name__}: '
+            other = _other_network(content, net, own) or f'belongs to another configuration of {type(net).__name__}: '
             raise CheckpointError(f'{load_path}: {other}{problems[0]} '
                                   f'({len(problems)} differences in all); check network_g, or set strict_load_g: false.')
     else:
@@ -90,19 +90,27 @@ def load_network(self: Any, net: torch.nn.Module, load_path: str, strict: bool =
             del content[key]
         absent = [key for key in own if key not in content]
         if len(absent) == len(own):
-            other = _other_network(content, type(net).__name__)
+            other = _other_network(content, net, own)
             raise CheckpointError(f'{load_path}: {other}holds nothing of {type(net).__name__}; is it the right file?')
         for key in absent:
             logger.warning(f"{load_path}: '{key}' is not in it and keeps its initial value.")
     net.load_state_dict(content, strict=strict)
 
 
-def _other_network(state: Mapping[str, Any], own: str) -> str:
-    """The beginning of a sentence that names the network of a state dict, if that is known to be another than ``own``."""
+def _other_network(state: Mapping[str, Any], net: torch.nn.Module, own: Mapping[str, Any]) -> str:
+    """The beginning of a sentence that names the network of a state dict, if that is known to be another than ``net``.
+
+    Args:
+        state: of the checkpoint.
+        net: what it was to be loaded into.
+        own: the state dict of ``net``.
+    """
     from basicsr.utils.registry import ARCH_REGISTRY
-    found = [name for name, network in ARCH_REGISTRY if 'detect' in vars(network) and network.detect(state)] if state else []
-    known = len(found) == 1 and found[0] != own
-    return f'this is a {found[0]} checkpoint, and network_g is {own}: ' if known else ''
+    found = [network for _, network in ARCH_REGISTRY if 'detect' in vars(network) and network.detect(state)] if state else []
+    name_of = getattr(type(net), 'name_of', None)  # networks of the toolbox have none
+    wanted = type(net).__name__ if name_of is None else name_of(own)
+    name = found[0].name_of(state) if len(found) == 1 else wanted
+    return f'this is a {name} checkpoint, and network_g is {wanted}: ' if name != wanted else ''
 
 
 def load_resume_state(opt: dict[str, Any]) -> Optional[dict[str, Any]]:

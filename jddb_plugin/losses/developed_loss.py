@@ -5,7 +5,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 from jddb_plugin.checks import OptionError, check_choice
-from jddb_plugin.losses.jddb_loss import charbonnier
+from jddb_plugin.losses.jddb_loss import charbonnier, check_rgb
 from jddb_plugin.ops.camera import Camera
 from jddb_plugin.ops.curves import tone_map_softly
 
@@ -36,7 +36,12 @@ class DevelopedLoss(nn.Module):
         self.linear, self.gamma, self.tone = linear, gamma, tone
 
     def forward(self, restored: Tensor, gt: Tensor, *, camera: Camera) -> Tensor:
-        """Loss of ``restored`` against ``gt``, both linear camera RGB [B, 3, H, W]; fields of ``camera`` [B]."""
+        """Loss of ``restored`` against ``gt``, both linear camera RGB [B, 3, H, W]; fields of ``camera`` [B].
+
+        Raises:
+            ShapeError: ``restored`` is no RGB of that size.
+        """
+        check_rgb(restored, gt, 'DevelopedLoss')
         total = self.linear * charbonnier(restored, gt, self.eps)
         if self.gamma or self.tone:
             restored, gt = camera.develop_softly(restored), camera.develop_softly(gt)

@@ -12,7 +12,7 @@ import torch
 from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
-from jddb_plugin.checks import OptionError, check_choice
+from jddb_plugin.checks import OptionError, ShapeError, check_choice
 from jddb_plugin.ops.block_matching import Search
 from jddb_plugin.ops.camera import Camera
 from jddb_plugin.ops.edges import high_frequency_mask
@@ -21,6 +21,13 @@ from jddb_plugin.ops.edges import high_frequency_mask
 def charbonnier(a: Tensor, b: Tensor, eps: float = 1e-3) -> Tensor:
     """Charbonnier penalty sqrt((a - b)^2 + eps^2), element by element."""
     return torch.sqrt((a - b).square() + eps * eps)
+
+
+def check_rgb(restored: Tensor, gt: Tensor, name: str) -> None:
+    """Raise ShapeError unless a result has the shape of the truth; ``name`` is that of the loss."""
+    if restored.shape != gt.shape:
+        raise ShapeError(f'{name}: compares linear camera RGB {list(gt.shape)}, got {list(restored.shape)}; for packed raw, '
+                         'which networks with output: raw give while training, use RawLoss (or KPNLoss with KPN).')
 
 
 class _Term(nn.Module):
@@ -56,7 +63,11 @@ class ReconstructionLoss(_Term):
         """Loss of ``restored`` against ``gt``, both linear camera RGB [B, 3, H, W]; fields of ``camera`` [B].
 
         Its ``rgb_gain`` is not used: the released training leaves the brightness as the sensor has it.
+
+        Raises:
+            ShapeError: ``restored`` is no RGB of that size.
         """
+        check_rgb(restored, gt, 'ReconstructionLoss')
         plain = camera.with_gain(1.0)
         linear = charbonnier(restored, gt, self.eps)
         developed = charbonnier(plain.develop(restored), plain.develop(gt), self.eps)

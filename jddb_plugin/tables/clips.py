@@ -21,6 +21,8 @@ from jddb_plugin.data.source_clips import find_clips
 
 FRAMES = 5
 _HELD_OUT = 5
+#: Of the clips, and of what says what a study's data were built of; both lie beside the other LMDBs.
+_REAL, _STAMP = 'real.lmdb', 'sources.json'
 #: Pixels that shake and turning add to what a clip sees, on each side.
 _MARGIN = 8
 
@@ -82,7 +84,7 @@ def prepare(root: Path, sets: Sequence[ClipSet], photographs: Optional[Path], cl
     Raises:
         DataError: a folder is not what it should be, or the LMDBs were built of others.
     """
-    stamp = root / 'sources.json'
+    stamp = root / _STAMP
     built = json.loads(stamp.read_text()) if stamp.is_file() else None
     if built and photographs is None and clips is None:
         return
@@ -102,12 +104,18 @@ def prepare(root: Path, sets: Sequence[ClipSet], photographs: Optional[Path], cl
         return
     root.mkdir(parents=True, exist_ok=True)
     if real:
-        _cut(root / 'real.lmdb', real, real_side)
+        _cut(root / _REAL, real, real_side)
     for seed, clip_set in enumerate(sets):
         chosen = [file for k, file in enumerate(files) if (k % _HELD_OUT == _HELD_OUT - 1) == clip_set.test]
         needed = max(other.needed for other in sets if other.test) if clip_set.test else clip_set.needed
         _film(root / f'{clip_set.name}.lmdb', chosen, clip_set, needed, seed)
     stamp.write_text(json.dumps(sources, indent=2) + '\n')
+
+
+def left_out(lmdb: Path) -> bool:
+    """Whether :func:`prepare` says that it has not built this LMDB, as it was given no clips; nothing else may be missing."""
+    stamp = lmdb.parent / _STAMP
+    return lmdb.name == _REAL and not lmdb.exists() and stamp.is_file() and json.loads(stamp.read_text()).get('clips') == []
 
 
 def _film(path: Path, files: Sequence[Path], clip_set: ClipSet, needed: int, seed: int) -> None:

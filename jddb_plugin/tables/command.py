@@ -12,7 +12,7 @@ import torch
 from jddb_plugin.checks import OptionError, TrainingError, one_line_errors
 from jddb_plugin.tables import clips, cost, report, running, study_report
 from jddb_plugin.tables.planning import Training
-from jddb_plugin.tables.systems import ROWS, Study, make_study
+from jddb_plugin.tables.systems import MIXED, ROWS, Study, make_study
 
 DESCRIPTION = """The systems of the paper's tables: train, test, print.
 
@@ -42,6 +42,8 @@ _DATA = {'small': (Path('datasets/tables_small'), clips.SMALL, 192),
 def _study(args: argparse.Namespace) -> Study:
     if args.study != 'tables' and args.tables:
         raise OptionError(f'--tables: belongs to --study tables, not to {args.study}.')
+    if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
+        raise OptionError(f'--seeds: expected different numbers of at least 0, got {" ".join(map(str, args.seeds))}.')
     return make_study(args.study, tables=args.tables or [1, 2, 4], seconds=getattr(args, 'seconds', None))
 
 
@@ -102,8 +104,10 @@ def _print(args: argparse.Namespace) -> int:
     study = _study(args)
     kind = args.score or study.score
     if study.name == 'tables':
-        text = report.report(study, args.tables or sorted(report.TABLES), args.seeds, kind)
-        text += f'\nScores over {kind} frames; seeds: {", ".join(map(str, args.seeds))}.\n'
+        tables = args.tables or sorted(report.TABLES)
+        text = report.report(study, tables, args.seeds, kind)
+        if tables != [3]:
+            text += f'\nScores over {kind} frames; seeds: {", ".join(map(str, args.seeds))}.\n'
     else:
         text = study_report.REPORTS[study.name](study, _seeds(study, args), kind)
     file = Path('results', study.name, 'tables.md')
@@ -125,16 +129,16 @@ def _cost(args: argparse.Namespace) -> int:
     costs = list(cost.measure_all(systems, args.cases, tiles=args.tiles or None, device=args.device))
     text = (f'Table 3: {cost.measured_on(args.device)}, float32, random weights.\n\n{cost.table3(costs)}\n'
             'GFLOP: convolutions and matrix products, 2 per multiply-add. Refined alignment: deformable convolutions and their '
-            'offsets. Frames and pictures themselves are not counted as memory.\n')
-    report.write(text, Path('results', 'tables', 'table3.md'))
+            f'offsets. Frames and pictures themselves are not counted as memory. {cost.paper_split()}\n')
+    report.write(text, report.TABLE3)
     sys.stdout.write(text)
     return 0
 
 
 def _add_study(parser: argparse.ArgumentParser, tables: Sequence[int]) -> None:
     parser.add_argument('--study', choices=('tables', *_DATA), default='tables', help='default: tables')
-    parser.add_argument('--tables', nargs='+', type=int, choices=tables, help="the paper's that are wanted (default: 1 2 4)" + (
-                            '; 5 restores the bursts of figure 5' if 5 in tables else ''))
+    parser.add_argument('--tables', nargs='+', type=int, choices=tables, help="the paper's that are wanted (default: 1 2 4); " + (
+                            '5 restores the bursts of figure 5' if 5 in tables else '3 is what cost has measured last'))
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='default: 0')
     parser.add_argument('--all-seeds', action='store_true',
                         help=f'of the small study: all seeds for all rows, not only for {", ".join(_ALL_SEEDS)}')
@@ -152,10 +156,10 @@ def parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     for name, function in (('run', _run), ('print', _print), ('list', _list)):
         command = commands.add_parser(name)
         command.set_defaults(function=function)
-        _add_study(command, sorted(report.TABLES) if name == 'print' else (1, 2, 4, 5))
+        _add_study(command, (1, 2, 3, 4) if name == 'print' else (1, 2, 4, 5))
         if name != 'print':
             command.add_argument('--systems', nargs='+', metavar='ROW', help='default: all of ' + ', '.join(ROWS[1])
-                                 + '; of table 4: ' + ', '.join(ROWS[4]))
+                                 + '; of table 4 and claims: ' + ', '.join(ROWS[4]) + '; of mixing: ' + ', '.join(MIXED))
         if name == 'run':
             command.add_argument('--seconds', type=float, metavar='S', help='CPU seconds of every training')
             command.add_argument('--index', type=int, metavar='K', help='training K alone, and the tests that it makes possible')

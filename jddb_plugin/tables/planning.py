@@ -13,6 +13,7 @@ from jddb_plugin.checks import OptionError
 from jddb_plugin.config import dump_options, load_options, parse_override
 from jddb_plugin.files import atomic_write
 from jddb_plugin.runtime.checkpoints import load_checkpoint
+from jddb_plugin.tables.clips import left_out
 from jddb_plugin.tables.systems import Study, System
 
 #: Options of a two-stage network that a test chooses itself: how whole frames are tiled and searched.
@@ -134,6 +135,11 @@ def scale_schedules(own: Mapping[str, Any], final: dict[str, Any]) -> None:
         periods[-1] += max(0, final['train']['total_iter'] - sum(periods))
 
 
+def test_sets(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Test sets of resolved options, without those that ``prepare`` had no clips for."""
+    return {key: section for key, section in options['datasets'].items() if not left_out(Path(section.get('dataroot_gt') or ''))}
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The test of a system with one seed by one test file."""
@@ -163,10 +169,10 @@ class Evaluation:
         """Is there when the test is complete."""
         return Path('results', self.name, 'tested')
 
-    def metrics(self, options: Optional[Mapping[str, Any]] = None) -> dict[str, Path]:
-        """Files with scores by the names of the test sets."""
-        sets = (options or load_options(str(self.source)))['datasets'].values()
-        return {section['name']: Path('results', self.name, f"metrics_{section['name']}.json") for section in sets}
+    def metrics(self) -> dict[str, Path]:
+        """Files with scores by the names of the test sets, those of the kept options where there are some."""
+        sets = test_sets(load_options(str(self.file if self.file.is_file() else self.source)))
+        return {section['name']: Path('results', self.name, f"metrics_{section['name']}.json") for section in sets.values()}
 
     def options(self, overrides: Sequence[str]) -> dict[str, Any]:
         """Resolve the options; the trainings' own must be kept already."""
@@ -186,7 +192,8 @@ class Evaluation:
         content = {'_base_': str(self.source.resolve()), 'name': self.name, 'model_type': parts[0]['model_type'],
                    'num_gpu': parts[0]['num_gpu'], 'network_g': network, 'path': path,
                    'val': _tiling(networks[0], two_stage, self.system.align)}
-        return merge(content, overrides)
+        options = merge(content, overrides)
+        return {**options, 'datasets': test_sets(options)}
 
     @property
     def joined_weights(self) -> Path:

@@ -4,17 +4,19 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from jddb_plugin.config import load_options
 from jddb_plugin.tables import paper
 from jddb_plugin.tables.planning import Evaluation, Training
-from jddb_plugin.tables.running import timing_of
-from jddb_plugin.tables.systems import ROWS, SYSTEMS, Study, System
+from jddb_plugin.tables.running import timing_of, trainings_of
+from jddb_plugin.tables.systems import ROWS, SYSTEMS, Study
 
 #: Digits that are printed.
 METRICS = {'psnr': 2, 'ssim': 4}
 MISSING = 'missing'
+#: What ``cost`` has measured last.
+TABLE3 = Path('results', 'tables', 'table3.md')
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -64,22 +66,36 @@ def progress(training: Training) -> int:
     return max((int(file.stem) for file in states if file.stem.isdigit()), default=0)
 
 
-def lengths(study: Study, systems: Sequence[System], seeds: Sequence[int]) -> str:
-    """How long each part was trained: iterations, seeds that are complete, CPU time."""
+def _by_part(study: Study, seeds: Mapping[str, Sequence[int]]) -> dict[str, list[Training]]:
+    """Trainings of rows with their own seeds, by part; those that others start from come first."""
+    found: dict[str, list[Training]] = {}
+    for key, own in seeds.items():
+        for training in trainings_of(study, [SYSTEMS[key]], own):
+            same = found.setdefault(training.part, [])
+            if training not in same:
+                same.append(training)
+    starts = {study.start_of(part) for part in found}
+    return {part: found[part] for part in sorted(found, key=lambda part: part not in starts)}
+
+
+def lengths(study: Study, seeds: Mapping[str, Sequence[int]]) -> str:
+    """How long each part was trained: iterations, seeds that are complete, CPU time.
+
+    Args:
+        study: of the rows.
+        seeds: of each row.
+    """
     rows = []
-    parts = dict.fromkeys(part for system in systems for part in system.parts)
-    starts = dict.fromkeys(start for start in map(study.start_of, parts) if start is not None)
-    for part in {**starts, **parts}:
-        trainings = [Training(study, part, seed) for seed in seeds]
+    for part, trainings in _by_part(study, seeds).items():
         done = [training for training in trainings if training.marker.exists()]
         planned = {load_options(str(t.file))['train']['total_iter'] for t in trainings if t.file.is_file()}
         if not planned and not study.timed:
             planned = {trainings[0].own_options()['train']['total_iter']}
         goal = '/'.join(f'{value:,}' for value in sorted(planned)) or 'by --seconds'
         newest = max(progress(training) for training in trainings)
-        state = 'complete' if len(done) == len(seeds) else MISSING if not done and not newest else f'at {newest:,}'
+        state = 'complete' if len(done) == len(trainings) else MISSING if not done and not newest else f'at {newest:,}'
         cpu = [timing_of(training)['cpu'] for training in done]
-        rows.append([part, goal, f'{len(done)} of {len(seeds)}', state, f'{statistics.mean(cpu):,.0f} s' if cpu else ''])
+        rows.append([part, goal, f'{len(done)} of {len(trainings)}', state, f'{statistics.mean(cpu):,.0f} s' if cpu else ''])
     return markdown(['training', 'iterations', 'seeds complete', 'state', 'CPU time each'], rows)
 
 
@@ -128,12 +144,20 @@ TITLES = {
 }
 
 
+def table3() -> str:
+    """Table 3 as it was measured last."""
+    return TABLE3.read_text(encoding='utf-8') if TABLE3.is_file() else f'Table 3: {MISSING}: run scripts/tables.py cost\n'
+
+
 def report(study: Study, tables: Sequence[int], seeds: Sequence[int], kind: str) -> str:
-    """The tables as text, each with the length of its trainings."""
+    """The tables as text, each with the length of its trainings; table 3 has none."""
     parts = []
     for number in tables:
-        systems = [SYSTEMS[key] for key in ROWS[number]]
-        parts.append(f'{TITLES[number]}\n\n{TABLES[number](study, seeds, kind)}\n{lengths(study, systems, seeds)}')
+        if number == 3:
+            parts.append(table3())
+            continue
+        trained = lengths(study, dict.fromkeys(ROWS[number], seeds))
+        parts.append(f'{TITLES[number]}\n\n{TABLES[number](study, seeds, kind)}\n{trained}')
     return '\n'.join(parts)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
-from scipy import stats
-
+from jddb_plugin.checks import optional_package
 from jddb_plugin.config import load_options
 from jddb_plugin.runtime.history import FILE
 from jddb_plugin.tables.baseline import kept_scores
-from jddb_plugin.tables.planning import Evaluation, Training
+from jddb_plugin.tables.planning import Evaluation, Training, test_sets
 from jddb_plugin.tables.report import MISSING, lengths, markdown
 from jddb_plugin.tables.systems import SYSTEMS, Study
 
@@ -60,14 +59,32 @@ def validations(training: Training) -> list[tuple[int, float]]:
     return [(entry['iter'], entry['value']) for entry in entries if entry['metric'] == 'psnr']
 
 
+def _names(study: Study) -> list[str]:
+    """Test sets of a study."""
+    return [section['name'] for section in test_sets(load_options(str(study.tests[0]))).values()]
+
+
 def _bilinear(study: Study, kind: str) -> dict[str, float]:
+    """Scores of test sets where they are kept, or the data are there."""
     options = load_options(str(study.tests[0]))
     found = {}
     for section in options['datasets'].values():
-        if Path(section['dataroot_gt']).exists():
-            file = Path('results', study.name, f"bilinear_{section['name']}.json")
+        file = Path('results', study.name, f"bilinear_{section['name']}.json")
+        if file.is_file() or Path(section['dataroot_gt']).exists():
             found[section['name']] = kept_scores(file, section, options['val']['metrics'])['psnr']['average'][kind]
     return found
+
+
+def _cells(values: Mapping[str, Sequence[float]], names: Sequence[str]) -> list[str]:
+    """A row's scores on every set."""
+    return [_spread(values[name]) if values.get(name) else MISSING for name in names]
+
+
+def _gain(means: Mapping[str, Sequence[float]], bilinear: Mapping[str, float]) -> Optional[float]:
+    """Least gain over bilinear demosaicking; None where that is not known on every set that the row was tested on."""
+    if not means.keys() <= bilinear.keys():
+        return None
+    return min(statistics.mean(values) - bilinear[name] for name, values in means.items())
 
 
 def small(study: Study, seeds: dict[str, list[int]], kind: str) -> str:
@@ -79,29 +96,29 @@ def small(study: Study, seeds: dict[str, list[int]], kind: str) -> str:
         kind: 'all' or 'center'.
     """
     bilinear = _bilinear(study, kind)
-    names = list(bilinear)
-    rows: list[list[Any]] = [['bilinear', '', *(f'{bilinear[name]:.2f}' for name in names), '', '', '']]
+    names = _names(study)
+    rows = [['bilinear', '', *_cells({name: [value] for name, value in bilinear.items()}, names), '', '', '']]
     for key in study.rows:
         found = scores_of(study, key, seeds[key], kind)
         if not found:
             rows.append([SYSTEMS[key].heading, f'0 of {len(seeds[key])}', *([MISSING] * len(names)), '', '', ''])
             continue
-        means = {name: _by_seed(found[name]) for name in names if name in found}
-        gain = min(statistics.mean(values) - bilinear[name] for name, values in means.items())
+        means = {name: _by_seed(clips) for name, clips in found.items()}
+        gain = _gain(means, bilinear)
         courses = [validations(Training(study, SYSTEMS[key].parts[0], seed)) for seed in seeds[key]]
         courses = [course for course in courses if course]
         first = statistics.mean(course[0][1] for course in courses) if courses else None
         last = statistics.mean(course[-1][1] for course in courses) if courses else None
-        learns = gain >= LEAST_GAIN and (first is None or last is None or last > first)
+        learns = gain is not None and gain >= LEAST_GAIN and (first is None or last is None or last > first)
         rows.append([SYSTEMS[key].heading, f'{len(next(iter(means.values())))} of {len(seeds[key])}',
-                     *(_spread(means[name]) if name in means else MISSING for name in names), f'{gain:+.2f}',
-                     f'{first:.2f} to {last:.2f}' if first is not None else '', 'yes' if learns else 'NO'])
+                     *_cells(means, names), MISSING if gain is None else f'{gain:+.2f}',
+                     f'{first:.2f} to {last:.2f}' if first is not None else '',
+                     MISSING if gain is None else 'yes' if learns else 'NO'])
     table = markdown(['system', 'seeds', *(name.replace('_', ' ') for name in names), 'least gain', 'validation, first to last',
                       'learns'], rows)
-    every = sorted({seed for own in seeds.values() for seed in own})
     return (f'PSNR (dB) over {kind} frames, mean ± sample standard deviation over seeds. A row learns if it gains at least '
             f'{LEAST_GAIN:g} dB over bilinear demosaicking on every set and beats its own first validation (that of a pair is of '
-            f'its denoiser alone, demosaicked bilinearly).\n\n{table}\n{lengths(study, study.systems(), every)}')
+            f'its denoiser alone, demosaicked bilinearly).\n\n{table}\n{lengths(study, seeds)}')
 
 
 def paired(first: dict[str, list[float]], second: dict[str, list[float]]) -> Optional[list[str]]:
@@ -113,6 +130,8 @@ def paired(first: dict[str, list[float]], second: dict[str, list[float]]) -> Opt
     differences = [statistics.mean(first[clip]) - statistics.mean(second[clip]) for clip in scenes]
     if not differences:
         return None
+    optional_package('scipy', 'the paired tests of the claims')
+    from scipy import stats
     wins = sum(difference > 0 for difference in differences)
     chance = stats.wilcoxon(differences).pvalue if len(differences) > 1 and any(differences) else float('nan')
     return [f'{statistics.mean(differences):+.2f}', f'{wins} of {len(scenes)}', f'{chance:.3f}']
@@ -121,21 +140,19 @@ def paired(first: dict[str, list[float]], second: dict[str, list[float]]) -> Opt
 def claims(study: Study, seeds: dict[str, list[int]], kind: str) -> str:
     """Scores of the variants by shift, and the paper's claims as paired tests."""
     found = {key: scores_of(study, key, seeds[key], kind) for key in study.rows}
-    names = [section['name'] for section in load_options(str(study.tests[0]))['datasets'].values()]
+    names = _names(study)
     headings = {key: 'full' if key == 'two_stage' else SYSTEMS[key].heading for key in study.rows}
-    rows = [[headings[key], *(_spread(_by_seed(found[key][name])) if found[key].get(name) else MISSING for name in names)]
-            for key in study.rows]
+    rows = [[headings[key], *_cells({name: _by_seed(clips) for name, clips in found[key].items()}, names)] for key in study.rows]
     tests = []
     for better, worse, where in CLAIMS[study.name]:
         for name in where:
             outcome = paired(found[better].get(name, {}), found[worse].get(name, {}))
             tests.append([f'{headings[better]} > {headings[worse]}', name.replace('_', ' '), *(outcome or [MISSING, '', ''])])
-    every = sorted({seed for own in seeds.values() for seed in own})
     return (f'PSNR (dB) over {kind} frames, mean ± sample standard deviation over seeds.\n\n'
             + markdown(['', *(name.replace('_', ' ') for name in names)], rows)
             + '\nThe claims, scene by scene (means over seeds): difference in dB, scenes won, p of a two-sided Wilcoxon test.\n\n'
             + markdown(['claim', 'set', 'difference', 'scenes won', 'p'], tests)
-            + '\n' + lengths(study, study.systems(), every))
+            + '\n' + lengths(study, seeds))
 
 
 REPORTS = {'small': small, 'claims': claims, 'mixing': claims}

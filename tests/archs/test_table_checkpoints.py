@@ -1,6 +1,7 @@
 """Checkpoints of the systems of the tables: what they are of, and the released weights of DMN."""
 import importlib.util
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,35 @@ def test_checkpoints_of_the_parts_become_one():
         torch.testing.assert_close(system.restore(tiles, 1), demosaicker.demosaic(denoiser.denoise(tiles, 1)))
     with pytest.raises(CheckpointError, match='checkpoint of the denoiser is one of DenoiseThenDemosaic'):
         join_checkpoints(joined, demosaicker.state_dict())
+
+
+@pytest.mark.parametrize(('denoiser', 'demosaicker', 'message'), [
+    ('DemosaicNet', 'KPN', 'denoiser is of DemosaicNet, which is not a denoiser; give one of KPN, or EDVRBurst or RViDeNet with'),
+    ('GCPNet', 'DemosaicNet', 'denoiser is of GCPNet, which is not a denoiser'),
+    ('KPN', 'EDVR raw', 'demosaicker is of EDVRBurst, which is not a demosaicker; give one of DemosaicNet'),
+    ('EDVRBurst', 'DemosaicNet', 'denoiser is of EDVRBurst with output: rgb; a denoiser needs output: raw'),
+])
+def test_what_is_no_such_part_is_not_joined(denoiser, demosaicker, message):
+    with pytest.raises(CheckpointError, match='the checkpoint of the ' + message):
+        join_checkpoints(build(denoiser).state_dict(), build(demosaicker).state_dict())
+
+
+def test_parts_of_networks_of_ones_own_are_joined():
+    joined = join_checkpoints({'mine': torch.zeros(1)}, {'weight': torch.zeros(2)})
+    assert {key: len(value) for key, value in joined.items()} == {'denoiser.mine': 1, 'demosaicker.weight': 2}
+
+
+@pytest.mark.parametrize(('parts', 'name'), [
+    (('KPN', 'DemosaicNet'), 'KPN + DemosaicNet'), (('GCPNet', 'DemosaicNet'), 'GCPNet + DemosaicNet'),
+    (('DemosaicNet', 'EDVR raw'), 'DemosaicNet + EDVRBurst'), ((None, 'DemosaicNet'), 'unknown network + DemosaicNet')])
+def test_a_checkpoint_of_another_pair_is_named(parts, name, tmp_path):
+    states = [{'weight': torch.zeros(1)} if part is None else build(part).state_dict() for part in parts]
+    torch.save({'params': {f'{part}.{key}': value for part, state in zip(('denoiser', 'demosaicker'), states)
+                           for key, value in state.items()}}, tmp_path / 'net.pth')
+    model = BaseModel({'num_gpu': 0, 'is_train': False, 'dist': False})
+    message = f'net.pth: this is a {name} checkpoint, and network_g is EDVRBurst + DemosaicNet: '
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        model.load_network(build('EDVR+DMN'), str(tmp_path / 'net.pth'))
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -63,12 +93,13 @@ def test_a_damaged_checkpoint_is_told(name, key, value, message):
 def test_a_checkpoint_of_another_network_is_named(name, tmp_path):
     state = build(name).state_dict()
     torch.save({'params': state}, tmp_path / 'net.pth')
+    called = r'EDVRBurst \+ DemosaicNet' if name == 'EDVR+DMN' else CASES[name]['type']
     other = build('EDVRBurst' if name == 'GCPNet' else 'GCPNet')
     model = BaseModel({'num_gpu': 0, 'is_train': False, 'dist': False})
     for strict in (True, False):
         if not strict and state.keys() & other.state_dict().keys():
             continue  # some of it fits, as was asked for
-        with pytest.raises(CheckpointError, match=rf'net.pth: this is a {CASES[name]["type"]} checkpoint, and network_g is '):
+        with pytest.raises(CheckpointError, match=rf'net.pth: this is a {called} checkpoint, and network_g is '):
             model.load_network(other, str(tmp_path / 'net.pth'), strict=strict)
 
 

@@ -83,6 +83,9 @@ def test_what_networks_give_while_training_fits_their_losses(truth):
         build_loss({'type': 'KPNLoss'})(denoiser(lq), truth)
     with pytest.raises(ShapeError, match=r'RawLoss: compares packed raw \[..., 4, 16, 16\], got \[2, 3, 32, 32\]'):
         build_loss({'type': 'RawLoss'})(EDVRBurst(8, 3, 2, 0, 0)(lq), truth, camera=camera)
+    for name in ('ReconstructionLoss', 'DevelopedLoss'):
+        with pytest.raises(ShapeError, match=rf'{name}: compares .* \[2, 3, 32, 32\], got \[2, 4, 16, 16\]; .* use RawLoss'):
+            build_loss({'type': name})(denoiser(lq), truth, camera=camera)
 
 
 def test_gradients_need_two_pixels():

@@ -23,7 +23,7 @@ def test_frames_of_any_size_are_restored_in_tiles(name):
         assert restore_frame(network, lq, ref_idx).shape == (1, 3, 100, 140)
 
 
-@pytest.mark.parametrize('name', ['GCPNet', 'EDVRBurst', 'EDVR raw', 'DemosaicNet', 'EDVR+DMN'])
+@pytest.mark.parametrize('name', ['GCPNet', 'EDVRBurst', 'EDVR raw', 'KPN', 'DemosaicNet', 'EDVR+DMN'])
 def test_tiles_show_little_of_where_they_lie(name):
     """With the frame as one tile or as many, the difference is small beside what the network changes."""
     network, lq = build(name), torch.rand(1, 3, 8, 64, 96)

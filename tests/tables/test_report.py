@@ -2,6 +2,8 @@
 import json
 import re
 import statistics
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import cv2
@@ -20,11 +22,7 @@ from jddb_plugin.tables import baseline, clips, command, cost, paper, report, st
 from jddb_plugin.tables.planning import Evaluation, Training, keep_options
 from jddb_plugin.tables.systems import ROWS, SYSTEMS, make_study
 
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from ..conftest import ROOT
 
 
 def complete(study, key, seed, scores):
@@ -101,9 +99,9 @@ def test_how_far_a_training_is(workplace):
     (training.folder / 'training_states').mkdir(parents=True)
     for iteration in (500, 1500):
         (training.folder / 'training_states' / f'{iteration}.state').touch()
-    assert '| edvr     | 6,000      | 0 of 1         | at 1,500 |' in report.lengths(study, study.systems(['edvr']), [0])
+    assert '| edvr     | 6,000      | 0 of 1         | at 1,500 |' in report.lengths(study, {'edvr': [0]})
     training.marker.touch()
-    assert '| 1 of 1         | complete |' in report.lengths(study, study.systems(['edvr']), [0])
+    assert '| 1 of 1         | complete |' in report.lengths(study, {'edvr': [0]})
 
 
 # ---------------------------------------------------------------------------------------------- small studies
@@ -278,6 +276,49 @@ def test_cost_of_the_two_stage_network_has_its_matching(tiny, monkeypatch):
     assert found.coarse > 0 and found.refined > 0 and found.rest > 0
     tiny(_Toy())
     assert names == ['tiles', 'none']
+
+
+def test_table_3_is_printed_as_it_was_measured(workplace, capsys, monkeypatch):
+    assert command.main(['print', '--tables', '3']) == 0
+    assert capsys.readouterr().out.startswith('Table 3: missing: run scripts/tables.py cost\n\nWritten to')
+    monkeypatch.setitem(cost.CASES, 'tiny', (64, 96, 16, 4, 2))
+    monkeypatch.setattr(command.cost, 'network_of', lambda system: _Toy())
+    assert command.main(['cost', '--systems', 'edvr', '--cases', 'tiny', '--tiles', '1', '--device', 'cpu']) == 0
+    text = capsys.readouterr().out
+    assert "The paper's 19.7 s of the two-stage network are 3.6 s of coarse alignment and 16.1 s of refined" in text
+    assert command.main(['print', '--tables', '3']) == 0
+    assert capsys.readouterr().out.startswith(text)
+    assert command.main(['print', '--tables', '3', '4']) == 0
+    both = capsys.readouterr().out
+    assert text in both and 'Table 4: variants' in both and 'Scores over all frames' in both
+
+
+def test_help_lists_the_rows_of_every_study(capsys):
+    with pytest.raises(SystemExit):
+        command.main(['run', '--help'])
+    text = ' '.join(capsys.readouterr().out.split())
+    for study in ('tables', 'small', 'claims', 'mixing'):
+        assert all(key in text for key in make_study(study).rows)
+
+
+MODULES_WHILE_MEASURING = '''
+import sys, torch
+from jddb_plugin import DemosaicNet
+from jddb_plugin.tables import cost
+peak_bytes = cost.peak_bytes
+def watched(*args):
+    before = set(sys.modules)
+    found = peak_bytes(*args)
+    print('new:', sorted(set(sys.modules) - before))
+    return found
+cost.peak_bytes = watched
+cost.measure(DemosaicNet(4, 2).eval(), torch.rand(1, 8, 16, 16))
+'''
+
+
+def test_modules_that_counting_needs_are_loaded_before_the_clock_starts():
+    result = subprocess.run([sys.executable, '-c', MODULES_WHILE_MEASURING], capture_output=True, text=True, cwd=ROOT)
+    assert 'new: []' in result.stdout, result.stdout[:500] + result.stderr
 
 
 @pytest.mark.parametrize('key', ROWS[3])

@@ -14,49 +14,6 @@ from jddb_plugin.tables import command, running
 from jddb_plugin.tables.planning import Evaluation, Training
 from jddb_plugin.tables.systems import SYSTEMS, make_study
 
-#: Stands in for training and test: notes that it was called, ends as behavior.json says, writes metrics.
-FAKE = '''
-import json, signal, sys, time
-from pathlib import Path
-import yaml
-opt = yaml.safe_load(Path(sys.argv[sys.argv.index('-opt') + 1]).read_text())
-name, phase = opt['name'], 'PHASE'
-with open('calls.txt', 'a') as file:
-    file.write(f'{name} {phase} {"--auto_resume" in sys.argv}\\n')
-wanted = json.loads(Path('behavior.json').read_text()).get(f'{name} {phase}', 0) if Path('behavior.json').exists() else 0
-if wanted == 'wait':
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-    Path('waiting').touch()
-    time.sleep(60)
-Path('experiments', name, 'models').mkdir(parents=True, exist_ok=True)
-if phase == 'test' and not wanted:
-    for section in opt['datasets'].values():
-        table = {metric: {clip: {'all': 20.0, 'center': 30.0} for clip in ('average', 'a')} for metric in ('psnr', 'ssim')}
-        Path('results', name).mkdir(parents=True, exist_ok=True)
-        Path('results', name, f"metrics_{section['name']}.json").write_text(json.dumps(table))
-print('first word')
-print('broken here', end='\\r')
-sys.exit(wanted)
-'''
-
-
-@pytest.fixture
-def calls(tmp_path, monkeypatch):
-    """An empty folder with quick processes in place of training and test; returns what was called."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
-    for phase in ('train', 'test'):
-        Path(f'fake_{phase}.py').write_text(FAKE.replace('PHASE', phase))
-    monkeypatch.setattr(running, 'MODULES', {'train': 'fake_train', 'test': 'fake_test'})
-    monkeypatch.setattr(running, 'check_options', lambda options, is_train: {**options, 'path': options.get('path') or {}})
-    monkeypatch.setattr(running, 'iterations_in', lambda options, seconds: int(seconds))
-    monkeypatch.setattr(Evaluation, 'prepare', lambda test: None)
-
-    def read():
-        return Path('calls.txt').read_text().splitlines() if Path('calls.txt').exists() else []
-
-    return read
-
 
 def behave(**wanted):
     Path('behavior.json').write_text(json.dumps({key.replace('__', ' '): value for key, value in wanted.items()}))
@@ -133,6 +90,12 @@ def test_wrong_command_lines_are_told(calls, capsys):
     assert '--tables: belongs to --study tables' in capsys.readouterr().err
     assert main('--systems', 'EDVR') == 2
     assert "'EDVR' is no row of this study" in capsys.readouterr().err
+    for command_name in ('run', 'print', 'list'):
+        for seeds in (['0', '1', '0'], ['0', '-1']):
+            capsys.readouterr()
+            assert command.main([command_name, '--study', 'small', '--seeds', *seeds]) == 2
+            told = capsys.readouterr().err
+            assert told == f'error: --seeds: expected different numbers of at least 0, got {" ".join(seeds)}.\n'
     assert main('--index', '99') == 2
     assert command.main(['cost', '--tiles', '-1']) == 2
 
