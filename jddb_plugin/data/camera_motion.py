@@ -47,8 +47,7 @@ def draw_motion(rng: np.random.Generator, frames: int, ref_idx: int, size: int, 
     """Motion of each frame of a burst relative to its reference.
 
     A fifth of the bursts stand still. The others pan by up to ``speed`` pixels a frame, shake by up to one, turn, zoom and shear
-    by 0.8 % (30 % of them by 3 %) per frame, and a fifth of their frames, in an eighth of the bursts four fifths, are blurred
-    along a line of up to 12 pixels, half of them of less than 4.
+    by 0.8 % (30 % of them by 3 %) per frame, and a fifth of their frames are blurred along a line.
 
     Args:
         rng: random numbers.
@@ -62,13 +61,12 @@ def draw_motion(rng: np.random.Generator, frames: int, ref_idx: int, size: int, 
     angle = rng.uniform(0, 2 * np.pi)
     velocity = speed * rng.random() * np.array((np.cos(angle), np.sin(angle)))
     drift = rng.normal(0, strength / 2, (2, 2))
-    blurred_share = 0.8 if rng.random() < 0.125 else 0.2
     motions = []
     for k in range(frames):
         jitter = rng.normal(0, strength / 3, (2, 2))
         shake = rng.uniform(-1, 1, 2)
-        blurred = rng.random() < blurred_share
-        length, direction = 1 + 11 * rng.random() ** 2, rng.uniform(0, np.pi)
+        blurred = rng.random() < 0.2
+        length, direction = rng.uniform(1, 5), rng.uniform(0, np.pi)
         if still or k == ref_idx:
             motions.append(FrameMotion(np.eye(2, 3), None))
             continue
