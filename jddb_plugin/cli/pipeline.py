@@ -97,6 +97,7 @@ def _run(args: argparse.Namespace, *, is_train: bool) -> None:
     from jddb_plugin.compat.options import check_options
     from jddb_plugin.runtime import processes
     opt = check_options(options, is_train=is_train, launcher=args.launcher)
+    find_weights(opt['path'])
     built = check_files(opt)
     ours = hasattr(MODEL_REGISTRY.get(opt['model_type']), 'check_options')
     if not is_train and ours and not opt['path'].get('pretrain_network_g'):
@@ -119,6 +120,14 @@ def _run(args: argparse.Namespace, *, is_train: bool) -> None:
             pipeline(os.getcwd())
         finally:
             datasets.forget()
+
+
+def find_weights(paths: dict[str, Any]) -> None:
+    """Put files in place of names of weights that come with the package, e.g. ``pretrain_network_g: small``."""
+    from jddb_plugin.weights import FOLDER, available
+    for key, path in paths.items():
+        if key.startswith('pretrain_network') and path in available() and not os.path.isfile(path):
+            paths[key] = str(FOLDER / f'{path}.pth')
 
 
 def check_files(opt: Mapping[str, Any]) -> list[tuple[str, str, Any]]:

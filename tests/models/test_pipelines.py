@@ -147,6 +147,11 @@ def test_a_validation_frame_smaller_than_a_tile_is_known_before_training(texture
     assert not Path('experiments').exists()
 
 
+def test_weights_of_the_package_are_found_by_their_name(texture_lmdb, capsys):
+    assert run_train(['-opt', DEMO, *small_options(texture_lmdb, **{'path.pretrain_network_g': 'tiny'})]) == 2
+    assert 'weights/tiny.pth: this is a GatedUNet checkpoint, and network_g is TwoStageJDDB' in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(texture_lmdb, capsys):
     assert run_train(['-opt', DEMO, *small_options(texture_lmdb)]) == 0
     Path('experiments/demo_two_stage/models/net_g_2.pth').rename('pretrained.pth')
