@@ -5,7 +5,7 @@
 
 Scores are of the developed picture, with tone curve, without 80 px (clips) or 40 px (photographs) on each side. Prints tables in
 Markdown: methods by scene and noise; with --counts networks alone, by the number of frames, without and with tone curve, and what
-frames that fail cost. Clips need five frames, with --counts eight.
+frames that fail cost. Clips need five frames, with --counts as many as its largest number, eight by default.
 """
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from jddb_plugin.noise_option import TEST_LEVELS
 from jddb_plugin.ops.noise import NoiseModel
 from jddb_plugin.weights import available, load_weights
 
-#: Numbers of frames with --counts.
-COUNTS = (1, 2, 3, 5, 8)
+#: Numbers of frames of --counts without numbers.
+COUNTS = [1, 2, 3, 5, 8]
 
 
 def noise_levels(names: list[str]) -> dict[str, tuple[float, float]]:
@@ -145,22 +145,23 @@ def compare(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def by_count(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Tables of the networks by the number of frames, and what failing frames cost; and their figures."""
-    header = '| | ' + ' | '.join(f'{count} frames' if count > 1 else '1 frame' for count in COUNTS) + ' |'
-    lines, costs = [header, '| --- |' + ' --- |' * len(COUNTS)], ['| | mean | worst |', '| --- | --- | --- |']
+    counts = args.counts or COUNTS
+    header = '| | ' + ' | '.join(f'{count} frames' if count > 1 else '1 frame' for count in counts) + ' |'
+    lines, costs = [header, '| --- |' + ' --- |' * len(counts)], ['| | mean | worst |', '| --- | --- | --- |']
     figures: dict[str, Any] = {}
     kinds = [*kinds_of(args), *(FAILURES if args.photographs else ())]
     cases = list(itertools.product(args.weights, noise_levels(args.noise).items(), kinds))
     for name, (level, noise), kind in tqdm(cases, unit='case', desc='Frames'):
         method, title = network(load_weights(name).eval()), f'{name}: {kind}, {level}'
-        found: dict[int, list[tuple[float, float]]] = {count: [] for count in COUNTS}
-        for scene in scenes_of(args, kind, noise, max(COUNTS)):
-            for count in COUNTS:
+        found: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
+        for scene in scenes_of(args, kind, noise, max(counts)):
+            for count in counts:
                 result = _run(method, scene, count)
                 found[count].append((psnr(scene, result, tone_curve=False), psnr(scene, result, tone_curve=True)))
         figures[title] = found
-        means = [np.mean(found[count], axis=0) for count in COUNTS]
+        means = [np.mean(found[count], axis=0) for count in counts]
         lines.append(f'| {title} | ' + ' | '.join(f'{plain:.2f} / {toned:.2f}' for plain, toned in means) + ' |')
-        if kind in FAILURES:
+        if kind in FAILURES and {1, 5} <= found.keys():
             gains = np.array(found[5])[:, 1] - np.array(found[1])[:, 1]
             costs.append(f'| {title} | {gains.mean():+.3f} | {gains.min():+.3f} |')
     text = 'PSNR (dB) without / with tone curve:\n\n' + '\n'.join(lines) + '\n'
@@ -180,8 +181,8 @@ def main() -> int:
     parser.add_argument('--motions', nargs='+', default=list(MOTIONS), choices=list(MOTIONS))
     parser.add_argument('--scenes', type=int, default=6, help='photographs to use')
     parser.add_argument('--noise', nargs='+', default=['low', 'high'], help='low, high, random1, random2, ...')
-    parser.add_argument('--counts', action='store_true', help='networks alone: by the number of frames, and bursts of which all '
-                        'but the reference fail')
+    parser.add_argument('--counts', nargs='*', type=int, metavar='N', help='networks alone, by the number of frames (default: '
+                        f'{" ".join(map(str, COUNTS))}), and bursts of which all but the reference fail')
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--json', type=Path, help='file for all figures')
     args = parser.parse_args()
@@ -189,7 +190,9 @@ def main() -> int:
         raise OptionError('give --clips or --photographs, or both.')
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
-    text, figures = (by_count if args.counts else compare)(args)
+    if min(args.counts or [1]) < 1:
+        raise OptionError(f'--counts: expected numbers of frames, from 1, got {min(args.counts)}.')
+    text, figures = (compare if args.counts is None else by_count)(args)
     sys.stdout.write(text)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2))

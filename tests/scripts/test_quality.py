@@ -84,6 +84,9 @@ def test_networks_by_the_number_of_frames(quality, photograph, tmp_path, monkeyp
     assert f'| tiny: static, high | {means["tiny: static, high"][1][0]:.2f} / {static[0]:.2f} |' in output
     black = means['tiny: black, high']
     assert f'| tiny: black, high | {black[5][1] - black[1][1]:+.3f} | ' in output
+    monkeypatch.setattr(sys, 'argv', ['quality.py', '--photographs', str(tmp_path / 'photographs'), '--counts', '0', '2'])
+    assert quality.main() == 2
+    assert '--counts: expected numbers of frames, from 1, got 0' in capsys.readouterr().err
 
 
 def test_nothing_to_measure_is_told(quality, monkeypatch, capsys):
