@@ -1,6 +1,8 @@
 """Weights by name, packed from checkpoints, and what is said of those that cannot be used."""
+import contextlib
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -100,3 +102,22 @@ def test_a_file_whose_bytes_were_changed_is_not_used(tmp_path):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r'x.pth: damaged \(x/data/\d+ differs from its checksum\); copy it again'):
         load_weights(path)
+
+
+def test_any_changed_bytes_are_one_error(tmp_path):
+    """Those of headers and of the directory, too."""
+    path = tmp_path / 'x.pth'
+    _save(path, GatedUNet([4, 4, 4], [0, 0, 0]))
+    sound = path.read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        content = bytearray(sound)
+        place = random.integers(len(content))
+        content[place:place + 8] = random.bytes(8)
+        path.write_bytes(content)
+        net = None
+        with contextlib.suppress(CheckpointError):
+            net = load_weights(path)
+        if net is not None:  # they were padding
+            path.write_bytes(sound)
+            assert all(torch.equal(value, load_weights(path).state_dict()[key]) for key, value in net.state_dict().items())

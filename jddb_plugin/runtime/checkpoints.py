@@ -69,13 +69,14 @@ def _check_records(path: str) -> None:
     """Raise CheckpointError where a record differs from its checksum, which torch does not look at."""
     if not zipfile.is_zipfile(path):
         return  # of an old torch, or no checkpoint at all
-    with zipfile.ZipFile(path) as archive:
-        try:
-            damaged = archive.testzip()
-        except zipfile.BadZipFile as error:
-            damaged = str(error)
-    if damaged is not None:
-        raise CheckpointError(f'{path}: damaged ({damaged} differs from its checksum); copy it again.')
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+        reason = '' if record is None else f'{record} differs from its checksum'
+    except Exception as error:  # many types, as of torch.load
+        reason = str(error) or type(error).__name__
+    if reason:
+        raise CheckpointError(f'{path}: damaged ({reason}); copy it again.')
 
 
 def iterations(states: str) -> list[int]:
