@@ -91,7 +91,7 @@ class Alignment:
     def band_bytes(self, grid: TileGrid) -> int:
         """Memory of :meth:`band`, of this device."""
         count, width = self.source.count, grid.padded[1]
-        return (2 * 4 * 8 * count * grid.size[0] + self._strip_bytes()) * width  # of this row and the one before
+        return (2 * 4 * 8 * count * grid.size[0] + self._strip_bytes()) * width  # and the parts that they are made of
 
     def _strip_bytes(self) -> int:
         """Per column, while a strip of rows is aligned."""
@@ -110,12 +110,16 @@ class Alignment:
         if grid.padding_mode == 'constant':
             return PaddedRows(self.source, grid, self.device).read(first, last)
         end = min(last, height)
-        inside = torch.empty(self.source.count, 8, end - first, width, device=self.device)
-        for top in range(first, end, STRIP_ROWS):
-            bottom = min(top + STRIP_ROWS, end)
-            for frame in range(self.source.count):
-                inside[frame, :, top - first:bottom - first] = self.moved(frame, top, bottom)
-        return pad_rows(inside.flatten(0, 1), grid, 0, last - end).unflatten(0, (self.source.count, 8))[None]
+        aligned = torch.empty(self.source.count, 8, last - first, grid.padded[1], device=self.device)
+        whole = aligned.shape[2:] == (end - first, width)
+        for frame, rows in enumerate(aligned):  # padded one by one: a second copy of all is much memory
+            inside = rows if whole else torch.empty(8, end - first, width, device=self.device)
+            for top in range(first, end, STRIP_ROWS):
+                bottom = min(top + STRIP_ROWS, end)
+                inside[:, top - first:bottom - first] = self.moved(frame, top, bottom)
+            if not whole:
+                rows.copy_(pad_rows(inside, grid, 0, last - end))
+        return aligned[None]
 
     def moved(self, frame: int, first: int, last: int) -> Tensor:
         """Rows of one frame moved onto the reference, [8, rows, W]."""

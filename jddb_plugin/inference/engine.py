@@ -111,6 +111,9 @@ class TiledInference:
             band = self.alignment.band(grid, row)
             start = self._spent('alignment', start)
             self._restore_row(canvas, band, row)
+            del band  # before the next one is read
+            if self.device.type == 'cpu':
+                release_memory()  # what the allocator keeps of each row of tiles adds up to hundreds of megabytes
             finished = (rows[row + 1] if row + 1 < len(rows) else rows[row] + grid.size[0]) - rows[row]
             result = self._inside(canvas, rows[row], finished)
             rest = canvas[:, finished * scale:]

@@ -139,7 +139,9 @@ class _Allocations(TorchDispatchMode):
     def __init__(self, known: list[torch.Tensor]) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._sizes = {weakref.ref(tensor.untyped_storage(), self._forget): 0 for tensor in known}
+        self._sizes: dict[weakref.ref[Any], int] = {}  # older torch forgets storages at once, so it is there before they are
+        for tensor in known:
+            self._sizes[weakref.ref(tensor.untyped_storage(), self._forget)] = 0
 
     def _forget(self, reference: Any) -> None:
         self.now -= self._sizes.pop(reference)
@@ -224,7 +226,7 @@ def make_plan(net: BurstNetwork, alignment: Alignment, tiling: TilingOptions, *,
 
     def restoring(grid: TileGrid, tile_batch: int) -> int:
         height, width = grid.size
-        canvas = 3 * 3 * 4 * net.upscale ** 2 * height * grid.padded[1]
+        canvas = 5 * 3 * 4 * net.upscale ** 2 * height * grid.padded[1]  # three of them, and what the allocator keeps
         held = alignment.held_bytes() if device.type == 'cpu' else 0
         return int(held + alignment.band_bytes(grid) + canvas + tile_batch * per_pixel * height * width)
 

@@ -221,7 +221,7 @@ print(json.dumps({'memory': memory, 'peak': peak, 'held': held, 'planned': resul
 def test_the_process_stays_within_its_memory(tmp_path, align):
     weights, picture = save_net(tmp_path / 'net.pth'), tmp_path / 'a.png'
     _, environment = command()
-    arguments = [weights, picture, 259 if align == 'flow' else 195, 1000, 800, align]
+    arguments = [weights, picture, 267 if align == 'flow' else 198, 1000, 800, align]
     result = subprocess.run([sys.executable, '-c', _MEASURE, *map(str, arguments)], env=environment, capture_output=True,
                             text=True)
     assert result.returncode == 0, result.stderr
